@@ -1,0 +1,38 @@
+# make run    environment, then the numbered notebooks with the quick profile: simulate, train, evaluate, classify, figures
+# make test   the tests, with nbval over the notebooks
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export MPLBACKEND ?= Agg
+
+.PHONY: run test lab bench figures validate clean
+
+# Made again when the pinned versions or the dependencies change.
+$(VENV)/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("microlens needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: $(VENV)/.complete
+	$(BIN)/python -m microlens notebook all
+
+test: $(VENV)/.complete
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not validate" tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+
+validate: $(VENV)/.complete
+	$(BIN)/python -m pytest -m validate tests
+
+lab: $(VENV)/.complete
+	$(BIN)/python -m jupyterlab --notebook-dir=notebooks
+
+bench: $(VENV)/.complete
+	$(BIN)/python -m tests.bench
+
+figures: $(VENV)/.complete
+	$(BIN)/python -m microlens.figures
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache data/quick runs/quick*
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
