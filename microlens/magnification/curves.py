@@ -1,0 +1,177 @@
+"""Whole magnification curves from few epochs.
+
+    A = binary(t, t_0, u_0, t_E, rho, s, q, alpha)                    # interpolated from adaptive nodes
+    A = binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="exact")    # the library at every epoch
+    curve = nodes(u_0, rho, s, q, alpha, -3, 4)                       # keep the nodes,
+    A = render(curve.tau, curve.log_A, (t - t_0) / t_E)               # and draw them at any t_0, t_E
+
+The nodes: march along the trajectory with steps proportional to the distance to the caustic, never longer than allowed and
+never shorter than a fraction of the source radius (the curve has no structure below it); then bisect every interval whose
+midpoint differs from the interpolated log A by more than the tolerance. log A is interpolated by cubic Hermite pieces with
+three-point slopes, so an interval depends on two nodes to either side.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from microlens.magnification.caustics import N_PHASES, caustic_points, distance_to_caustic
+from microlens.magnification.engine import check_finite, check_lens, evaluate, new_engine
+from microlens.magnification.single import fspl_at
+
+MAX_STEP = 0.5  # Einstein times
+CAUSTIC_STEP = 0.35  # step / distance to the caustic
+SOURCE_STEP = 0.3  # shortest step / source radius
+ENGINE_TOLERANCE = 0.2  # library tolerance / asked tolerance
+REFINE_TOLERANCE = 0.6  # midpoint test / asked tolerance
+MAX_ROUNDS = 14
+
+
+class Nodes(NamedTuple):
+    """A magnification curve in Einstein-time units: tau (k,) float64 ascending, log_A (k,) float64 (natural log)."""
+
+    tau: np.ndarray
+    log_A: np.ndarray
+
+
+def trajectory(t, t_0, u_0, t_E, alpha):
+    """Source position (x, y), each (n,), Einstein radii, at times t (n,) days. alpha : radians."""
+    tau = (np.asarray(t, dtype=float) - t_0) / t_E
+    return _position(tau, u_0, alpha)
+
+
+def _position(tau, u_0, alpha):
+    return tau * np.cos(alpha) - u_0 * np.sin(alpha), tau * np.sin(alpha) + u_0 * np.cos(alpha)
+
+
+@numba.njit(cache=True)
+def _march(u_0, rho, alpha, lo, hi, points):
+    """Seed epochs in [lo, hi] by marching with steps proportional to the distance to the caustic."""
+    c, s = np.cos(alpha), np.sin(alpha)
+    out = [lo]
+    tau = lo
+    while tau < hi:
+        d = distance_to_caustic(tau * c - u_0 * s, tau * s + u_0 * c, points)
+        edge = abs(d - rho)
+        step = min(MAX_STEP, max(CAUSTIC_STEP * edge, SOURCE_STEP * rho, 1e-5))
+        tau += step
+        out.append(min(tau, hi))
+    return np.array(out)
+
+
+@numba.njit(cache=True)
+def _slopes(tau, y):
+    n = len(tau)
+    m = np.empty(n)
+    for i in range(1, n - 1):
+        a, b = tau[i] - tau[i - 1], tau[i + 1] - tau[i]
+        m[i] = ((y[i] - y[i - 1]) / a * b + (y[i + 1] - y[i]) / b * a) / (a + b)
+    m[0] = 2 * (y[1] - y[0]) / (tau[1] - tau[0]) - m[1] if n > 2 else (y[1] - y[0]) / (tau[1] - tau[0])
+    m[n - 1] = 2 * (y[n - 1] - y[n - 2]) / (tau[n - 1] - tau[n - 2]) - m[n - 2] if n > 2 else m[0]
+    return m
+
+
+@numba.njit(cache=True)
+def _interpolate(tau, y, at):
+    """Cubic Hermite interpolation of y (k,) at ascending or unordered points `at` (n,), clamped to the ends."""
+    m = _slopes(tau, y)
+    out = np.empty(len(at))
+    j = 0
+    for i in range(len(at)):
+        t = at[i]
+        if t <= tau[0]:
+            out[i] = y[0]
+            continue
+        if t >= tau[-1]:
+            out[i] = y[-1]
+            continue
+        if not (tau[j] <= t < tau[j + 1]):
+            j = np.searchsorted(tau, t, side="right") - 1
+        h = tau[j + 1] - tau[j]
+        f = (t - tau[j]) / h
+        g = 1.0 - f
+        out[i] = (y[j] * (1 + 2 * f) * g * g + y[j + 1] * f * f * (3 - 2 * f)
+                  + h * f * g * (m[j] * g - m[j + 1] * f))
+    return out
+
+
+def _refine(function, seeds, tolerance) -> Nodes:
+    """Bisect the intervals of `seeds` until log(function) is interpolated to `tolerance` at every midpoint."""
+    tau, log_A = seeds, np.log(function(seeds))
+    active = np.ones(len(tau) - 1, dtype=bool)
+    for _ in range(MAX_ROUNDS):
+        left = np.flatnonzero(active)
+        if len(left) == 0:
+            break
+        mid = 0.5 * (tau[left] + tau[left + 1])
+        value = np.log(function(mid))
+        wrong = np.abs(_interpolate(tau, log_A, mid) - value) > tolerance
+        tau, log_A = np.insert(tau, left + 1, mid), np.insert(log_A, left + 1, value)
+        # An interval that failed is looked at again in both halves; one that passed keeps its midpoint as a node.
+        position = left + np.arange(len(left))
+        active = np.zeros(len(tau) - 1, dtype=bool)
+        active[position[wrong]] = active[position[wrong] + 1] = True
+    return Nodes(tau, log_A)
+
+
+def nodes(u_0, rho, s, q, alpha, tau_min, tau_max, tolerance=1e-3, *, engine="VBBinaryLensing", limb_darkening=0.0) -> Nodes:
+    """Adaptive nodes of a 2L1S curve on [tau_min, tau_max] (Einstein times).
+
+    Returns Nodes(tau (k,), log_A (k,)).   tolerance : aimed-at relative error of the rendered magnification.
+    Raises ValueError for impossible input and MagnificationError if the library fails.
+    """
+    check_lens(s, q, rho, limb_darkening)
+    check_finite(u_0=u_0, alpha=alpha, tau_min=tau_min, tau_max=tau_max)
+    if rho == 0:
+        raise ValueError("rho = 0: a curve from nodes needs a finite source, rho > 0; use method='exact' for a point source.")
+    if not tau_max > tau_min:
+        raise ValueError(f"tau_max = {tau_max!r}: expected more than tau_min = {tau_min!r}.")
+    u_0, rho, s, q, alpha = float(u_0), float(rho), float(s), float(q), float(alpha)
+    vb = new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
+    seeds = _march(u_0, rho, alpha, float(tau_min), float(tau_max), caustic_points(s, q, N_PHASES))
+    return _refine(lambda tau: evaluate(vb, *_position(tau, u_0, alpha), s, q, rho, limb_darkening),
+                   np.unique(seeds), REFINE_TOLERANCE * tolerance)
+
+
+def single_nodes(u_0, rho, tau_min, tau_max, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
+    """Adaptive nodes of a single-lens curve (rho = 0: point source) on [tau_min, tau_max]."""
+    check_finite(u_0=u_0, rho=rho, tau_min=tau_min, tau_max=tau_max)
+    scale = max(abs(u_0), rho, 1e-4)
+    reach = max(abs(tau_min), abs(tau_max))
+    half = scale * np.sinh(np.linspace(0, np.arcsinh(reach / scale), 25))
+    seeds = np.concatenate([-half[:0:-1], half, [tau_min, tau_max], [-rho, rho] if rho > 0 else []])
+    seeds = np.unique(seeds[(seeds >= tau_min) & (seeds <= tau_max)])
+    return _refine(lambda tau: fspl_at(np.hypot(u_0, tau), rho, limb_darkening), seeds, REFINE_TOLERANCE * tolerance)
+
+
+def render(nodes_tau, nodes_log_A, tau):
+    """Magnification at tau (n,) from a curve's nodes (k,), (k,); tau outside the nodes takes the end value."""
+    return np.exp(_interpolate(np.asarray(nodes_tau, dtype=float), np.asarray(nodes_log_A, dtype=float),
+                               np.asarray(tau, dtype=float)))
+
+
+def binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="fast", *, engine="VBBinaryLensing", tolerance=1e-3,
+           limb_darkening=0.0):
+    """Binary-lens (2L1S) magnification.
+
+    t : (n,) days, any order    t_0, t_E : days    u_0, rho, s : theta_E of the total mass    alpha : radians
+    method : 'fast' interpolates adaptive nodes (error <= tolerance), 'exact' calls the library at every epoch with
+    Tol = RelTol = tolerance. A point source (rho = 0) is always exact.
+    Returns A : (n,).   Raises ValueError for impossible input, MagnificationError if the library fails.
+    """
+    if method not in ("fast", "exact"):
+        raise ValueError(f"method {method!r} is unknown; choose 'fast' or 'exact'.")
+    check_lens(s, q, rho, limb_darkening)
+    check_finite(t=t, t_0=t_0, u_0=u_0, t_E=t_E, alpha=alpha)
+    if not t_E > 0:
+        raise ValueError(f"t_E = {t_E!r}: expected t_E > 0 (days).")
+    t = np.atleast_1d(np.asarray(t, dtype=float))
+    tau = (t - t_0) / t_E
+    if method == "exact" or rho == 0 or len(t) < 2 or np.ptp(tau) == 0:
+        x, y = _position(tau, u_0, alpha)
+        return evaluate(new_engine(engine, tolerance), x, y, float(s), float(q), float(rho), limb_darkening)
+    curve = nodes(u_0, rho, s, q, alpha, tau.min(), tau.max(), tolerance, engine=engine, limb_darkening=limb_darkening)
+    return render(curve.tau, curve.log_A, tau)
