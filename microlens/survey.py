@@ -80,3 +80,60 @@ def _detector(name: str) -> Detector:
     if name not in DETECTORS:
         raise ValueError(f"detector {name!r} is unknown; choose one of {', '.join([*DETECTORS, 'thesis'])}.")
     return DETECTORS[name]
+
+
+# ---- the season ---------------------------------------------------------------------------------------------------------
+
+CADENCE_ROMAN = 12.139 / 1440.0  # d (RMDC26 ephemerides)
+SEASON_ROMAN = 70.7  # d
+PAUSE = 6.2 / 24.0  # d, a pause of the high-cadence visits lasts 6.1 to 6.3 h (RMDC26 ephemerides)
+FIXED_PAUSES = (0.99, 35.24, 69.49)  # d into the season, every season
+MOVING_PAUSES = 4  # with the three above about 43.5 h a season
+
+
+def epochs(schedule: str, seed: int = 0) -> np.ndarray:
+    """Epochs (T,) of one season, days from its start.
+
+    'thesis': 72 d every 15 min, 6912 epochs. 'roman': 70.7 d every 12.139 min without the pauses (they are absent, not masked):
+    three recur every season, four are drawn from `seed`, one of those of 12.1 h. Source: RMDC26 ephemerides.
+    Raises ValueError for an unknown schedule.
+    """
+    if schedule == "thesis":
+        return np.arange(6912) / 96.0
+    if schedule != "roman":
+        raise ValueError(f"schedule {schedule!r} is unknown; choose 'thesis' or 'roman'.")
+    t = np.arange(0.0, SEASON_ROMAN, CADENCE_ROMAN)
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(77,)))
+    # The moving pauses fall one into each quarter of the season between the fixed ones.
+    edges = np.linspace(3.0, SEASON_ROMAN - 3.0, MOVING_PAUSES + 1)
+    moving = edges[:-1] + rng.uniform(0.1, 0.9, MOVING_PAUSES) * np.diff(edges)
+    keep = np.ones(len(t), dtype=bool)
+    for start in (*FIXED_PAUSES, *moving):
+        keep &= ~((t >= start) & (t < start + PAUSE))
+    return t[keep]
+
+
+def dropout(rng: np.random.Generator, n: int, missing_fraction: float) -> np.ndarray:
+    """Which of n epochs are observed, (n,) bool: each is lost independently with probability missing_fraction."""
+    return rng.random(n) >= missing_fraction
+
+
+def draw_noise(rng: np.random.Generator, timestamps, sigma, *, correlated=0.0, timescale=1.0, outlier_fraction=0.0,
+               outlier_size=10.0) -> np.ndarray:
+    """Noise (T,) in flux for true errors sigma (T,) at timestamps (T,) days.
+
+    White Gaussian noise; plus an Ornstein-Uhlenbeck process of `correlated` sigma and `timescale` days; plus, for a share
+    `outlier_fraction` of the epochs, a Gaussian of `outlier_size` sigma. Both extras are off by default.
+    """
+    noise = rng.normal(size=len(sigma))
+    if correlated > 0:
+        steps, red = rng.normal(size=len(sigma)), np.empty(len(sigma))
+        memory = np.exp(-np.diff(timestamps) / timescale)
+        red[0] = steps[0]
+        kick = np.sqrt(1 - memory**2)
+        for i, (m, k) in enumerate(zip(memory, kick, strict=True), start=1):
+            red[i] = m * red[i - 1] + k * steps[i]
+        noise += correlated * red
+    if outlier_fraction > 0:
+        noise += (rng.random(len(sigma)) < outlier_fraction) * outlier_size * rng.normal(size=len(sigma))
+    return noise * sigma

@@ -22,7 +22,7 @@ from microlens.magnification.caustics import N_PHASES, caustic_points, distance_
 from microlens.magnification.engine import check_finite, check_lens, evaluate, new_engine
 from microlens.magnification.single import fspl_at
 
-MAX_STEP = 0.5  # Einstein times
+MAX_STEP = 3.0  # Einstein times
 CAUSTIC_STEP = 0.35  # step / distance to the caustic
 SOURCE_STEP = 0.3  # shortest step / source radius
 ENGINE_TOLERANCE = 0.2  # library tolerance / asked tolerance

@@ -1,0 +1,450 @@
+"""What an observer can know: single-lens fits, delta chi^2, and the moment at which an event becomes observable.
+
+    fit = fit_single_lens(t, flux, sigma)             fit.chi2, fit.t_0, fit.u_0, fit.t_E, fit.rho, fit.f_source, fit.f_blend
+    model = single_lens_model(t, fit)
+    seen = observability(timestamps, flux_true, sigma, is_binary, starts)
+
+A light curve is F = F_s A(t; t_0, u_0, t_E[, rho]) + F_b. The two fluxes enter linearly and are solved exactly for every trial
+(variable projection, Golub & Pereyra 1973, in Kaufman's form), with F_s >= 0; the rest is Levenberg-Marquardt from several
+starts. The finite source uses A_FS(u, rho) = A(u) B0(u/rho) (Gould 1994; Yoo et al. 2004), good to about rho^2.
+
+Noise-free curves are first compressed: neighbouring epochs are averaged as long as the flux changes by less than a small
+fraction of their common error, so nothing that chi^2 could notice is lost.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from microlens.config import CLASSES
+from microlens.magnification import fspl_at
+
+THRESHOLD_FLAT = 500.0  # literature value (second hand)
+THRESHOLD_PSPL = 160.0  # Penny+ 2019 (second hand)
+B0_MAX, B0_STEP = 40.0, 0.01
+COMPRESSION = 0.35  # largest flux change inside a bin, in errors of the bin's mean
+PREFIX_BINS = 500  # the search for the moment of observability coarsens the compression until no more are left
+MAX_BIN = 64
+FSPL_U_0 = 0.3  # a finite source matters only for a lens passing this close
+START_BINS = 400
+
+
+class SingleLensFit(NamedTuple):
+    """Best single lens through one light curve. chi2 : of the points given; rho = 0 means a point source."""
+
+    chi2: float
+    t_0: float
+    u_0: float
+    t_E: float
+    rho: float
+    f_source: float
+    f_blend: float
+
+
+@functools.cache
+def _b0_table() -> np.ndarray:
+    """B0(z), z = u/rho, on a regular grid; beyond it 1 + 1/(8 z^2)."""
+    z = np.arange(0.0, B0_MAX + 2 * B0_STEP, B0_STEP)
+    rho = 1e-4
+    table = np.empty(len(z))
+    table[1:] = fspl_at(z[1:] * rho, rho) * z[1:] * rho / (1 + 0.375 * (z[1:] * rho) ** 2)
+    table[0] = 0.0
+    return table
+
+
+@numba.njit(cache=True, nogil=True)
+def _b0(z, table):
+    """B0(z)/z-safe value and derivative of A_FS(u)/A(u) by linear interpolation; z > 0."""
+    if z >= B0_MAX:
+        return 1.0 + 0.125 / (z * z), -0.25 / (z * z * z)
+    i = int(z / B0_STEP)
+    f = z / B0_STEP - i
+    return table[i] * (1 - f) + table[i + 1] * f, (table[i + 1] - table[i]) / B0_STEP
+
+
+@numba.njit(cache=True, nogil=True)
+def _model(t, p, n_par, table, a, d):
+    """Magnification a (n,) and its derivatives d (n_par, n) by p = (t_0, ln t_E, u_0[, ln rho])."""
+    t_e = np.exp(p[1])
+    rho = np.exp(p[3]) if n_par == 4 else 0.0
+    for i in range(len(t)):
+        tau = (t[i] - p[0]) / t_e
+        u2 = max(p[2] * p[2] + tau * tau, 1e-14)
+        u = np.sqrt(u2)
+        root = np.sqrt(u2 + 4.0)
+        value = (u2 + 2.0) / (u * root)
+        slope = -8.0 / (u2 * root * root * root)
+        if n_par == 4:
+            b, db = _b0(u / rho, table)
+            d[3, i] = -value * db * u / rho
+            slope = slope * b + value * db / rho
+            value *= b
+        a[i] = value
+        d[0, i] = -slope * tau / (t_e * u)
+        d[1, i] = -slope * tau * tau / u
+        d[2, i] = slope * p[2] / u
+
+
+@numba.njit(cache=True, nogil=True)
+def _linear(a, y, w):
+    """Weighted fit y = fs a + fb with fs >= 0; returns fs, fb, chi2."""
+    sw = sa = sy = 0.0
+    for i in range(len(a)):
+        sw += w[i]
+        sa += w[i] * a[i]
+        sy += w[i] * y[i]
+    ma, my = sa / sw, sy / sw
+    saa = say = syy = 0.0
+    for i in range(len(a)):
+        da, dy = a[i] - ma, y[i] - my
+        saa += w[i] * da * da
+        say += w[i] * da * dy
+        syy += w[i] * dy * dy
+    fs = say / saa if saa > 0 and say > 0 else 0.0
+    return fs, my - fs * ma, max(syy - fs * say, 0.0) if fs > 0 else syy
+
+
+@numba.njit(cache=True, nogil=True)
+def _levenberg(t, y, w, p, n_par, table, max_iterations, t_low, t_high):
+    """Levenberg-Marquardt from p (changed in place). Returns chi2, fs, fb."""
+    n = len(t)
+    a, d = np.empty(n), np.empty((n_par, n))
+    _model(t, p, n_par, table, a, d)
+    fs, fb, chi2 = _linear(a, y, w)
+    damping = 1e-3
+    for _ in range(max_iterations):
+        if fs == 0.0:
+            break
+        # Project the columns on the complement of (a, 1), weighted.
+        sw = sa = 0.0
+        for i in range(n):
+            sw += w[i]
+            sa += w[i] * a[i]
+        ma = sa / sw
+        saa = 0.0
+        for i in range(n):
+            saa += w[i] * (a[i] - ma) ** 2
+        h, g = np.zeros((n_par, n_par)), np.zeros(n_par)
+        md, pd = np.zeros(n_par), np.zeros(n_par)
+        for j in range(n_par):
+            s1 = s2 = 0.0
+            for i in range(n):
+                s1 += w[i] * d[j, i]
+                s2 += w[i] * d[j, i] * (a[i] - ma)
+            md[j], pd[j] = s1 / sw, s2 / saa
+        for i in range(n):
+            r = y[i] - fs * a[i] - fb
+            ca = a[i] - ma
+            for j in range(n_par):
+                cj = fs * (d[j, i] - md[j] - pd[j] * ca)
+                g[j] += w[i] * cj * r
+                for k in range(j + 1):
+                    h[j, k] += w[i] * cj * fs * (d[k, i] - md[k] - pd[k] * ca)
+        for j in range(n_par):
+            for k in range(j):
+                h[k, j] = h[j, k]
+        improved = False
+        for _try in range(8):
+            m = h.copy()
+            for j in range(n_par):
+                m[j, j] += damping * h[j, j] + 1e-12
+            step = np.linalg.solve(m, g)
+            trial = p.copy()
+            for j in range(n_par):
+                limit = 1.0 if j != 0 else 0.5 * np.exp(p[1])
+                trial[j] = p[j] + min(limit, max(-limit, step[j]))
+            trial[0] = min(t_high, max(t_low, trial[0]))
+            trial[1] = min(6.9, max(-4.6, trial[1]))
+            trial[2] = min(4.0, max(-4.0, trial[2]))
+            if n_par == 4:
+                trial[3] = min(0.7, max(-11.5, trial[3]))
+            _model(t, trial, n_par, table, a, d)
+            fs2, fb2, c2 = _linear(a, y, w)
+            if c2 < chi2:
+                improved = True
+                gain = chi2 - c2
+                p[:] = trial
+                fs, fb, chi2 = fs2, fb2, c2
+                damping = max(damping * 0.2, 1e-9)
+                break
+            damping *= 6.0
+        if not improved:
+            _model(t, p, n_par, table, a, d)
+            break
+        if gain < 1e-4 * (1.0 + 1e-3 * chi2):
+            break
+    return chi2, fs, fb
+
+
+@numba.njit(cache=True, nogil=True)
+def _bins(t, y, w, per_bin):
+    """Weighted means of `per_bin` neighbours; w are inverse variances."""
+    n = (len(t) + per_bin - 1) // per_bin
+    tb, yb, wb = np.zeros(n), np.zeros(n), np.zeros(n)
+    for i in range(len(t)):
+        k = i // per_bin
+        wb[k] += w[i]
+        tb[k] += w[i] * t[i]
+        yb[k] += w[i] * y[i]
+    return tb / wb, yb / wb, wb
+
+
+@numba.njit(cache=True, nogil=True)
+def _compress(t, y, w, largest_change):
+    """Average neighbours while the noise-free flux changes by less than `largest_change` errors of their mean.
+
+    Returns tb, yb, wb and `last` (index of each bin's last epoch).
+    """
+    n = len(t)
+    tb, yb, wb, last = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
+    m = i = 0
+    while i < n:
+        sw, st, sy = w[i], w[i] * t[i], w[i] * y[i]
+        low = high = y[i]
+        j = i + 1
+        while j < n and j - i < MAX_BIN:
+            lo, hi = min(low, y[j]), max(high, y[j])
+            if (hi - lo) ** 2 * (sw + w[j]) > largest_change**2:
+                break
+            low, high = lo, hi
+            sw += w[j]
+            st += w[j] * t[j]
+            sy += w[j] * y[j]
+            j += 1
+        tb[m], yb[m], wb[m], last[m] = st / sw, sy / sw, sw, j - 1
+        m += 1
+        i = j
+    return tb[:m], yb[:m], wb[:m], last[:m]
+
+
+@numba.njit(cache=True, nogil=True)
+def _starts(t, y, w, given):
+    """Trial parameters (k, 3): those given, and the brightest smoothed point with several widths and depths."""
+    n = len(t)
+    base = np.median(y)
+    best, at = -np.inf, 0
+    for i in range(n):
+        lo, hi = max(0, i - 1), min(n, i + 2)
+        s = sw = 0.0
+        for k in range(lo, hi):
+            s += w[k] * (y[k] - base)
+            sw += w[k]
+        if s / np.sqrt(sw) > best:
+            best, at = s / np.sqrt(sw), i
+    # Width at half height about the peak sets the scale.
+    half = base + 0.5 * (y[at] - base)
+    i = at
+    while i > 0 and y[i] > half:
+        i -= 1
+    j = at
+    while j < n - 1 and y[j] > half:
+        j += 1
+    width = max(t[j] - t[i], 3 * (t[n - 1] - t[0]) / n)
+    out = np.empty((len(given) + 4, 3))
+    out[: len(given)] = given
+    k = len(given)
+    for u_0, factor in ((0.05, 5.0), (0.3, 1.2), (1.0, 0.5), (0.3, 4.0)):
+        out[k, 0], out[k, 1], out[k, 2] = t[at], np.log(width * factor), u_0
+        k += 1
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _fit(t, y, w, given, table, finite_source, t_low, t_high):
+    """Best single lens: starts on coarse bins, the two best refined on the points. Returns p (4,), chi2, fs, fb."""
+    per_bin = max(1, len(t) // START_BINS)
+    tb, yb, wb = _bins(t, y, w, per_bin)
+    starts = _starts(tb, yb, wb, given)
+    chi = np.empty(len(starts))
+    for k in range(len(starts)):
+        chi[k], _, _ = _levenberg(tb, yb, wb, starts[k], 3, table, 12, t_low, t_high)
+    order = np.argsort(chi)
+    best = np.array([0.0, 0.0, 0.0, -30.0])
+    best_chi2, best_fs, best_fb = np.inf, 0.0, 0.0
+    for k in range(min(2, len(order))):
+        if k == 1 and chi[order[1]] > chi[order[0]] + 100.0 + 0.2 * chi[order[0]]:
+            break
+        if k == 1 and np.abs(starts[order[1]] - starts[order[0]]).max() < 0.02:
+            break
+        p = starts[order[k]].copy()
+        c, fs, fb = _levenberg(t, y, w, p, 3, table, 40, t_low, t_high)
+        if c < best_chi2:
+            best_chi2, best_fs, best_fb = c, fs, fb
+            best[:3] = p
+    if finite_source and abs(best[2]) < FSPL_U_0:
+        for factor in (0.5, 1.5):
+            p = np.empty(4)
+            p[:3] = best[:3]
+            p[3] = np.log(max(factor * abs(best[2]), 3e-4))
+            c, fs, fb = _levenberg(t, y, w, p, 4, table, 40, t_low, t_high)
+            if c < best_chi2 - 1e-3:
+                best_chi2, best_fs, best_fb = c, fs, fb
+                best[:] = p
+    return best, best_chi2, best_fs, best_fb
+
+
+NO_START = np.empty((0, 3))
+
+
+def _check_curve(t, flux, sigma):
+    t, flux, sigma = (np.ascontiguousarray(x, dtype=float) for x in (t, flux, sigma))
+    if not (t.ndim == 1 and t.shape == flux.shape == sigma.shape):
+        raise ValueError(f"t, flux, sigma: came shapes {t.shape}, {flux.shape}, {sigma.shape}; expected one shape (T,).")
+    ok = (flux != 0) & np.isfinite(flux) & (sigma > 0)
+    if ok.sum() < 5:
+        raise ValueError(f"{int(ok.sum())} valid epochs: a single-lens fit needs at least 5.")
+    return t[ok], flux[ok], sigma[ok]
+
+
+def fit_single_lens(t, flux, sigma, *, start=None, finite_source=False) -> SingleLensFit:
+    """Best PSPL (or, with finite_source, the better of PSPL and FSPL) through one light curve.
+
+    t (T,) days; flux (T,) F/F_base, 0.0 or NaN = no observation; sigma (T,) its error. For noisy data give errors of a model,
+    not of the measured points, which bias chi^2.   start : (k, 3) further trial values t_0, t_E, u_0.
+    Raises ValueError for misshapen input or fewer than 5 valid epochs.
+    """
+    t, flux, sigma = _check_curve(t, flux, sigma)
+    given = NO_START
+    if start is not None:
+        given = np.atleast_2d(np.asarray(start, dtype=float)).copy()
+        given[:, 1] = np.log(given[:, 1])
+    span = t[-1] - t[0]
+    p, chi2, fs, fb = _fit(t, flux, 1 / sigma**2, given, _b0_table(), finite_source, t[0] - span, t[-1] + span)
+    return SingleLensFit(float(chi2), float(p[0]), float(abs(p[2])), float(np.exp(p[1])),
+                         float(np.exp(p[3])) if p[3] > -20 else 0.0, float(fs), float(fb))
+
+
+def single_lens_model(t, fit: SingleLensFit) -> np.ndarray:
+    """Flux (T,) of a fit at times t (T,) days."""
+    t = np.ascontiguousarray(t, dtype=float)
+    n_par = 4 if fit.rho > 0 else 3
+    p = np.array([fit.t_0, np.log(fit.t_E), fit.u_0, np.log(fit.rho) if fit.rho > 0 else -30.0])
+    a, d = np.empty(len(t)), np.empty((n_par, len(t)))
+    _model(t, p, n_par, _b0_table(), a, d)
+    return fit.f_source * a + fit.f_blend
+
+
+@numba.njit(cache=True, nogil=True)
+def _prefix_flat(y, w):
+    """delta chi^2 against a constant of every prefix, (n,)."""
+    out = np.empty(len(y))
+    sw, mean, total = 0.0, 0.0, 0.0
+    for i in range(len(y)):
+        sw += w[i]
+        delta = y[i] - mean
+        mean += delta * w[i] / sw
+        total += w[i] * delta * (y[i] - mean)
+        out[i] = total
+    return out
+
+
+def delta_chi2_flat(flux, sigma) -> np.ndarray:
+    """delta chi^2 of a noise-free curve against the best constant, for every prefix of its valid epochs.
+
+    flux, sigma : (n,) valid epochs only.   Returns (n,), never falling; the last is that of the whole curve.
+    """
+    return _prefix_flat(np.asarray(flux, dtype=float), 1 / np.asarray(sigma, dtype=float) ** 2)
+
+
+@numba.njit(cache=True, nogil=True)
+def _passes(t, y, w, threshold, warm, table, t_low, t_high):
+    """Whether even the best single lens leaves chi^2 above the threshold. `warm` (3,) is tried first and kept up to date."""
+    if len(t) < 5:
+        return False
+    p = np.empty(4)
+    p[:3], p[3] = warm, -30.0
+    c, _, _ = _levenberg(t, y, w, p, 3, table, 25, t_low, t_high)
+    if c <= threshold:
+        warm[:] = p[:3]
+        return False
+    start = np.empty((1, 3))
+    start[0] = p[:3]
+    _, c, _, _ = _fit(t, y, w, start, table, True, t_low, t_high)
+    return c > threshold
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_above(t, y, w, tb, yb, wb, last, threshold, p_full, table, t_low, t_high):
+    """Index of the first epoch at which the prefix's delta chi^2 against a re-fitted single lens passes the threshold."""
+    lo, hi = 0, len(tb)  # a prefix of lo bins is below, of hi bins above
+    warm = p_full[:3].copy()
+    while hi - lo > 1:
+        mid = (lo + hi) // 2
+        if _passes(tb[:mid], yb[:mid], wb[:mid], threshold, warm, table, t_low, t_high):
+            hi = mid
+        else:
+            lo = mid
+    first = last[lo - 1] + 1 if lo > 0 else 0
+    a, b = first - 1, last[hi - 1]
+    while b - a > 1:
+        mid = (a + b) // 2
+        m = lo + mid - first + 1
+        ts, ys, ws = np.empty(m), np.empty(m), np.empty(m)
+        ts[:lo], ys[:lo], ws[:lo] = tb[:lo], yb[:lo], wb[:lo]
+        ts[lo:], ys[lo:], ws[lo:] = t[first : mid + 1], y[first : mid + 1], w[first : mid + 1]
+        if _passes(ts, ys, ws, threshold, warm, table, t_low, t_high):
+            b = mid
+        else:
+            a = mid
+    return b
+
+
+def observability(t, flux_true, sigma, is_binary, start=None, *, threshold_flat=THRESHOLD_FLAT, threshold_pspl=THRESHOLD_PSPL):
+    """delta chi^2 and times of observability of one noise-free light curve.
+
+    t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   start : (t_0, t_E, u_0) to try first.
+    Returns (delta_chi2_flat, delta_chi2_pspl, t_observable_flat, t_observable_pspl); the times are NaN where a threshold is
+    never passed. delta_chi2_pspl is against the better of PSPL and FSPL, and 0 for an event that is no binary.
+    """
+    t, y, s = (np.ascontiguousarray(x, dtype=float) for x in (t, flux_true, sigma))
+    w = 1 / s**2
+    growing = _prefix_flat(y, w)
+    flat = float(growing[-1])
+    t_flat = float(t[np.searchsorted(growing, threshold_flat, side="right")]) if flat > threshold_flat else np.nan
+    if not is_binary:
+        return flat, 0.0, t_flat, np.nan
+    tb, yb, wb, last = _compress(t, y, w, COMPRESSION)
+    given = NO_START
+    if start is not None:
+        given = np.array([[start[0], np.log(start[1]), start[2]]])
+    span = t[-1] - t[0]
+    bounds = (t[0] - span, t[-1] + span)
+    p, chi2, _, _ = _fit(tb, yb, wb, given, _b0_table(), True, *bounds)
+    t_pspl = np.nan
+    if chi2 > threshold_pspl:
+        change = COMPRESSION
+        while len(tb) > PREFIX_BINS and change < 8 * COMPRESSION:
+            change *= 2
+            tb, yb, wb, last = _compress(t, y, w, change)
+        t_pspl = float(t[_first_above(t, y, w, tb, yb, wb, last, threshold_pspl, p, _b0_table(), *bounds)])
+    return flat, float(chi2), t_flat, t_pspl
+
+
+def observable_label(labels, delta_chi2_flat, delta_chi2_pspl, threshold_flat=THRESHOLD_FLAT, threshold_pspl=THRESHOLD_PSPL):
+    """The class that an observer can know, (N,) int8, from what was simulated (N,) and both delta chi^2 (N,).
+
+    flat if delta chi^2 against a constant <= threshold_flat; else binary if simulated binary and delta chi^2 > threshold_pspl
+    against the best single lens; else pspl.
+    """
+    labels = np.asarray(labels)
+    binary = (labels == CLASSES.index("binary")) & (np.asarray(delta_chi2_pspl) > threshold_pspl)
+    out = np.where(binary, CLASSES.index("binary"), CLASSES.index("pspl"))
+    flat = (np.asarray(delta_chi2_flat) <= threshold_flat) | (labels == CLASSES.index("flat"))
+    return np.where(flat, CLASSES.index("flat"), out).astype(np.int8)
+
+
+def largest_window(residual, windows=(8, 24, 72, 216)):
+    """Largest chi^2 excess of a run of consecutive standardised residuals (n,), over window lengths, in standard deviations.
+
+    Returns max over windows of (sum r^2 - m)/sqrt(2 m): sharper than the chi^2 of the whole curve for a short anomaly.
+    """
+    total = np.concatenate([[0.0], np.cumsum(np.square(np.asarray(residual, dtype=float)))])
+    best = -np.inf
+    for m in windows:
+        if len(total) > m:
+            best = max(best, float(((total[m:] - total[:-m]) - m).max() / np.sqrt(2 * m)))
+    return best
