@@ -132,12 +132,19 @@ class SimulateConfig(Config):
     threshold_pspl: float = option(160.0, "delta chi^2 against the best single lens above which a binary is observable",
                                    above=0)
     num_workers: int = option(0, "worker processes; 0 = one a core", unit="processes", low=0)
+    part: str | None = option(None, "simulate only the k-th of n parts of the shards, 'k/n' from 0, for an array job; a later "
+                              "run without it joins them")
+    virtual: bool = option(False, "join shards by reference (HDF5 virtual datasets) and keep them, instead of copying")
     shard_size: int = option(2000, "events a shard; a shard is the unit of resuming", unit="events", low=1)
 
     def __post_init__(self):
         super().__post_init__()
         if self.n_flat + self.n_pspl + self.n_binary == 0:
             raise ValueError("n_flat + n_pspl + n_binary = 0: ask for at least one event.")
+        if self.part is not None:
+            k, _, n = self.part.partition("/")
+            if not (k.isdigit() and n.isdigit() and int(k) < int(n)):
+                raise ValueError(f"part: came {self.part!r}, expected 'k/n' with 0 <= k < n, e.g. 0/8.")
 
     @property
     def resolved_schedule(self) -> str:

@@ -82,7 +82,7 @@ def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, nodes=Non
     timestamps (T,); flux (N, T); rows : arrays (N,) named as in ROWS; params : {class: structured array with 'row'};
     nodes : list of N (tau, log_A) pairs, or None; attrs : file attributes (config as JSON, seed, ...).
     """
-    with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as f:
+    with atomic(path) as temporary, h5py.File(temporary, "w") as f:
         f.attrs["format_version"] = FORMAT_VERSION
         f.attrs["classes"] = list(CLASSES)
         for name, value in sorted(attrs.items()):
@@ -256,7 +256,7 @@ def concatenate(parts: list, path, *, attrs: dict | None = None, virtual: bool =
                 raise DatasetError(f"{d.path}: has other epochs than {first.path}; they are not shards of one dataset.")
         n, n_t = sum(len(d) for d in opened), first.n_epochs
         starts = np.cumsum([0] + [len(d) for d in opened])
-        with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as f:
+        with atomic(path) as temporary, h5py.File(temporary, "w") as f:
             for name, value in sorted((attrs or first.attrs).items()):
                 f.attrs[name] = value
             f.create_dataset("timestamps", data=first.timestamps).attrs["unit"] = "d"
@@ -301,7 +301,7 @@ def concatenate(parts: list, path, *, attrs: dict | None = None, virtual: bool =
 
 def write_predictions(path, arrays: dict, attrs: dict) -> Path:
     """Write named arrays (each (N, ...)) and attributes atomically; the predictions of one evaluation."""
-    with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as f:
+    with atomic(path) as temporary, h5py.File(temporary, "w") as f:
         f.attrs["format_version"] = FORMAT_VERSION
         for name, value in sorted(attrs.items()):
             f.attrs[name] = value

@@ -1,0 +1,282 @@
+"""Events in parallel -> shards -> one dataset file.
+
+    simulate(SimulateConfig(n_flat=100, n_pspl=100, n_binary=100, output="data/raw/test.h5"))
+
+Every event has a random stream of its own, SeedSequence(seed, (split, class, index)), so a file depends on neither the number
+of workers nor the order of work, and no event of one split can appear in another. Shards of `shard_size` events are written
+atomically into `<output>.shards/`; an interrupted run continues with the shards that are missing, and the finished file is
+made of them in one atomic step. Memory: one shard (shard_size x 6912 x 4 bytes, 55 MB by default) and the workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from microlens import magnification, survey
+from microlens.config import CLASSES, SimulateConfig
+from microlens.detectability import observability, observable_label
+from microlens.population import PARAMETERS, Preset, draw, load_preset, thesis_singles
+from microlens.store import DatasetError, concatenate, open_dataset, param_dtype, write_dataset
+
+SPLITS = {"train": 0, "val": 1, "test": 2}
+ORDER_STREAM = 99  # spawn key of the row order
+# What changes neither the events nor the bytes of the file.
+NOT_COMPARED = ("output", "num_workers", "part", "virtual", "shard_size", "oversample")
+STATUS_ANALYTIC, STATUS_NODES, STATUS_EXACT, STATUS_REDRAWN = range(4)
+
+
+class OversampleError(RuntimeError):
+    """Fewer events accepted than asked for within the permitted draws."""
+
+
+class Event(NamedTuple):
+    """One simulated event. flux (T,) measured, 0.0 = missing; flux_true (T,); sigma (T,) true error; curve = nodes or None."""
+
+    kind: str
+    params: dict
+    flux: np.ndarray
+    flux_true: np.ndarray
+    sigma: np.ndarray
+    curve: magnification.Nodes | None
+    status: int
+    n_draws: int
+    observability: tuple
+
+
+def event_stream(config: SimulateConfig, kind: str, index: int) -> np.random.Generator:
+    """The random stream of one event."""
+    key = (SPLITS[config.split], CLASSES.index(kind), index)
+    return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=key))
+
+
+def season_epochs(config: SimulateConfig) -> np.ndarray:
+    """Epochs (T,) of the configured schedule, days."""
+    preset = load_preset(config.binary_preset)
+    return survey.epochs(config.schedule or preset.schedule, config.seed)
+
+
+def magnify(config: SimulateConfig, preset: Preset, kind: str, params: dict, timestamps):
+    """A (T,), nodes or None, and status of one event. Raises MagnificationError if the lens library fails."""
+    if kind == "flat":
+        return np.ones(len(timestamps)), None, STATUS_ANALYTIC
+    t_0, u_0, t_E, rho = (params[p] for p in ("t_0", "u_0", "t_E", "rho"))
+    tau = (timestamps - t_0) / t_E
+    if kind == "pspl" and rho == 0:
+        return magnification.pspl(timestamps, t_0, u_0, t_E), None, STATUS_ANALYTIC
+    if config.method == "exact":
+        if kind == "pspl":
+            return magnification.fspl(timestamps, t_0, u_0, t_E, rho, config.limb_darkening), None, STATUS_EXACT
+        lens = [params[p] for p in ("rho", "s", "q", "alpha")]
+        return magnification.binary(timestamps, t_0, u_0, t_E, *lens, "exact", engine=config.engine,
+                                    tolerance=config.tolerance, limb_darkening=config.limb_darkening), None, STATUS_EXACT
+    if kind == "pspl":
+        curve = magnification.single_nodes(u_0, rho, tau[0], tau[-1], config.tolerance, limb_darkening=config.limb_darkening)
+    else:
+        curve = magnification.nodes(u_0, rho, params["s"], params["q"], params["alpha"], tau[0], tau[-1], config.tolerance,
+                                    engine=config.engine, limb_darkening=config.limb_darkening)
+    return magnification.render(curve.tau, curve.log_A, tau), curve, STATUS_NODES
+
+
+def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Generator, timestamps, max_draws: int) -> Event:
+    """Draw one event of class `kind`; redrawn where the preset's condition fails or the lens library does.
+
+    Raises OversampleError after max_draws draws.
+    """
+    season = 72.0 if len(timestamps) == 6912 else float(timestamps[-1] - timestamps[0])
+    source = thesis_singles(preset) if kind != "binary" and config.single_prior == "thesis" else preset
+    failed = 0
+    for n_draws in range(1, max_draws + 1):
+        params = draw(source, kind, rng, season, config.finite_source)
+        observed = survey.dropout(rng, len(timestamps), config.missing_fraction)
+        if kind == "binary" and preset.caustic_crossing:
+            tau = (timestamps[observed] - params["t_0"]) / params["t_E"]
+            if not magnification.crosses_caustic(tau, *(params[p] for p in ("u_0", "rho", "s", "q", "alpha"))):
+                continue
+        try:
+            A, curve, status = magnify(config, preset, kind, params, timestamps)
+        except magnification.MagnificationError:
+            failed += 1
+            continue
+        break
+    else:
+        raise OversampleError(f"a {kind} event was not accepted within {max_draws} draws ({failed} failed magnifications) of "
+                              f"preset {config.binary_preset}; widen the preset or raise --oversample.")
+    flux_true = 1.0 + params.get("f_s", 1.0) * (A - 1.0)
+    sigma = survey.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
+    noise = survey.draw_noise(rng, timestamps, sigma, correlated=config.correlated_noise,
+                              timescale=config.correlated_timescale, outlier_fraction=config.outlier_fraction,
+                              outlier_size=config.outlier_size)
+    flux = (flux_true + noise).astype(np.float32)
+    flux[flux == 0] = np.finfo(np.float32).tiny  # 0.0 is reserved for "no observation"
+    flux[~observed] = 0.0
+    seen = (0.0, 0.0, np.nan, np.nan)
+    if kind != "flat":
+        start = (params["t_0"], params["t_E"], max(params["u_0"], 1e-3))
+        seen = observability(timestamps[observed], flux_true[observed], sigma[observed], kind == "binary", start,
+                             threshold_flat=config.threshold_flat, threshold_pspl=config.threshold_pspl)
+    return Event(kind, params, flux, flux_true, sigma, curve, STATUS_REDRAWN if failed else status, n_draws, seen)
+
+
+# ---- many events ----------------------------------------------------------------------------------------------------------
+
+
+def row_order(config: SimulateConfig) -> list[tuple[str, int]]:
+    """(class, index) of every row, in random class order."""
+    counts = {"flat": config.n_flat, "pspl": config.n_pspl, "binary": config.n_binary}
+    everything = [(kind, i) for kind in CLASSES for i in range(counts[kind])]
+    rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(SPLITS[config.split], ORDER_STREAM)))
+    return [everything[i] for i in rng.permutation(len(everything))]
+
+
+_worker: dict = {}
+
+
+def _start_worker(config: SimulateConfig):
+    _worker.update(config=config, preset=load_preset(config.binary_preset), timestamps=season_epochs(config))
+
+
+def _make(task: tuple[str, int]):
+    """One event as the parent needs it."""
+    kind, index = task
+    config = _worker["config"]
+    total = {"flat": config.n_flat, "pspl": config.n_pspl, "binary": config.n_binary}[kind]
+    limit = max(int(config.oversample * total), 1)
+    try:
+        e = event(config, _worker["preset"], kind, event_stream(config, kind, index), _worker["timestamps"], limit)
+    except OversampleError as error:
+        return str(error)
+    return e.kind, e.params, e.flux, e.curve if config.keep_nodes else None, e.status, e.n_draws, e.observability
+
+
+def attributes(config: SimulateConfig) -> dict:
+    """File attributes: the configuration without what does not change the events, seed, split and versions."""
+    kept = {k: v for k, v in config.to_dict().items() if k not in NOT_COMPARED}
+    return {"config": json.dumps(kept, sort_keys=True), "seed": config.seed, "split": config.split, "detector": config.detector,
+            "engine": magnification.engine_version(config.engine), "package": f"microlens {metadata.version('microlens')}",
+            "threshold_flat": config.threshold_flat, "threshold_pspl": config.threshold_pspl}
+
+
+def _write_shard(config, path, timestamps, made):
+    kinds = [m[0] for m in made]
+    seen = np.array([m[6] for m in made], dtype=float).reshape(len(made), 4)
+    labels = np.array([CLASSES.index(k) for k in kinds], dtype=np.int8)
+    rows = {"labels": labels, "status": [m[4] for m in made], "n_draws": np.minimum([m[5] for m in made], 32767),
+            "delta_chi2_flat": seen[:, 0], "delta_chi2_pspl": seen[:, 1], "t_observable_flat": seen[:, 2],
+            "t_observable_pspl": seen[:, 3], "m_base": [m[1]["m_base"] for m in made]}
+    rows["labels_observable"] = observable_label(labels, seen[:, 0], seen[:, 1], config.threshold_flat, config.threshold_pspl)
+    params = {}
+    for kind in CLASSES:
+        at = [i for i, k in enumerate(kinds) if k == kind]
+        params[kind] = np.array([tuple(made[i][1][p] for p in PARAMETERS[kind]) + (i,) for i in at], dtype=param_dtype(kind))
+    nodes = [(m[3].tau, m[3].log_A) if m[3] is not None else ((), ()) for m in made] if config.keep_nodes else None
+    write_dataset(path, timestamps=timestamps, flux=np.stack([m[2] for m in made]), rows=rows, params=params, nodes=nodes,
+                  attrs=attributes(config))
+
+
+def _check_same(path: Path, config: SimulateConfig, found: dict):
+    kept = {k: v for k, v in found.items() if k not in NOT_COMPARED}
+    differing = config.differences(kept, ignore=NOT_COMPARED)
+    if differing:
+        raise DatasetError(f"{path} was made with another configuration: {'; '.join(differing)}. "
+                           "Give another --output, or delete it to make it anew.")
+
+
+@contextlib.contextmanager
+def _only_one(path: Path):
+    """Hold a lock file; two runs that make the same thing at once are an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DatasetError(f"{path}: another simulation is writing the same output; wait for it or give another "
+                               "--output.") from None
+        yield
+    path.unlink(missing_ok=True)
+
+
+def simulate(config: SimulateConfig, progress: bool = True) -> Path:
+    """Make the dataset `config.output` (or, with `part`, some of its shards) and return its path.
+
+    A finished file of the same configuration is left as it is; one of another is an error that names the fields.
+    Raises DatasetError, OversampleError, and what load_preset raises.
+    """
+    output = Path(config.output)
+    load_preset(config.binary_preset)
+    if output.exists():
+        with open_dataset(output) as found:
+            counts = dict(zip(("n_flat", "n_pspl", "n_binary"), np.bincount(found.labels, minlength=3).tolist(), strict=True))
+            _check_same(output, config, {**found.config, **counts})
+        return output
+    folder = output.with_name(output.name + ".shards")
+    tag = "" if config.part is None else "." + config.part.replace("/", "of")
+    with _only_one(folder.with_name(f".{output.name}{tag}.lock")):
+        folder.mkdir(parents=True, exist_ok=True)
+        statement = folder / "config.json"
+        if statement.exists():
+            stated = json.loads(statement.read_text())
+            _check_same(folder, config, {k: v for k, v in stated.items() if k != "shard_size"})
+            if stated["shard_size"] != config.shard_size:
+                raise DatasetError(f"{folder}: shard_size: here {config.shard_size}, there {stated['shard_size']}.")
+        else:
+            temporary = statement.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(config.to_json())
+            os.replace(temporary, statement)
+        tasks = row_order(config)
+        shards = [tasks[i : i + config.shard_size] for i in range(0, len(tasks), config.shard_size)]
+        paths = [folder / f"shard_{i:05d}.h5" for i in range(len(shards))]
+        mine = range(len(shards))
+        if config.part is not None:
+            k, n = (int(x) for x in config.part.split("/"))
+            mine = mine[k::n]
+        _run(config, shards, paths, [i for i in mine if not paths[i].exists()], progress)
+        if config.part is not None:
+            return folder
+        concatenate(paths, output, attrs={**attributes(config), "format_version": 1, "classes": list(CLASSES)},
+                    virtual=config.virtual)
+        if not config.virtual:
+            shutil.rmtree(folder)
+    return output
+
+
+def _run(config, shards, paths, todo, progress):
+    if not todo:
+        return
+    timestamps = season_epochs(config)
+    workers = min(config.num_workers or len(os.sched_getaffinity(0)), sum(len(shards[i]) for i in todo))
+    bar = tqdm(total=sum(len(shards[i]) for i in todo), unit="event", desc=f"simulate {config.binary_preset} {config.split}",
+               disable=not progress)
+    draws = dict.fromkeys(CLASSES, 0)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bar)
+        if workers > 1:
+            pool = stack.enter_context(multiprocessing.get_context("forkserver").Pool(workers, _start_worker, (config,)))
+            run = lambda tasks: pool.imap(_make, tasks, chunksize=8)  # noqa: E731
+        else:
+            _start_worker(config)
+            run = lambda tasks: map(_make, tasks)  # noqa: E731
+        for i in todo:
+            made = []
+            for result in run(shards[i]):
+                if isinstance(result, str):
+                    raise OversampleError(result)
+                made.append(result)
+                draws[result[0]] += result[5]
+                bar.update()
+            _write_shard(config, paths[i], timestamps, made)
+    for kind in CLASSES:
+        total = {"flat": config.n_flat, "pspl": config.n_pspl, "binary": config.n_binary}[kind]
+        if draws[kind] > config.oversample * max(total, 1):
+            raise OversampleError(f"{draws[kind]} draws for {total} {kind} events, more than --oversample {config.oversample:g} "
+                                  "times; widen the preset or raise it.")
