@@ -109,6 +109,28 @@ def _linear(a, y, w):
 
 
 @numba.njit(cache=True, nogil=True)
+def _solve(m, g):
+    """x of m x = g for a small symmetric m > 0 by Gaussian elimination (m is used up).
+
+    LAPACK's result depends on how memory happens to be aligned, in the last bits; files are compared bit for bit.
+    """
+    n = len(g)
+    x = g.copy()
+    for j in range(n):
+        pivot = m[j, j]
+        for i in range(j + 1, n):
+            f = m[i, j] / pivot
+            for k in range(j, n):
+                m[i, k] -= f * m[j, k]
+            x[i] -= f * x[j]
+    for j in range(n - 1, -1, -1):
+        for k in range(j + 1, n):
+            x[j] -= m[j, k] * x[k]
+        x[j] /= m[j, j]
+    return x
+
+
+@numba.njit(cache=True, nogil=True)
 def _levenberg(t, y, w, p, n_par, table, max_iterations, t_low, t_high):
     """Levenberg-Marquardt from p (changed in place). Returns chi2, fs, fb."""
     n = len(t)
@@ -152,7 +174,7 @@ def _levenberg(t, y, w, p, n_par, table, max_iterations, t_low, t_high):
             m = h.copy()
             for j in range(n_par):
                 m[j, j] += damping * h[j, j] + 1e-12
-            step = np.linalg.solve(m, g)
+            step = _solve(m, g)
             trial = p.copy()
             for j in range(n_par):
                 limit = 1.0 if j != 0 else 0.5 * np.exp(p[1])
