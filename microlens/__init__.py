@@ -1,0 +1,20 @@
+"""Roman microlensing light curves: simulate, explore, train, evaluate, classify.
+
+    import microlens
+    classifier = microlens.load()                       # shipped weights, else the newest run
+    log_p = classifier.log_prob(flux, delta_t)          # (n, 3): flat, pspl, binary
+"""
+
+
+def load(name=None, checkpoint="best", device="cpu"):
+    """The classifier of a run, ready to use.
+
+    name : a unique part of the run's name. Without it the shipped weights, else the newest run.
+    Raises FileNotFoundError naming the command that makes a run, ValueError for an ambiguous name.
+    """
+    from microlens.model import load_run
+
+    return load_run(name, checkpoint, device)
+
+
+__all__ = ["load"]

@@ -1,0 +1,134 @@
+"""From a dataset file to batches: packed arrays, splits, batch order.
+
+    data = PackedDataset("data/raw/test.h5")           train, val, test = split_rows(data.labels, seed=0)
+    for rows in batches(train, 128, seed=0, epoch=3): flux, delta_t, lengths = data.gather(rows)
+
+Packed means: only the valid epochs of a curve, moved to the front. Flux is kept as int16 of asinh((F - 1)/SOFTENING), whose
+rounding (1.4e-4 of the flux excess, 1e-7 at the baseline) stays far below the 1e-3 noise floor. The packed file lies in the
+data folder's cache, is made once, and is mapped into memory, so all processes of a node share one copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from microlens.paths import data_dir
+from microlens.store import atomic, open_dataset
+
+SOFTENING = 1e-3
+LARGEST = 16.0  # asinh((F - 1)/SOFTENING) of F = 4400
+STEP = LARGEST / 32767
+NEVER = np.iinfo(np.int32).max
+
+
+def encode(flux) -> np.ndarray:
+    """int16 code of F/F_base, any shape; a flux beyond 4400 times the baseline keeps the largest code."""
+    y = np.arcsinh((np.asarray(flux, dtype=np.float64) - 1.0) / SOFTENING)
+    return np.clip(np.rint(y / STEP), -32767, 32767).astype(np.int16)
+
+
+def decode(code) -> np.ndarray:
+    """F/F_base (float32) of an int16 code: the inverse of encode to its rounding."""
+    return (1.0 + SOFTENING * np.sinh(np.asarray(code, dtype=np.float64) * STEP)).astype(np.float32)
+
+
+def pack(flux, delta_t, flux_err=None):
+    """Move the valid epochs of each curve to the front.
+
+    flux, delta_t, flux_err : (n, T); an epoch is missing where flux is 0 or NaN.
+    Returns flux, delta_t (and flux_err, or None) of shape (n, T), zero beyond `lengths`, and lengths (n,) int64.
+    delta_t must be the time since the previous VALID epoch, as the dataset file has it.
+    """
+    flux = np.asarray(flux)
+    valid = np.isfinite(flux) & (flux != 0)
+    lengths = valid.sum(axis=1)
+    order = np.argsort(~valid, axis=1, kind="stable")
+    front = np.arange(flux.shape[1]) < lengths[:, None]
+    out = [None if a is None else np.where(front, np.take_along_axis(np.asarray(a), order, 1), 0).astype(np.float32)
+           for a in (flux, delta_t, flux_err)]
+    return (*out, lengths)
+
+
+def split_rows(labels, seed: int = 0, val_fraction: float = 0.15, test_fraction: float = 0.15):
+    """Row numbers (train, val, test), ascending, stratified by label, a function of labels and seed alone."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(11,)))
+    parts = ([], [], [])
+    for c in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == c))
+        n_val, n_test = round(val_fraction * len(rows)), round(test_fraction * len(rows))
+        for part, piece in zip(parts, (rows[n_val + n_test :], rows[:n_val], rows[n_val : n_val + n_test]), strict=True):
+            part.append(piece)
+    return tuple(np.sort(np.concatenate(p)) for p in parts)
+
+
+def batches(rows, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The batches of an epoch: a shuffle that depends on (seed, epoch) only. The last one may be short."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(12, epoch)))
+    order = rng.permutation(rows)
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+class PackedDataset:
+    """A dataset's curves, packed and memory-mapped, with both labels and the moments of observability as epoch counts."""
+
+    def __init__(self, path):
+        with open_dataset(path) as data:
+            self.path, self.n_events = Path(path), data.n_events
+            self.timestamps = data.timestamps
+            self.labels, self.labels_observable = data.labels.astype(np.int64), data.labels_observable.astype(np.int64)
+            self.identity = f"{Path(path).name}:{data.attrs['config']}:{hashlib.sha256(data.labels.tobytes()).hexdigest()[:16]}"
+            stat = Path(path).stat()
+            key = hashlib.sha256(f"{Path(path).resolve()}:{stat.st_mtime_ns}:{stat.st_size}".encode()).hexdigest()[:20]
+            folder = data_dir() / "cache"
+            codes, masks = folder / f"{key}.flux.npy", folder / f"{key}.mask.npy"
+            if not (codes.exists() and masks.exists()):
+                self._make(data, codes, masks)
+            self.codes, self.masks = np.load(codes, mmap_mode="r"), np.load(masks, mmap_mode="r")
+            n_t = data.n_epochs
+            self.lengths = np.array([int(np.unpackbits(m, count=n_t).sum()) for m in self.masks], dtype=np.int64)
+            self.seen_flat = self._epoch_counts(data.t_observable_flat)
+            self.seen_pspl = self._epoch_counts(data.t_observable_pspl)
+
+    @staticmethod
+    def _make(data, codes, masks):
+        n, n_t = data.n_events, data.n_epochs
+        with atomic(codes) as a, atomic(masks) as b:
+            packed = np.lib.format.open_memmap(a, "w+", np.int16, (n, n_t))
+            bits = np.lib.format.open_memmap(b, "w+", np.uint8, (n, (n_t + 7) // 8))
+            for i in range(0, n, 256):
+                flux = data.flux(slice(i, i + 256))
+                bits[i : i + 256] = np.packbits(flux != 0, axis=1)
+                packed[i : i + 256] = encode(pack(flux, flux)[0])
+            packed.flush()
+            bits.flush()
+            os.sync()
+
+    def _epoch_counts(self, times) -> np.ndarray:
+        """How many valid epochs have passed when `times` (N,) is reached, that epoch included; NEVER for NaN."""
+        out = np.full(self.n_events, NEVER, dtype=np.int64)
+        for i in np.flatnonzero(np.isfinite(times)):
+            valid = np.unpackbits(self.masks[i], count=len(self.timestamps)).astype(bool)
+            out[i] = np.count_nonzero(valid & (self.timestamps <= times[i] + 1e-9))
+        return out
+
+    def gather(self, rows):
+        """flux, delta_t (n, L) float32 and lengths (n,) of the given rows; L is the longest of them."""
+        lengths = self.lengths[rows]
+        longest = int(lengths.max()) if len(lengths) else 0
+        flux = decode(self.codes[rows, :longest])
+        delta_t = np.zeros_like(flux)
+        for i, r in enumerate(rows):
+            t = self.timestamps[np.unpackbits(self.masks[r], count=len(self.timestamps)).astype(bool)]
+            delta_t[i, 1 : len(t)] = np.diff(t)
+            flux[i, len(t) :] = 0.0
+        return flux, delta_t, lengths
+
+    def prefix_labels(self, rows, counts) -> np.ndarray:
+        """What an observer can know after `counts` (n, k) valid epochs: (n, k) int64 class numbers."""
+        flat = counts < self.seen_flat[rows][:, None]
+        binary = (counts >= self.seen_pspl[rows][:, None]) & (self.labels_observable[rows] == 2)[:, None]
+        return np.where(flat, 0, np.where(binary, 2, 1))

@@ -1,0 +1,350 @@
+"""The causal CNN-GRU with hierarchical heads, its output at every epoch, and its streaming form.
+
+    classifier = Classifier(d_model=64, n_layers=4, stem_stride=8)
+    log_p = classifier.log_prob(flux, delta_t)            # (n, 3) after the whole curve
+    log_p = classifier.log_prob_prefixes(flux, delta_t)   # (n, T, 3) after every epoch, from one pass
+    stream = classifier.stream(1000); p = stream.update(flux_now, delta_t_now)
+
+(flux, delta t) of each valid epoch -> patches of `stem_stride` epochs -> two causal depthwise-separable convolutions -> GRU
+layers, layer norm, residual -> attention pooling over the steps so far -> heads. Nothing looks ahead: no normalisation along
+time, no statistic of the whole curve. Attention compares unit vectors, so its exponent is bounded by MAX_LOGIT and a prefix's
+softmax is a ratio of two running sums that needs no maximum, neither global (which would not be causal) nor running.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from microlens import paths
+from microlens.dataset import pack
+
+log = logging.getLogger("microlens")
+N_FEATURES = 3
+MAX_LOGIT = 10.0
+ARCHITECTURE = ("d_model", "n_layers", "n_heads", "dropout", "window_size", "stem_stride", "hierarchical", "use_aux_head",
+                "attention_pooling")
+
+
+def flash_attention():
+    """(function, reason): flash-attn's kernel if it imports on a GPU, else None and why not."""
+    if not torch.cuda.is_available():
+        return None, "no GPU"
+    try:
+        from flash_attn import flash_attn_func
+    except Exception as error:  # a half-broken install raises anything, not only ImportError
+        return None, f"flash_attn does not import: {type(error).__name__}: {error}"
+    return flash_attn_func, "flash_attn imports"
+
+
+class CausalConv(nn.Module):
+    """Depthwise-separable convolution that sees the past only, with residual. (n, L, d) -> (n, L, d)."""
+
+    def __init__(self, d, width, dilation, dropout):
+        super().__init__()
+        self.history = (width - 1) * dilation
+        self.depthwise = nn.Conv1d(d, d, width, groups=d, dilation=dilation)
+        self.pointwise = nn.Linear(d, d)
+        self.norm = nn.LayerNorm(d)  # over channels of one step, never along time
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x, past):
+        """past : (n, history, d), the inputs before x. Returns output and the new past."""
+        joined = torch.cat([past, x], dim=1)
+        y = self.depthwise(joined.transpose(1, 2)).transpose(1, 2)
+        y = self.dropout(F.gelu(self.pointwise(y)))
+        return self.norm(x + y), joined[:, joined.shape[1] - self.history :]
+
+
+class Classifier(nn.Module):
+    """Flat / PSPL / binary from (flux, delta_t) of the valid epochs. See the module docstring."""
+
+    def __init__(self, *, d_model=64, n_layers=4, n_heads=4, dropout=0.3, window_size=5, stem_stride=8, hierarchical=True,
+                 use_aux_head=True, attention_pooling=True):
+        super().__init__()
+        self.stem_stride, self.n_heads, self.d_model = stem_stride, n_heads, d_model
+        self.hierarchical, self.use_aux_head, self.attention_pooling = hierarchical, use_aux_head, attention_pooling
+        self.register_buffer("mean", torch.zeros(N_FEATURES))
+        self.register_buffer("std", torch.ones(N_FEATURES))
+        self.stem = nn.Linear(stem_stride * N_FEATURES, d_model)
+        self.convs = nn.ModuleList(CausalConv(d_model, window_size, dilation, dropout) for dilation in (1, 2))
+        self.gru = nn.GRU(d_model, d_model, n_layers, batch_first=True, dropout=dropout if n_layers > 1 else 0.0)
+        self.norm = nn.LayerNorm(d_model)
+        if attention_pooling:
+            self.query = nn.Parameter(torch.randn(n_heads, d_model // n_heads))
+            self.key_value = nn.Linear(d_model, 2 * d_model)
+            self.sharpness = nn.Parameter(torch.zeros(n_heads))
+        self.trunk = nn.Sequential(nn.Linear(2 * d_model, d_model), nn.GELU(), nn.Dropout(dropout))
+        if hierarchical:
+            self.stage1, self.stage2 = nn.Linear(d_model, 1), nn.Linear(d_model, 1)
+        else:
+            self.flat_head = nn.Linear(d_model, 3)
+        if use_aux_head:
+            self.aux = nn.Linear(d_model, 3)
+        for name, module in self.named_children():
+            if name in ("stage1", "stage2", "flat_head", "aux"):
+                nn.init.normal_(module.weight, std=0.15)
+                nn.init.zeros_(module.bias)
+        self.config: dict = {}
+        self.run: Path | None = None
+
+    # ---- features -------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def raw_features(flux, delta_t):
+        """(n, T, 3): flux excess on a fine and on a coarse scale, log of the time step. flux, delta_t : (n, T)."""
+        return torch.stack([torch.asinh((flux - 1.0) / 0.01), torch.asinh((flux - 1.0) / 0.5),
+                            torch.log1p(delta_t * 96.0)], dim=-1)
+
+    def set_scaling(self, flux, delta_t, lengths):
+        """Mean and standard deviation of the features over the valid epochs of training curves, (n, T) and (n,)."""
+        valid = torch.arange(flux.shape[1]) < lengths[:, None]
+        x = self.raw_features(flux, delta_t)[valid]
+        self.mean.copy_(x.mean(0))
+        self.std.copy_(x.std(0).clamp_min(1e-3))
+
+    def patches(self, flux, delta_t):
+        """(n, T // stride, stride * 3) of standardised features; a last partial patch waits for its epochs."""
+        n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
+        used = steps * self.stem_stride
+        x = (self.raw_features(flux[:, :used], delta_t[:, :used]) - self.mean) / self.std
+        return x.reshape(n, steps, self.stem_stride * N_FEATURES)
+
+    # ---- the causal core ------------------------------------------------------------------------------------------------
+
+    def initial_state(self, n, device=None, dtype=torch.float32) -> dict:
+        """The state before the first epoch of n curves."""
+        def zeros(*shape):
+            return torch.zeros(*shape, device=device, dtype=dtype)
+
+        heads = self.n_heads if self.attention_pooling else 1
+        return {"past0": zeros(n, self.convs[0].history, self.d_model), "past1": zeros(n, self.convs[1].history, self.d_model),
+                "hidden": zeros(n, self.gru.num_layers, self.d_model), "weighted": zeros(n, self.d_model),
+                "weight": zeros(n, heads), "last": zeros(n, self.d_model)}
+
+    def advance(self, patches, state):
+        """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
+        x = self.stem(patches)
+        x, past0 = self.convs[0](x, state["past0"])
+        x, past1 = self.convs[1](x, state["past1"])
+        y, hidden = self.gru(x, state["hidden"].transpose(0, 1).contiguous())
+        h = self.norm(x + y)
+        values, weights = self._values(h)
+        # Running sums in at least single precision; cumsum adds step by step, so a prefix never sees what follows.
+        weighted = state["weighted"][:, None] + torch.cumsum(weights.repeat_interleave(
+            self.d_model // weights.shape[-1], dim=-1) * values, dim=1)
+        weight = state["weight"][:, None] + torch.cumsum(weights, dim=1)
+        pooled = weighted / weight.repeat_interleave(self.d_model // weights.shape[-1], dim=-1)
+        new = {"past0": past0, "past1": past1, "hidden": hidden.transpose(0, 1), "weighted": weighted[:, -1],
+               "weight": weight[:, -1], "last": h[:, -1]}
+        return torch.cat([pooled, h], dim=-1), new
+
+    def _values(self, h):
+        """Values (n, L, d) and positive weights (n, L, heads) of each step."""
+        if not self.attention_pooling:
+            return h, torch.ones_like(h[..., :1])
+        keys, values = self.key_value(h).float().chunk(2, dim=-1)
+        keys = F.normalize(keys.unflatten(-1, (self.n_heads, -1)), dim=-1)
+        scale = MAX_LOGIT * torch.sigmoid(self.sharpness)
+        return values, torch.exp(scale * (keys * F.normalize(self.query, dim=-1)).sum(-1))
+
+    def heads(self, pooled) -> dict:
+        """Log-probabilities `log_p` (..., 3), and the logits the loss needs."""
+        z = self.trunk(pooled)
+        out = {"aux": self.aux(z)} if self.use_aux_head else {}
+        if not self.hierarchical:
+            out["log_p"] = F.log_softmax(self.flat_head(z).float(), dim=-1)
+            return out
+        event, binary = self.stage1(z).float(), self.stage2(z).float()
+        out.update(event=event[..., 0], binary=binary[..., 0])
+        out["log_p"] = torch.cat([F.logsigmoid(-event), F.logsigmoid(event) + F.logsigmoid(-binary),
+                                  F.logsigmoid(event) + F.logsigmoid(binary)], dim=-1)
+        return out
+
+    def forward(self, flux, delta_t, steps):
+        """Heads after `steps` (n, k) full patches of packed curves (n, T); 0 steps: nothing seen yet."""
+        pooled = self.pooled(flux, delta_t)
+        return self.heads(torch.gather(pooled, 1, steps[..., None].expand(-1, -1, pooled.shape[-1])))
+
+    def pooled(self, flux, delta_t):
+        """Pooled state after 0, 1, ... L full patches of packed curves: (n, L + 1, 2 d)."""
+        patches = self.patches(flux, delta_t)
+        start = torch.zeros(flux.shape[0], 1, 2 * self.d_model, device=flux.device)
+        if patches.shape[1] == 0:
+            return start
+        pooled, _ = self.advance(patches, self.initial_state(flux.shape[0], flux.device))
+        return torch.cat([start, pooled], dim=1)
+
+    # ---- for users ------------------------------------------------------------------------------------------------------
+
+    def _inputs(self, flux, delta_t, lengths):
+        as_numpy = not torch.is_tensor(flux)
+        a = (flux.detach().cpu().numpy() if not as_numpy else np.asarray(flux), )
+        b = delta_t.detach().cpu().numpy() if torch.is_tensor(delta_t) else np.asarray(delta_t)
+        f = a[0]
+        if f.ndim != 2 or f.shape != b.shape:
+            raise ValueError(f"flux, delta_t: came shapes {f.shape} and {b.shape}; expected one shape (n, T).")
+        valid = np.isfinite(f) & (f != 0)
+        if lengths is None:
+            f, b, _, n_valid = pack(f, b)
+        else:
+            n_valid = np.asarray(lengths)
+            if n_valid.shape != (len(f),) or (n_valid > f.shape[1]).any() or (n_valid < 0).any():
+                raise ValueError(f"lengths: came shape {n_valid.shape}; expected ({len(f)},) within 0..{f.shape[1]}.")
+            valid = np.arange(f.shape[1]) < n_valid[:, None]
+        device = self.mean.device
+        return (torch.as_tensor(np.nan_to_num(f), dtype=torch.float32, device=device),
+                torch.as_tensor(np.nan_to_num(b), dtype=torch.float32, device=device), n_valid, valid, as_numpy)
+
+    @torch.inference_mode()
+    def log_prob(self, flux, delta_t, lengths=None, flux_err=None):
+        """Log-probabilities (n, 3) of flat, pspl, binary after whole curves.
+
+        flux : (n, T) F/F_base, 0.0 or NaN = no observation.   delta_t : (n, T) days since the previous valid epoch.
+        lengths : (n,) if the valid epochs are already in front.   flux_err : accepted and not used by this network.
+        numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen input.
+        """
+        f, d, n_valid, _, as_numpy = self._inputs(flux, delta_t, lengths)
+        steps = torch.as_tensor(n_valid // self.stem_stride, device=f.device)[:, None]
+        out = self(f, d, steps)["log_p"][:, 0]
+        return out.cpu().numpy() if as_numpy else out
+
+    @torch.inference_mode()
+    def log_prob_prefixes(self, flux, delta_t, lengths=None, flux_err=None):
+        """Log-probabilities (n, T, 3) after every epoch, from one pass; arguments as log_prob.
+
+        A missing epoch, and one that does not fill a patch, repeats the value before it.
+        """
+        f, d, n_valid, valid, as_numpy = self._inputs(flux, delta_t, lengths)
+        table = self.heads(self.pooled(f, d))["log_p"]
+        seen = np.minimum(np.cumsum(valid, axis=1), n_valid[:, None]) // self.stem_stride
+        index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, 3)
+        out = torch.gather(table, 1, index)
+        return out.cpu().numpy() if as_numpy else out
+
+    def stream(self, n: int = 1):
+        """A Stream that takes n light curves one observation at a time."""
+        return Stream(self, n)
+
+
+class Stream:
+    """Feeds a classifier one epoch of n light curves at a time; constant time and memory an epoch."""
+
+    def __init__(self, classifier: Classifier, n: int):
+        self.classifier, self.n = classifier, n
+        device = classifier.mean.device
+        self._core = classifier.initial_state(n, device)
+        self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
+        self._count = torch.zeros(n, dtype=torch.long, device=device)
+        with torch.inference_mode():
+            start = torch.zeros(n, 2 * classifier.d_model, device=device)
+            self._log_p = classifier.heads(start)["log_p"]
+
+    @torch.inference_mode()
+    def update(self, flux, delta_t) -> np.ndarray:
+        """Take the next epoch (n,) or epochs (n, k); returns probabilities (n, 3) after the last of them.
+
+        flux 0.0 or NaN means that this light curve was not observed.
+        """
+        device = self._pending.device
+        flux = torch.as_tensor(np.asarray(flux, dtype=np.float32), device=device).reshape(self.n, -1)
+        delta_t = torch.as_tensor(np.asarray(delta_t, dtype=np.float32), device=device).reshape(self.n, -1)
+        if flux.shape != delta_t.shape:
+            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; expected one shape.")
+        for k in range(flux.shape[1]):
+            rows = torch.nonzero(torch.isfinite(flux[:, k]) & (flux[:, k] != 0))[:, 0]
+            self._pending[rows, self._count[rows], 0] = flux[rows, k]
+            self._pending[rows, self._count[rows], 1] = delta_t[rows, k]
+            self._count[rows] += 1
+            full = torch.nonzero(self._count == self.classifier.stem_stride)[:, 0]
+            if len(full):
+                self._step(full)
+        return self._log_p.exp().cpu().numpy()
+
+    def _step(self, rows):
+        c = self.classifier
+        patches = c.patches(self._pending[rows, :, 0], self._pending[rows, :, 1])
+        pooled, new = c.advance(patches, {k: v[rows] for k, v in self._core.items()})
+        for k, v in new.items():
+            self._core[k][rows] = v
+        self._log_p[rows] = c.heads(pooled[:, 0])["log_p"]
+        self._count[rows] = 0
+
+    def state(self) -> dict:
+        """Everything needed to go on later: a dict of tensors (torch.save-able)."""
+        return {**{k: v.clone() for k, v in self._core.items()}, "pending": self._pending.clone(), "count": self._count.clone(),
+                "log_p": self._log_p.clone()}
+
+    def restore(self, state: dict) -> Stream:
+        """Go on from what state() gave."""
+        if state["count"].shape != (self.n,):
+            raise ValueError(f"the state is of {len(state['count'])} light curves, this stream holds {self.n}.")
+        self._core = {k: state[k].clone() for k in self._core}
+        self._pending, self._count, self._log_p = (state[k].clone() for k in ("pending", "count", "log_p"))
+        return self
+
+
+def loss_parts(out: dict, labels, weight, config) -> dict:
+    """Sums (not means) of each loss part: stage1, stage2 (non-flat only), aux, or flat. labels (n, k), weight (n, k)."""
+    parts = {}
+    if "event" in out:
+        event = labels != 0
+        parts["stage1"] = (weight * F.binary_cross_entropy_with_logits(out["event"], event.float(), reduction="none")).sum()
+        two = F.binary_cross_entropy_with_logits(out["binary"], (labels == 2).float(), reduction="none")
+        parts["stage2"] = (weight * event * two).sum()
+    else:
+        parts["stage1"] = (weight * F.nll_loss(out["log_p"].flatten(0, -2), labels.flatten(), reduction="none").view(
+            labels.shape)).sum()
+    if "aux" in out:
+        parts["aux"] = (weight * F.cross_entropy(out["aux"].float().flatten(0, -2), labels.flatten(), reduction="none").view(
+            labels.shape)).sum()
+    return parts
+
+
+def from_config(config: dict) -> Classifier:
+    """An untrained classifier with the architecture of a training configuration."""
+    return Classifier(**{k: config[k] for k in ARCHITECTURE})
+
+
+def read_checkpoint(path) -> dict:
+    """A checkpoint's dict; tensors and plain values only, so loading cannot run code. ValueError if it is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises a dozen types for a damaged file
+        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}).") from error
+
+
+def load_run(name=None, checkpoint="best", device="cpu") -> Classifier:
+    """See microlens.load."""
+    folder = None
+    if name is None:
+        shipped = paths.weights_dir() / "baseline"
+        runs = [r for r in paths.list_runs() if (r / "best.pt").is_file()]
+        folder = shipped if (shipped / "best.pt").is_file() else (runs[-1] if runs else None)
+        if folder is None:
+            raise FileNotFoundError(f"no trained classifier in {paths.runs_dir()}; `python -m microlens train --data FILE` makes "
+                                    "one (or `make run` the quick one).")
+    else:
+        shipped = paths.weights_dir() / str(name)
+        folder = shipped if (shipped / "best.pt").is_file() else paths.find_run(str(name))
+    file = {"latest": "checkpoints/checkpoint_latest.pt"}.get(checkpoint, f"{checkpoint}.pt")
+    path = folder / file
+    if not path.is_file():
+        raise FileNotFoundError(f"run {folder.name} has no {file}; its training has not got that far.")
+    saved = read_checkpoint(path)
+    classifier = from_config(saved["config"])
+    classifier.load_state_dict(saved["model"])
+    classifier.config, classifier.run, classifier.saved = saved["config"], folder, saved
+    return classifier.to(device).eval()
+
+
+def n_parameters(classifier: nn.Module) -> int:
+    return sum(math.prod(p.shape) for p in classifier.parameters())
