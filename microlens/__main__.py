@@ -1,0 +1,146 @@
+"""python -m microlens simulate | train | evaluate | classify | notebook | merge | doctor
+
+Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the same, `--help` gives unit and range.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import typing
+from typing import Annotated
+
+import tyro
+
+from microlens import config as cfg
+
+
+def parse(cls, args, extra=()):
+    """A configuration (and values of `extra` fields) from the command line, by tyro."""
+    hints = typing.get_type_hints(cls)
+    fields = list(extra)
+    for f in dataclasses.fields(cls):
+        words = [w for w in (f.metadata["unit"], cfg.describe_range(f)) if w]
+        text = f.metadata["help"] + (f" [{'; '.join(words)}]" if words else "")
+        fields.append((f.name, Annotated[hints[f.name], tyro.conf.arg(help=text)], dataclasses.field(default=f.default)))
+    flat = dataclasses.make_dataclass(cls.__name__, fields, kw_only=True)
+    flat.__doc__ = cls.__doc__
+    parsed = tyro.cli(flat, args=args, prog=f"microlens {cls.__name__.removesuffix('Config').lower()}")
+    values = {f.name: getattr(parsed, f.name) for f in dataclasses.fields(flat)}
+    others = [values.pop(name) for name, *_ in extra]
+    return cls(**values), others
+
+
+def simulate(args):
+    config, _ = parse(cfg.SimulateConfig, args)
+    from microlens.simulate import simulate
+
+    print(simulate(config))
+
+
+def train(args):
+    config, _ = parse(cfg.TrainConfig, args)
+    from microlens.train import train
+
+    print(train(config))
+
+
+def evaluate(args):
+    config, _ = parse(cfg.EvaluateConfig, args)
+    from microlens.evaluate import evaluate
+
+    print(evaluate(config))
+
+
+def classify(args):
+    files = ("files", tyro.conf.Positional[tuple[str, ...]], dataclasses.field())
+    config, (paths,) = parse(cfg.ClassifyConfig, args, [files])
+    if not paths:
+        raise ValueError("no file given: python -m microlens classify FILE...")
+    from microlens.classify import classify
+
+    table, errors = classify(paths, config)
+    if config.json:
+        print(table.to_json(orient="records", indent=1))
+    elif config.csv:
+        print(table.to_csv(index=False), end="")
+    elif len(table):
+        print(table.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
+    for line in errors:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def notebook(args):
+    """notebook all | NAME [-p name value]... [-f parameters.yaml] [-o output.ipynb]"""
+    import argparse
+
+    import yaml
+
+    from microlens.notebook import read_parameters, run_all, run_notebook
+
+    parser = argparse.ArgumentParser(prog="microlens notebook", description="Execute notebooks; an undeclared parameter is an error.")
+    parser.add_argument("name", help="'all', a path, or a unique part of a notebook's name")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    parser.add_argument("-f", action="append", default=[], metavar="FILE", help="YAML file of parameters")
+    parser.add_argument("-o", default=None, metavar="FILE", help="where the executed notebook goes")
+    given = parser.parse_args(args)
+    if given.name == "all":
+        if given.p or given.f:
+            raise ValueError("parameters go to one notebook; 'all' runs each with its own.")
+        run_all()
+        return
+    parameters = {}
+    for file in given.f:
+        parameters |= read_parameters(file)
+    parameters |= {k: yaml.safe_load(v) for k, v in given.p}
+    print(run_notebook(given.name, parameters, given.o))
+
+
+def merge(args):
+    """merge OUTPUT SHARD... [--virtual]"""
+    import argparse
+
+    from microlens.store import concatenate
+
+    parser = argparse.ArgumentParser(prog="microlens merge", description="Join shards into one dataset.")
+    parser.add_argument("output")
+    parser.add_argument("shards", nargs="+")
+    parser.add_argument("--virtual", action="store_true", help="by reference (HDF5 virtual datasets) instead of copying")
+    given = parser.parse_args(args)
+    print(concatenate(given.shards, given.output, virtual=given.virtual))
+
+
+def doctor(args):
+    if args:
+        raise ValueError("doctor takes no arguments.")
+    from microlens.doctor import doctor
+
+    return doctor()
+
+
+STAGES = {f.__name__: f for f in (simulate, train, evaluate, classify, notebook, merge, doctor)}
+
+
+def main(argv=None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if argv else 2
+    if argv[0] not in STAGES:
+        print(f"error: unknown command {argv[0]!r}; choose one of {', '.join(STAGES)}.", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return STAGES[argv[0]](argv[1:]) or 0
+    except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
