@@ -1,0 +1,50 @@
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from microlens.lightcurve import LightCurveError, read_light_curve, seasons
+
+EXAMPLES = Path(__file__).parents[1] / "notebooks" / "light_curves"
+FOREIGN = Path(os.environ.get("MICROLENS_LIGHT_CURVES", Path(__file__).parents[2] / "shared" / "light_curves"))
+
+
+@pytest.mark.parametrize("name, unit", [("flat_phot.dat", "mag"), ("pspl.csv", "mag"), ("binary.txt.gz", "flux")])
+def test_formats_and_baseline(name, unit):
+    curve = read_light_curve(EXAMPLES / name)
+    assert curve.unit == unit
+    (season,) = seasons(curve)
+    # The examples were made with a baseline of 1 and m_base = 20; noise 0.5 % an epoch.
+    assert np.median(season.flux[:200]) == pytest.approx(1.0, abs=0.05)
+    if unit == "mag":
+        assert season.m_base == pytest.approx(20.0, abs=0.05)
+
+
+GOOD = [f"{2461000 + i / 96:.5f} 19.0 0.01" for i in range(60)]
+BROKEN = {"empty": b"", "binary": bytes(range(256)) * 4, "text": b"a story\nof words\n" * 30, "few": "\n".join(GOOD[:5]).encode(),
+          "nan": "\n".join(x.replace("19.0", "nan") for x in GOOD).encode(), "gzip": gzip.compress(b"x" * 999)[:20],
+          "errors": "\n".join(x.replace("0.01", "-1") for x in GOOD).encode()}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_one_line_naming_it(kind, tmp_path):
+    path = tmp_path / f"{kind}.dat"
+    path.write_bytes(BROKEN[kind])
+    with pytest.raises(LightCurveError, match=f"{kind}.dat") as caught:
+        read_light_curve(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unsorted_and_repeated_times_are_put_right(tmp_path):
+    path = tmp_path / "x.dat"
+    path.write_text("\n".join([*GOOD[::-1], GOOD[3]]))
+    curve = read_light_curve(path)
+    assert (np.diff(curve.time) > 0).all() and len(curve.notes) == 2
+
+
+@pytest.mark.skipif(not FOREIGN.is_dir(), reason=f"no foreign light curves in {FOREIGN}")
+def test_every_foreign_file_is_read():
+    files = [p for p in FOREIGN.glob("*/*") if p.is_file()]
+    assert files and all(seasons(read_light_curve(p)) for p in files)

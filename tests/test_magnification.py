@@ -1,0 +1,63 @@
+"""Truths: SCIENCE reference values (analytic, MulensModel, VBBinaryLensing's own tests, two converged methods)."""
+
+import numpy as np
+import pytest
+from MulensModel import Model
+
+from microlens import magnification as mg
+
+BINARY = [  # s, q, x, y, rho, A
+    (0.8, 0.1, 0.01, 0.01, 0.0, 18.185448359975954),
+    (1.28, 0.05, 0.28, 0.0056, 0.0, 4.26800260473707),
+    (0.8, 0.1, 0.01, 0.01, 0.01, 18.2833820123),
+    (0.8, 0.1, 0.06, 0.01, 0.01, 11.4030261664),
+    (1.0, 0.02, 0.5, 0.5, 0.0033, 1.6310964178),
+    (0.8, 0.001, 0.001, 0.001, 0.001, 687.803257),
+    (1.0, 1.0, 0.0, 0.0, 0.0, 13 / 3),
+]
+
+
+@pytest.mark.parametrize("engine", mg.ENGINES)
+@pytest.mark.parametrize("s, q, x, y, rho, A", BINARY)
+def test_binary_reference(s, q, x, y, rho, A, engine):
+    assert mg.binary_at(x, y, s, q, rho, engine=engine) == pytest.approx(A, rel=1e-4)
+
+
+def test_single_lens_reference():
+    assert mg.pspl(1.0, 0.0, 0.0, 1.0) == pytest.approx(3 / np.sqrt(5), rel=1e-9)
+    t_0, t_E = 5379.57091, 17.94002
+    times = np.array([t_0 - 2.5 * t_E, t_0, t_0 + t_E])
+    assert mg.pspl(times, t_0, 0.52298, t_E) == pytest.approx([1.028720763, 2.10290259, 1.26317278], rel=1e-6)
+    assert mg.fspl_at(0.1, 0.01) == pytest.approx(10.050054583436, rel=1e-6)
+    u = np.sqrt(0.25 + np.array([3.5, 2, 1, 0.5, 0]) ** 2)
+    expected = [1.01084060513, 1.06962639343, 1.42451408166, 2.02334097551, 2.13919086656]
+    assert mg.fspl_at(u, 1.0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_trajectory_convention_against_mulensmodel():
+    p = {"t_0": 36.0, "u_0": 0.15, "t_E": 15.0, "rho": 0.01, "s": 1.2, "q": 0.1, "alpha": 0.7}
+    t = np.linspace(20, 55, 60)
+    model = Model({**p, "alpha": np.degrees(p["alpha"])})
+    model.set_magnification_methods([0.0, "VBBL", 72.0])
+    assert mg.binary(t, **p, method="exact", tolerance=1e-5) == pytest.approx(model.get_magnification(t), rel=1e-3)
+
+
+@pytest.mark.parametrize("s, q, expected", [(0.70, 1, "close"), (0.72, 1, "resonant"), (2.01, 1, "wide"), (0.769, 0.1, "close"),
+                                            (0.770, 0.1, "resonant"), (1.690, 0.1, "wide"), (0.9312, 1e-3, "close")])
+def test_topology_erdl_schneider(s, q, expected):
+    assert mg.topology(s, q) == expected
+    assert len(mg.caustics(s, q)) == {"close": 3, "resonant": 1, "wide": 2}[expected]
+
+
+def test_results_do_not_depend_on_call_history():
+    first = mg.nodes(0.1, 0.01, 1.1, 0.2, 1.0, -3, 3)
+    mg.nodes(0.3, 0.002, 0.7, 0.01, 2.0, -3, 3)
+    again = mg.nodes(0.1, 0.01, 1.1, 0.2, 1.0, -3, 3)
+    assert np.array_equal(first.tau, again.tau) and np.array_equal(first.log_A, again.log_A)
+
+
+@pytest.mark.parametrize("bad", [{"s": np.nan}, {"s": 0}, {"q": 0}, {"rho": -1}, {"t_E": 0}])
+def test_impossible_input_is_an_error(bad):
+    p = {"t_0": 0.0, "u_0": 0.1, "t_E": 10.0, "rho": 0.01, "s": 1.0, "q": 0.1, "alpha": 0.3, **bad}
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        mg.binary(np.linspace(-1, 1, 5), **p)

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+
+from microlens.dataset import decode, encode, split_rows
+from microlens.model import Classifier
+
+OPTIONS = [{}, {"stem_stride": 1}, {"attention_pooling": False}, {"hierarchical": False}, {"use_aux_head": False}]
+
+
+@pytest.fixture
+def curves():
+    rng = np.random.default_rng(0)
+    flux = (1 + 0.1 * rng.normal(size=(3, 300))).astype(np.float32)
+    flux[rng.random(flux.shape) < 0.05] = 0
+    return flux, np.full_like(flux, 0.01)
+
+
+def make(**options):
+    torch.manual_seed(0)
+    return Classifier(**{"d_model": 16, "n_layers": 2, **options}).eval()
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_past_does_not_see_the_future_bit_for_bit(options, curves):
+    flux, delta_t = curves
+    c, other = make(**options), flux.copy()
+    other[:, 150:] = 9.0
+    assert np.array_equal(c.log_prob_prefixes(flux, delta_t)[:, :150], c.log_prob_prefixes(other, delta_t)[:, :150])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_stream_prefixes_and_full_pass_agree(options, curves):
+    flux, delta_t = curves
+    c = make(**options)
+    prefixes = c.log_prob_prefixes(flux, delta_t)
+    assert c.log_prob(flux, delta_t) == pytest.approx(prefixes[:, -1], abs=1e-5)
+    assert c.log_prob(flux[:, :101], delta_t[:, :101]) == pytest.approx(prefixes[:, 100], abs=1e-5)
+    stream = c.stream(3)
+    stream.update(flux[:, :57], delta_t[:, :57])
+    stream = c.stream(3).restore(stream.state())
+    for k in range(57, 120):
+        p = stream.update(flux[:, k], delta_t[:, k])
+        assert np.log(p) == pytest.approx(prefixes[:, k], abs=1e-5)
+    assert np.exp(prefixes).sum(-1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_packed_flux_is_far_below_the_noise_floor():
+    flux = np.concatenate([np.linspace(-2, 3, 5001), 10 ** np.linspace(0, 3.5, 2001)])
+    # rms of a uniform rounding error is its largest value / sqrt 3; the floor is 0.92e-3 of the flux
+    assert (np.abs(decode(encode(flux)) - flux) / np.sqrt(3) <= 0.2 * 0.92e-3 * np.maximum(np.abs(flux), 0.1)).all()
+
+
+def test_split_is_stratified_and_disjoint():
+    labels = np.repeat([0, 1, 2], [100, 200, 300])
+    train, val, test = split_rows(labels, 3)
+    assert sorted(np.concatenate([train, val, test])) == list(range(600))
+    assert np.bincount(labels[val]).tolist() == [15, 30, 45]

@@ -1,0 +1,57 @@
+"""The house rules that a machine can hold."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+ORDER = ["config", "paths", "survey", "magnification", "population", "detectability", "store", "simulate", "lightcurve",
+         "dataset", "model", "metrics", "train", "classify", "figures", "evaluate", "explore", "notebook", "doctor", "__main__"]
+ONLY = {"torch": {"dataset", "model", "train", "evaluate", "doctor"}, "matplotlib": {"figures"}, "plotly": {"explore"},
+        "ipywidgets": {"explore"}, "h5py": {"store"}, "VBBinaryLensing": {"magnification"}, "VBMicrolensing": {"magnification"}}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            if node.module == "microlens":
+                yield from (f"microlens.{a.name}" for a in node.names)
+
+
+def test_modules_import_only_modules_above_them():
+    for path in (ROOT / "microlens").rglob("*.py"):
+        module = path.relative_to(ROOT / "microlens").parts[0].removesuffix(".py")
+        if module == "__init__":
+            continue
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "microlens" and len(parts) > 1 and parts[1] in ORDER and parts[1] != module:
+                assert ORDER.index(parts[1]) < ORDER.index(module), f"{path.name} imports {name}"
+            assert parts[0] not in ONLY or module in ONLY[parts[0]], f"{path.name} imports {name}"
+
+
+def test_conda_environment_agrees_with_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert f"python{project['requires-python']}" in conda and "cxx-compiler" in conda
+    pip = next(d["pip"] for d in conda if isinstance(d, dict))
+    assert any("-e .[dev]" in line for line in pip) and any("constraints.txt" in line for line in pip)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebook_is_stripped_checks_something_and_reads_its_parameters(path):
+    cells = nbformat.read(path, as_version=4).cells
+    code = [c for c in cells if c.cell_type == "code"]
+    assert all(not c.outputs for c in code)
+    assert any("check(" in c.source for c in code)
+    (parameters,) = [c for c in code if "parameters" in c.metadata.get("tags", [])]
+    rest = "\n".join(c.source for c in code if c is not parameters)
+    used = {n.id for n in ast.walk(ast.parse(rest)) if isinstance(n, ast.Name)}
+    assert {t.id for node in ast.parse(parameters.source).body for t in node.targets} <= used
