@@ -177,31 +177,24 @@ def _time_system(header, first, n_columns) -> str:
     return "relative or reduced days (not stated)"
 
 
-def baseline_flux(time, flux, gap: float = SEASON_GAP) -> float:
-    """Flux of the baseline: the clipped faint mode of block medians over all seasons.
-
-    time (T,) days, increasing; flux (T,). Blocks of up to 50 consecutive points that never straddle a season gap are
-    replaced by their median, which quiets noise and outliers. Their scatter comes from the differences of neighbouring
-    blocks, which a slow event hardly touches and which includes night-to-night systematics. Starting from the fifth percentile, the
-    level is the mean of the blocks within 3 scatters of it, repeated until nothing changes. On a season that is all event
-    the result stays within 3 block scatters of the faintest stretch: light never seen at baseline cannot give one, and
-    the estimate is then high.
-    """
-    size = int(np.clip(len(flux) // BLOCKS, 1, BLOCK_POINTS))
-    medians, steps = [], []
-    for season in np.split(flux, _season_starts(time, gap)[1:]):
-        block = np.array([np.median(b) for b in np.array_split(season, max(len(season) // size, 1))])
-        medians.append(block)
-        steps.append(np.diff(block))
-    blocks, step = np.sort(np.concatenate(medians)), np.concatenate(steps)
-    scatter = 1.4826 * np.median(np.abs(step)) / math.sqrt(2.0) if len(step) else 0.0
-    level = np.quantile(blocks, FAINT_QUANTILE, method="lower")
-    for _ in range(100):
-        new = blocks[np.abs(blocks - level) <= CLIP * scatter].mean()
-        if np.isclose(new, level, rtol=1e-9, atol=0.0):
+def baseline_flux(time, flux) -> float:
+    """Flux of the baseline, robustly: see the module docstring. time (n,) days, flux (n,), any linear unit."""
+    night = np.floor((time - time[0]) / BIN).astype(int)
+    _, index = np.unique(night, return_inverse=True)
+    bins = np.bincount(index, flux) / np.bincount(index)
+    low = np.sort(bins)[: max(len(bins) // 2, min(len(bins), 5))]
+    # The lower half of pure noise lies below the baseline; mirror it at its upper edge, which is the median of all bins.
+    centre = low[-1]
+    spread = 1.4826 * np.median(np.abs(low - centre)) if len(low) > 1 else 0.0
+    kept = bins
+    for _ in range(20):
+        inside = kept[kept <= centre + 3 * max(spread, 1e-12 * abs(centre))]
+        if len(inside) == len(kept) or len(inside) < 3:
             break
-        level = new
-    return float(level)
+        kept = inside
+        centre = np.median(kept)
+        spread = 1.4826 * np.median(np.abs(kept - centre))
+    return float(centre)
 
 
 def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
