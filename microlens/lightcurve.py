@@ -6,7 +6,8 @@ Reads plain or gzip text: OGLE `phot.dat` (HJD, magnitude, error, seeing, sky), 
 with a header. Whether the second column is magnitude or flux comes from the header's words; without one, values with a median
 between 8 and 30 are magnitudes. The baseline is estimated from all seasons: the epochs are averaged in nights (bins of a
 quarter day), the fainter half of the bins is taken, bins more than 3 robust standard deviations above its median are dropped
-until none is, and the baseline is the median of what remains. An event that lasts longer than the data has its baseline too bright.
+until none is, and the baseline is the median of what remains. An event that lasts longer than the data gets too bright a
+baseline.
 """
 
 from __future__ import annotations

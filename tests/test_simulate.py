@@ -2,10 +2,13 @@ import hashlib
 
 import numpy as np
 import pytest
+import yaml
 
 from microlens.config import SimulateConfig
+from microlens.population import FOLDER
 from microlens.simulate import simulate
 from microlens.store import DatasetError, open_dataset
+from microlens.survey import sigma_flux
 
 SMALL = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "shard_size": 16}
 
@@ -38,8 +41,6 @@ def test_splits_share_no_event_and_flat_pulls_are_standard_normal(tmp_path):
     with open_dataset(make(tmp_path / "a.h5", **kw)) as a, open_dataset(make(tmp_path / "b.h5", split="test", **kw)) as b:
         assert not set(a.m_base) & set(b.m_base)
         flux = a.flux().astype(float)
-        from microlens.survey import sigma_flux
-
         pull = ((flux - 1) / sigma_flux(np.ones_like(flux), a.m_base, a.detector))[flux != 0]
     n = pull.size
     assert abs(pull.mean()) < 4 / np.sqrt(n) and abs(pull.std() - 1) < 4 / np.sqrt(2 * n)
@@ -53,5 +54,9 @@ def test_damaged_file_is_one_clear_error(tmp_path):
 
 
 def test_oversample_limit(tmp_path):
+    preset = yaml.safe_load((FOLDER / "distinct.yaml").read_text())
+    preset["parameters"]["u_0"] = {"uniform": [5.0, 6.0]}  # passes every caustic by
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump(preset))
     with pytest.raises(RuntimeError, match="oversample"):
-        make(tmp_path / "x.h5", binary_preset="distinct", n_binary=40, oversample=1.0, num_workers=1)
+        make(tmp_path / "x.h5", binary_preset=str(tmp_path / "far.yaml"), oversample=2.0, num_workers=1)
+    assert not (tmp_path / "x.h5").exists()

@@ -11,7 +11,8 @@ from microlens.train import train
 def config(tmp_path, monkeypatch):
     monkeypatch.setenv("MICROLENS_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MICROLENS_RUNS", str(tmp_path / "runs"))
-    data = simulate(SimulateConfig(n_flat=20, n_pspl=20, n_binary=20, output=str(tmp_path / "x.h5"), num_workers=1), progress=False)
+    simulated = SimulateConfig(n_flat=20, n_pspl=20, n_binary=20, output=str(tmp_path / "x.h5"), num_workers=1)
+    data = simulate(simulated, progress=False)
     return TrainConfig(data=str(data), epochs=2, batch_size=8, d_model=8, n_layers=1, n_heads=2, stem_stride=32, threads=1)
 
 

@@ -1,4 +1,4 @@
-"""LensExplorer: sliders, lens plane and light curve. prepare() computes, draw() makes the figure, the callback only joins them."""
+"""LensExplorer: sliders, lens plane and light curve. prepare() computes, draw() draws, the callback only joins them."""
 
 from __future__ import annotations
 
