@@ -186,7 +186,8 @@ class TrainConfig(Config):
     precision: str = option("auto", "arithmetic: auto is bf16 on a GPU that has it, fp32 else", choices=("auto", "fp32", "bf16"))
     attention_backend: str = option("auto", "attention implementation: flash-attn where it imports and fits, else torch",
                                     choices=("auto", "flash", "sdpa"))
-    threads: int = option(0, "CPU threads of torch; 0 = its own choice", low=0)
+    threads: int = option(1, "CPU threads of torch; 0 = its own choice. A GRU of this size gains nothing from a second one",
+                          low=0)
     patience: int = option(0, "stop after this many epochs without improvement; 0 = never", unit="epochs", low=0)
     save_every: int = option(1, "keep epoch_NNN.pt every so many epochs; 0 = none", unit="epochs", low=0)
     checkpoint_minutes: float = option(5.0, "write checkpoint_latest.pt at least this often", unit="min", above=0)

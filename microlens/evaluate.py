@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from tqdm.auto import tqdm
 
-from microlens import figures, metrics
-from microlens.config import EvaluateConfig
+from microlens import figures, metrics, paths
+from microlens.config import CLASSES, EvaluateConfig
 from microlens.dataset import PackedDataset
 from microlens.model import load_run
 from microlens.store import atomic, open_dataset, write_predictions
@@ -54,6 +55,11 @@ def choose_rows(config: EvaluateConfig, data: PackedDataset, saved: dict) -> tup
 
 def frozen_threshold(classifier, config: EvaluateConfig, progress) -> tuple[float, float, int]:
     """Threshold of P(binary) at the wanted purity, temperature, and n, from the validation rows of the run's training file."""
+    kept = classifier.run / "validation.csv"  # beside shipped weights, whose training file is not shipped
+    if kept.is_file():
+        table = pd.read_csv(kept)
+        labels, observable = table["label"].to_numpy(), table["label_observable"].to_numpy()
+        return _threshold(classifier, labels, observable, table[[f"log_p_{c}" for c in CLASSES]].to_numpy(), config.purity)
     path = Path(classifier.config["data"])
     if not path.exists():
         raise FileNotFoundError(f"{path}: the run's training file is gone; its validation rows are needed for the threshold.")
@@ -62,10 +68,13 @@ def frozen_threshold(classifier, config: EvaluateConfig, progress) -> tuple[floa
         raise ValueError(f"{path}: is no longer the file that {classifier.run.name} was trained on.")
     rows = classifier.saved["rows"]["val"].numpy()
     log_p = predict(classifier, data, rows, config.batch_size, progress)
-    labels = data.labels[rows]
-    t = metrics.threshold_at_purity(labels == 2, np.exp(log_p[:, 2]), metrics.class_mix(labels), config.purity)
-    learned = labels if classifier.config["labels"] == "simulated" else data.labels_observable[rows]
-    return t, metrics.temperature(learned, log_p), len(rows)
+    return _threshold(classifier, data.labels[rows], data.labels_observable[rows], log_p, config.purity)
+
+
+def _threshold(classifier, labels, observable, log_p, purity) -> tuple[float, float, int]:
+    t = metrics.threshold_at_purity(labels == 2, np.exp(log_p[:, 2]), metrics.class_mix(labels), purity)
+    learned = labels if classifier.config["labels"] == "simulated" else observable
+    return t, metrics.temperature(learned, log_p), len(labels)
 
 
 def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
@@ -109,7 +118,8 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
         "ece_p_binary": metrics.expected_calibration_error(observable == 2, p[:, 2], config.calibration_n_bins),
         "temporal_bias": metrics.temporal_bias(params["t_0"][labels > 0], (p.argmax(1) == observable)[labels > 0]),
     }
-    folder = Path(config.output or classifier.run / f"eval_{Path(config.data).stem}_{time.strftime('%Y%m%d_%H%M%S')}")
+    home = paths.runs_dir() / classifier.run.name  # also for shipped weights: the package's own folder stays as it is
+    folder = Path(config.output or home / f"eval_{Path(config.data).stem}_{time.strftime('%Y%m%d_%H%M%S')}")
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / "predictions.h5",
                       {"row": rows, "log_p": log_p, "label": labels, "label_observable": observable},

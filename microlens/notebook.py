@@ -7,6 +7,7 @@ Plain papermill only warns about a parameter that a notebook does not declare; h
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -71,6 +72,7 @@ def run_notebook(name, parameters: dict | None = None, output=None, progress: bo
         raise ValueError(f"{path.name} has no parameter {', '.join(unknown)}; it declares {', '.join(known)}.")
     output = Path(output or paths.runs_dir() / "notebooks" / path.name)
     output.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.WARNING)  # the bar shows the progress; names are printed by run_all
     papermill.execute_notebook(str(path), str(output), parameters=parameters or {}, progress_bar=progress, kernel_name="python3",
                                cwd=str(path.parent))
     return output

@@ -96,7 +96,7 @@ def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Gene
     season = 72.0 if len(timestamps) == 6912 else float(timestamps[-1] - timestamps[0])
     source = thesis_singles(preset) if kind != "binary" and config.single_prior == "thesis" else preset
     failed = 0
-    for n_draws in range(1, max_draws + 1):
+    for n_draws in range(1, max_draws + 1):  # noqa: B007  (read after the loop)
         params = draw(source, kind, rng, season, config.finite_source)
         observed = survey.dropout(rng, len(timestamps), config.missing_fraction)
         if kind == "binary" and preset.caustic_crossing:
