@@ -4,10 +4,13 @@
 
 Reads plain or gzip text: OGLE `phot.dat` (HJD, magnitude, error, seeing, sky), BJD-magnitude-error, BJD-flux-error, and CSV
 with a header. Whether the second column is magnitude or flux comes from the header's words; without one, values with a median
-between 8 and 30 are magnitudes. The baseline is estimated from all seasons: the epochs are averaged in nights (bins of a
-quarter day), the fainter half of the bins is taken, bins more than 3 robust standard deviations above its median are dropped
-until none is, and the baseline is the median of what remains. An event that lasts longer than the data gets too bright a
-baseline.
+between 8 and 30 are magnitudes.
+
+The baseline is estimated from all seasons. First the quiet flux: epochs are averaged in bins of a quarter day, the fainter half
+of the bins is taken, bins more than 3 robust standard deviations above its median are dropped until none is, and the median of
+the rest is the quiet flux. An event in progress at both ends of the data never shows its baseline, so a single lens is then
+fitted to the bins, and its source plus blend flux is taken where the fit is believable (t_E, and the baseline within a factor
+of the quiet flux).
 """
 
 from __future__ import annotations
@@ -21,10 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
+from microlens.detectability import fit_single_lens
 from microlens.survey import MAG_PER_RELATIVE_FLUX, SATURATION_MAG
 
 MIN_POINTS = 20
 BIN = 0.25  # d
+LONGEST = 1.5  # longest believable t_E of the baseline fit, in lengths of the data
+LOWEST, HIGHEST = 0.4, 1.05  # believable baseline of the fit / quiet flux
 SPARSE = 1 / 24  # d: a median step longer than this is not Roman's cadence
 TIME_WORDS = ("bjd", "hjd", "jd", "mjd", "time", "date", "t")
 MAG_WORDS, FLUX_WORDS = ("mag", "magnitude", "w149", "f146", "i"), ("flux", "relative_flux", "magnification", "rel_flux")
@@ -178,11 +184,16 @@ def _time_system(header, first, n_columns) -> str:
     return "relative or reduced days (not stated)"
 
 
-def baseline_flux(time, flux) -> float:
-    """Flux of the baseline, robustly: see the module docstring. time (n,) days, flux (n,), any linear unit."""
-    night = np.floor((time - time[0]) / BIN).astype(int)
-    _, index = np.unique(night, return_inverse=True)
-    bins = np.bincount(index, flux) / np.bincount(index)
+def _bin_means(time, *values):
+    """Means of time and values (n,) in bins of BIN days, and the number in each bin."""
+    _, index = np.unique(np.floor((time - time[0]) / BIN).astype(int), return_inverse=True)
+    n = np.bincount(index)
+    return [np.bincount(index, v) / n for v in (time, *values)], n
+
+
+def quiet_flux(time, flux) -> float:
+    """Flux of the faint, quiet part of a light curve: step one of the module docstring. Too bright if the event never ends."""
+    (_, bins), _ = _bin_means(time, flux)
     low = np.sort(bins)[: max(len(bins) // 2, min(len(bins), 5))]
     # The lower half of pure noise lies below the baseline; mirror it at its upper edge, which is the median of all bins.
     centre = low[-1]
@@ -198,6 +209,18 @@ def baseline_flux(time, flux) -> float:
     return float(centre)
 
 
+def baseline_flux(time, flux, error) -> float:
+    """Flux of the baseline, robustly: see the module docstring. time (n,) days; flux, error (n,), any linear unit."""
+    quiet = quiet_flux(time, flux)
+    (t, f, e), n = _bin_means(time, flux, error)
+    if not quiet > 0 or len(t) < 10:
+        return quiet
+    fit = fit_single_lens(t, f / quiet, e / quiet / np.sqrt(n))
+    fitted = fit.f_source + fit.f_blend
+    believable = fit.f_source > 0 and fit.t_E < LONGEST * (time[-1] - time[0]) and LOWEST < fitted < HIGHEST
+    return float(fitted * quiet) if believable else quiet
+
+
 def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
     """Split at gaps longer than `gap` days and bring each season to the network's input, one baseline for all.
 
@@ -209,7 +232,7 @@ def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
         error = flux * curve.error / MAG_PER_RELATIVE_FLUX
     else:
         reference, flux, error = None, curve.value, curve.error
-    base = baseline_flux(curve.time, flux)
+    base = baseline_flux(curve.time, flux, error)
     if not base > 0:
         raise LightCurveError(f"{curve.name}: the baseline flux is {base:g}; fluxes relative to a positive baseline are needed.")
     m_base = float(reference - 2.5 * np.log10(base)) if reference is not None else None

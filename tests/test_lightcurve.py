@@ -11,15 +11,16 @@ EXAMPLES = Path(__file__).parents[1] / "notebooks" / "light_curves"
 FOREIGN = Path(os.environ.get("MICROLENS_LIGHT_CURVES", Path(__file__).parents[2] / "shared" / "light_curves"))
 
 
-@pytest.mark.parametrize("name, unit", [("flat_phot.dat", "mag"), ("pspl.csv", "mag"), ("binary.txt.gz", "flux")])
+@pytest.mark.parametrize("name, unit", [("flat_phot.dat", "mag"), ("pspl.csv.gz", "mag"), ("binary.txt.gz", "flux")])
 def test_formats_and_baseline(name, unit):
     curve = read_light_curve(EXAMPLES / name)
     assert curve.unit == unit
     (season,) = seasons(curve)
-    # The examples were made with a baseline of 1 and m_base = 20; noise 0.5 % an epoch.
-    assert np.median(season.flux[:200]) == pytest.approx(1.0, abs=0.05)
+    # The examples were made with m_base = 20. Both lensed ones are in progress all season long; the single lens is recovered by
+    # the fit to its quoted precision, the binary to what the single lens leaves.
     if unit == "mag":
-        assert season.m_base == pytest.approx(20.0, abs=0.05)
+        assert season.m_base == pytest.approx(20.0, abs=0.001)
+    assert season.flux.min() == pytest.approx(1.0, abs=0.05)
 
 
 GOOD = [f"{2461000 + i / 96:.5f} 19.0 0.01" for i in range(60)]

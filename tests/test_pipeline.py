@@ -67,14 +67,14 @@ def test_wrong_input_is_one_line_that_names_it(run, arguments, message):
 
 def test_classify_goes_on_after_a_broken_file_and_says_so(run):
     (run.place / "broken.dat").write_text("no numbers here\n")
-    good = ROOT / "notebooks" / "light_curves" / "pspl.csv"
+    good = ROOT / "notebooks" / "light_curves" / "pspl.csv.gz"
     made = run("classify", good, "broken.dat", "--experiment-name", "one", "--json")
-    assert made.returncode == 1 and "broken.dat" in made.stderr and "pspl.csv" in made.stdout
+    assert made.returncode == 1 and "broken.dat" in made.stderr and "pspl.csv.gz" in made.stdout
 
 
 def test_shipped_weights_call_the_examples_what_they_are(run):
     examples = ROOT / "notebooks" / "light_curves"
-    truth = {"flat_phot.dat": "flat", "pspl.csv": "pspl", "binary.txt.gz": "binary"}
+    truth = {"flat_phot.dat": "flat", "pspl.csv.gz": "pspl", "binary.txt.gz": "binary"}
     made = run("classify", *(examples / name for name in truth), "--csv")
     assert made.returncode == 0, made.stderr
     table = pd.read_csv(io.StringIO(made.stdout))
