@@ -39,7 +39,7 @@ def classify(files, config: ClassifyConfig, classifier=None) -> tuple[pd.DataFra
             few = len(s.flux) < config.min_points
             p = np.full(3, np.nan)
             if not few:
-                p = np.exp(classifier.log_prob(s.flux[None], s.delta_t[None])[0].astype(float))
+                p = np.exp(classifier.log_prob(s.flux[None], s.delta_t[None], flux_err=s.flux_err[None])[0].astype(float))
                 p /= p.sum()
             flags = [w for w, on in (("few points", few), ("saturated", s.saturated), ("sparse", s.sparse)) if on] + curve.notes
             rows.append([str(file), s.number, len(s.flux), s.time[0], s.time[-1], s.time_system, s.m_base, *p,

@@ -17,6 +17,7 @@ from typing import Any
 CLASSES = ("flat", "pspl", "binary")
 BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
 SCHEDULES = ("thesis", "roman")
+VIEWS = ("flux", "residual")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
 
 
@@ -171,6 +172,8 @@ class TrainConfig(Config):
     dropout: float = option(0.3, "dropout probability", low=0, high=0.9)
     window_size: int = option(5, "kernel width of the causal convolutions", unit="steps", low=1)
     stem_stride: int = option(8, "valid epochs a network step; 1 is the thesis' network", unit="epochs", low=1, high=64)
+    view: str = option("flux", "what the network sees of a curve: the flux (causal, streams), or also the residual to the best "
+                       "single lens through it (whole seasons only)", choices=VIEWS)
     hierarchical: bool = option(True, "two-stage head (flat or not, then PSPL or binary); off gives a flat 3-class head")
     use_aux_head: bool = option(True, "auxiliary 3-class head and loss")
     attention_pooling: bool = option(True, "attention pooling with a learnable query; off gives the masked mean")
@@ -198,6 +201,9 @@ class TrainConfig(Config):
         super().__post_init__()
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model = {self.d_model} is no multiple of n_heads = {self.n_heads}.")
+        if self.view == "residual" and self.prefix_weight > 0:
+            raise ValueError(f"prefix_weight = {self.prefix_weight:g} with view = 'residual': the residual is to a fit of the whole "
+                             "season, so there are no prefixes to learn from; give --prefix-weight 0.")
 
 
 @dataclass(frozen=True, kw_only=True)

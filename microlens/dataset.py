@@ -15,13 +15,17 @@ import os
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import median_filter
+from tqdm.auto import tqdm
 
+from microlens.detectability import fit_single_lens, single_lens_model
 from microlens.paths import data_dir
 from microlens.store import atomic, open_dataset
 
 SOFTENING = 1e-3
 LARGEST = 16.0  # asinh((F - 1)/SOFTENING) of F = 4400
 STEP = LARGEST / 32767
+SMOOTH = 9  # epochs of the running median of the error
 NEVER = np.iinfo(np.int32).max
 
 
@@ -53,6 +57,25 @@ def pack(flux, delta_t, flux_err=None):
     return (*out, lengths)
 
 
+def residual_view(flux, delta_t, flux_err, lengths) -> np.ndarray:
+    """What the residual view adds to packed curves: (n, T, 2) float32, zero beyond `lengths`.
+
+    The first channel is asinh of the residual to the best single lens in units of the error (a running median of the reported
+    one, which the epoch's own noise does not enter), the second log10 of the median error. flux, delta_t, flux_err : (n, T).
+    A curve of fewer than 5 epochs has no fit and residual 0.
+    """
+    out = np.zeros((*flux.shape, 2), np.float32)
+    for i, n in enumerate(lengths):
+        if n < 5:
+            continue
+        y, sigma = flux[i, :n].astype(float), median_filter(flux_err[i, :n].astype(float), SMOOTH, mode="nearest")
+        t = np.cumsum(delta_t[i, :n], dtype=float)
+        model = single_lens_model(t, fit_single_lens(t, y, sigma, finite_source=True))
+        out[i, :n, 0] = np.arcsinh((y - model) / sigma)
+        out[i, :n, 1] = np.log10(np.median(sigma))
+    return out
+
+
 def split_rows(labels, seed: int = 0, val_fraction: float = 0.15, test_fraction: float = 0.15):
     """Row numbers (train, val, test), ascending, stratified by label, a function of labels and seed alone."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(11,)))
@@ -75,7 +98,8 @@ def batches(rows, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
 class PackedDataset:
     """A dataset's curves, packed and memory-mapped, with both labels and the moments of observability as epoch counts."""
 
-    def __init__(self, path):
+    def __init__(self, path, view: str = "flux", progress: bool = True):
+        self.view = view
         with open_dataset(path) as data:
             self.path, self.n_events = Path(path), data.n_events
             self.timestamps = data.timestamps
@@ -88,6 +112,11 @@ class PackedDataset:
             if not (codes.exists() and masks.exists()):
                 self._make(data, codes, masks)
             self.codes, self.masks = np.load(codes, mmap_mode="r"), np.load(masks, mmap_mode="r")
+            if view == "residual":
+                residuals = folder / f"{key}.residual.npy"
+                if not residuals.exists():
+                    self._make_residuals(data, residuals, progress)
+                self.residuals = np.load(residuals, mmap_mode="r")
             n_t = data.n_epochs
             self.lengths = np.array([int(np.unpackbits(m, count=n_t).sum()) for m in self.masks], dtype=np.int64)
             self.seen_flat = self._epoch_counts(data.t_observable_flat)
@@ -107,6 +136,22 @@ class PackedDataset:
             bits.flush()
             os.sync()
 
+    @staticmethod
+    def _make_residuals(data, path, progress):
+        """(N, T + 1) int16: asinh of the residuals, and in the last column log10 of the median error, in units of STEP."""
+        n, n_t = data.n_events, data.n_epochs
+        with atomic(path) as temporary:
+            out = np.lib.format.open_memmap(temporary, "w+", np.int16, (n, n_t + 1))
+            with tqdm(total=n, desc="fit single lenses", unit="event", disable=not progress) as bar:
+                for i in range(0, n, 256):
+                    part = slice(i, i + 256)
+                    flux, delta_t, error, lengths = pack(data.flux(part), data.delta_t(part), data.sigma(part))
+                    made = residual_view(flux, delta_t, error, lengths)
+                    out[part, :n_t] = np.clip(np.rint(made[..., 0] / STEP), -32767, 32767)
+                    out[part, n_t] = np.rint(made[:, 0, 1] / STEP)
+                    bar.update(len(flux))
+            out.flush()
+
     def _epoch_counts(self, times) -> np.ndarray:
         """How many valid epochs have passed when `times` (N,) is reached, that epoch included; NEVER for NaN."""
         out = np.full(self.n_events, NEVER, dtype=np.int64)
@@ -116,7 +161,7 @@ class PackedDataset:
         return out
 
     def gather(self, rows):
-        """flux, delta_t (n, L) float32 and lengths (n,) of the given rows; L is the longest of them."""
+        """flux, delta_t (n, L) float32, lengths (n,) of the given rows, L the longest of them, and the view's (n, L, 2) or None."""
         lengths = self.lengths[rows]
         longest = int(lengths.max()) if len(lengths) else 0
         flux = decode(self.codes[rows, :longest])
@@ -125,7 +170,12 @@ class PackedDataset:
             t = self.timestamps[np.unpackbits(self.masks[r], count=len(self.timestamps)).astype(bool)]
             delta_t[i, 1 : len(t)] = np.diff(t)
             flux[i, len(t) :] = 0.0
-        return flux, delta_t, lengths
+        if self.view == "flux":
+            return flux, delta_t, lengths, None
+        extra = np.empty((len(rows), longest, 2), np.float32)
+        extra[..., 0] = self.residuals[rows, :longest] * np.float32(STEP)
+        extra[..., 1] = self.residuals[rows, -1][:, None] * np.float32(STEP)
+        return flux, delta_t, lengths, extra
 
     def prefix_labels(self, rows, counts) -> np.ndarray:
         """What an observer can know after `counts` (n, k) valid epochs: (n, k) int64 class numbers."""

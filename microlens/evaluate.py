@@ -32,7 +32,7 @@ def predict(classifier, data: PackedDataset, rows, batch_size=128, progress=True
     out = np.empty((len(rows), 3), np.float32)
     for i in tqdm(range(0, len(rows), batch_size), desc="classify", unit="batch", disable=not progress):
         part = rows[i : i + batch_size]
-        out[i : i + len(part)] = classifier.log_prob(*data.gather(part))
+        out[i : i + len(part)] = classifier.log_prob_packed(*data.gather(part)).cpu()
     return out
 
 
@@ -63,7 +63,7 @@ def frozen_threshold(classifier, config: EvaluateConfig, progress) -> tuple[floa
     path = Path(classifier.config["data"])
     if not path.exists():
         raise FileNotFoundError(f"{path}: the run's training file is gone; its validation rows are needed for the threshold.")
-    data = PackedDataset(path)
+    data = PackedDataset(path, classifier.view, progress)
     if data.identity != classifier.saved["identity"]:
         raise ValueError(f"{path}: is no longer the file that {classifier.run.name} was trained on.")
     rows = classifier.saved["rows"]["val"].numpy()
@@ -82,7 +82,7 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     if config.light_curves is not None:
         raise ValueError("scoring a folder of light curves is not built yet; use `classify`.")
     classifier = load_run(config.experiment_name, config.checkpoint, "cpu" if config.device == "auto" else config.device)
-    data = PackedDataset(config.data)
+    data = PackedDataset(config.data, classifier.view, progress)
     known = classifier.saved["timestamps"].numpy()
     if abs(np.median(np.diff(known)) / np.median(np.diff(data.timestamps)) - 1) > 0.3:
         raise ValueError(f"{config.data}: an epoch every {np.median(np.diff(data.timestamps)):.4g} d, but {classifier.run.name} "

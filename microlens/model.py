@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from microlens import paths
-from microlens.dataset import pack
+from microlens.dataset import pack, residual_view
 
 log = logging.getLogger("microlens")
-N_FEATURES = 3
+N_FEATURES = {"flux": 3, "residual": 5}
 MAX_LOGIT = 10.0
-ARCHITECTURE = ("d_model", "n_layers", "n_heads", "dropout", "window_size", "stem_stride", "hierarchical", "use_aux_head",
+ARCHITECTURE = ("d_model", "n_layers", "n_heads", "dropout", "window_size", "stem_stride", "view", "hierarchical", "use_aux_head",
                 "attention_pooling")
 
 
@@ -65,14 +65,15 @@ class CausalConv(nn.Module):
 class Classifier(nn.Module):
     """Flat / PSPL / binary from (flux, delta_t) of the valid epochs. See the module docstring."""
 
-    def __init__(self, *, d_model=64, n_layers=4, n_heads=4, dropout=0.3, window_size=5, stem_stride=8, hierarchical=True,
-                 use_aux_head=True, attention_pooling=True):
+    def __init__(self, *, d_model=64, n_layers=4, n_heads=4, dropout=0.3, window_size=5, stem_stride=8, view="flux",
+                 hierarchical=True, use_aux_head=True, attention_pooling=True):
         super().__init__()
         self.stem_stride, self.n_heads, self.d_model = stem_stride, n_heads, d_model
         self.hierarchical, self.use_aux_head, self.attention_pooling = hierarchical, use_aux_head, attention_pooling
-        self.register_buffer("mean", torch.zeros(N_FEATURES))
-        self.register_buffer("std", torch.ones(N_FEATURES))
-        self.stem = nn.Linear(stem_stride * N_FEATURES, d_model)
+        self.view, n_features = view, N_FEATURES[view]
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("std", torch.ones(n_features))
+        self.stem = nn.Linear(stem_stride * n_features, d_model)
         self.convs = nn.ModuleList(CausalConv(d_model, window_size, dilation, dropout) for dilation in (1, 2))
         self.gru = nn.GRU(d_model, d_model, n_layers, batch_first=True, dropout=dropout if n_layers > 1 else 0.0)
         self.norm = nn.LayerNorm(d_model)
@@ -97,24 +98,24 @@ class Classifier(nn.Module):
     # ---- features -------------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def raw_features(flux, delta_t):
-        """(n, T, 3): flux excess on a fine and on a coarse scale, log of the time step. flux, delta_t : (n, T)."""
-        return torch.stack([torch.asinh((flux - 1.0) / 0.01), torch.asinh((flux - 1.0) / 0.5),
-                            torch.log1p(delta_t * 96.0)], dim=-1)
+    def raw_features(flux, delta_t, extra=None):
+        """(n, T, 3): flux excess on a fine and on a coarse scale, log of the time step; then `extra` (n, T, 2) of the view."""
+        out = torch.stack([torch.asinh((flux - 1.0) / 0.01), torch.asinh((flux - 1.0) / 0.5), torch.log1p(delta_t * 96.0)], dim=-1)
+        return out if extra is None else torch.cat([out, extra], dim=-1)
 
-    def set_scaling(self, flux, delta_t, lengths):
+    def set_scaling(self, flux, delta_t, lengths, extra=None):
         """Mean and standard deviation of the features over the valid epochs of training curves, (n, T) and (n,)."""
         valid = torch.arange(flux.shape[1]) < lengths[:, None]
-        x = self.raw_features(flux, delta_t)[valid]
+        x = self.raw_features(flux, delta_t, extra)[valid]
         self.mean.copy_(x.mean(0))
         self.std.copy_(x.std(0).clamp_min(1e-3))
 
-    def patches(self, flux, delta_t):
-        """(n, T // stride, stride * 3) of standardised features; a last partial patch waits for its epochs."""
+    def patches(self, flux, delta_t, extra=None):
+        """(n, T // stride, stride * features) of standardised features; a last partial patch waits for its epochs."""
         n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
         used = steps * self.stem_stride
-        x = (self.raw_features(flux[:, :used], delta_t[:, :used]) - self.mean) / self.std
-        return x.reshape(n, steps, self.stem_stride * N_FEATURES)
+        x = self.raw_features(flux[:, :used], delta_t[:, :used], None if extra is None else extra[:, :used])
+        return ((x - self.mean) / self.std).reshape(n, steps, -1)
 
     # ---- the causal core ------------------------------------------------------------------------------------------------
 
@@ -167,14 +168,14 @@ class Classifier(nn.Module):
                                   F.logsigmoid(event) + F.logsigmoid(binary)], dim=-1)
         return out
 
-    def forward(self, flux, delta_t, steps):
+    def forward(self, flux, delta_t, steps, extra=None):
         """Heads after `steps` (n, k) full patches of packed curves (n, T); 0 steps: nothing seen yet."""
-        pooled = self.pooled(flux, delta_t)
+        pooled = self.pooled(flux, delta_t, extra)
         return self.heads(torch.gather(pooled, 1, steps[..., None].expand(-1, -1, pooled.shape[-1])))
 
-    def pooled(self, flux, delta_t):
+    def pooled(self, flux, delta_t, extra=None):
         """Pooled state after 0, 1, ... L full patches of packed curves: (n, L + 1, 2 d)."""
-        patches = self.patches(flux, delta_t)
+        patches = self.patches(flux, delta_t, extra)
         start = torch.zeros(flux.shape[0], 1, 2 * self.d_model, device=flux.device)
         if patches.shape[1] == 0:
             return start
@@ -183,53 +184,71 @@ class Classifier(nn.Module):
 
     # ---- for users ------------------------------------------------------------------------------------------------------
 
-    def _inputs(self, flux, delta_t, lengths):
+    def _inputs(self, flux, delta_t, lengths, flux_err):
+        """Packed tensors on the classifier's device, which epochs were valid, and whether numpy came in."""
         as_numpy = not torch.is_tensor(flux)
-        a = (flux.detach().cpu().numpy() if not as_numpy else np.asarray(flux), )
-        b = delta_t.detach().cpu().numpy() if torch.is_tensor(delta_t) else np.asarray(delta_t)
-        f = a[0]
-        if f.ndim != 2 or f.shape != b.shape:
-            raise ValueError(f"flux, delta_t: came shapes {f.shape} and {b.shape}; expected one shape (n, T).")
-        valid = np.isfinite(f) & (f != 0)
+        f, d, e = (a.detach().cpu().numpy() if torch.is_tensor(a) else a if a is None else np.asarray(a)
+                   for a in (flux, delta_t, flux_err))
+        if f.ndim != 2 or f.shape != d.shape:
+            raise ValueError(f"flux, delta_t: came shapes {f.shape} and {d.shape}; expected one shape (n, T).")
+        if self.view == "residual" and (e is None or e.shape != f.shape):
+            raise ValueError(f"flux_err: came {'nothing' if e is None else f'shape {e.shape}'}; this network reads the residual to "
+                             f"the best single lens and needs the errors, shape {f.shape}.")
         if lengths is None:
-            f, b, _, n_valid = pack(f, b)
+            valid = np.isfinite(f) & (f != 0)
+            f, d, e, n_valid = pack(f, d, e)
         else:
             n_valid = np.asarray(lengths)
             if n_valid.shape != (len(f),) or (n_valid > f.shape[1]).any() or (n_valid < 0).any():
                 raise ValueError(f"lengths: came shape {n_valid.shape}; expected ({len(f)},) within 0..{f.shape[1]}.")
             valid = np.arange(f.shape[1]) < n_valid[:, None]
-        device = self.mean.device
-        return (torch.as_tensor(np.nan_to_num(f), dtype=torch.float32, device=device),
-                torch.as_tensor(np.nan_to_num(b), dtype=torch.float32, device=device), n_valid, valid, as_numpy)
+        extra = residual_view(f, d, e, n_valid) if self.view == "residual" else None
+        tensors = [None if a is None else torch.as_tensor(np.nan_to_num(a), dtype=torch.float32, device=self.mean.device)
+                   for a in (f, d, extra)]
+        return tensors, n_valid, valid, as_numpy
 
     @torch.inference_mode()
     def log_prob(self, flux, delta_t, lengths=None, flux_err=None):
         """Log-probabilities (n, 3) of flat, pspl, binary after whole curves.
 
         flux : (n, T) F/F_base, 0.0 or NaN = no observation.   delta_t : (n, T) days since the previous valid epoch.
-        lengths : (n,) if the valid epochs are already in front.   flux_err : accepted and not used by this network.
-        numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen input.
+        lengths : (n,) if the valid epochs are already in front.   flux_err : (n, T), needed by a network of the residual view
+        only.   numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen or missing input.
         """
-        f, d, n_valid, _, as_numpy = self._inputs(flux, delta_t, lengths)
-        steps = torch.as_tensor(n_valid // self.stem_stride, device=f.device)[:, None]
-        out = self(f, d, steps)["log_p"][:, 0]
+        (f, d, extra), n_valid, _, as_numpy = self._inputs(flux, delta_t, lengths, flux_err)
+        out = self.log_prob_packed(f, d, n_valid, extra)
         return out.cpu().numpy() if as_numpy else out
+
+    @torch.inference_mode()
+    def log_prob_packed(self, flux, delta_t, lengths, extra=None):
+        """log_prob of what PackedDataset.gather gives, as a tensor (n, 3)."""
+        f, d, extra = (None if a is None else torch.as_tensor(a, device=self.mean.device) for a in (flux, delta_t, extra))
+        steps = torch.as_tensor(lengths // self.stem_stride, device=f.device)[:, None]
+        return self(f, d, steps, extra)["log_p"][:, 0]
 
     @torch.inference_mode()
     def log_prob_prefixes(self, flux, delta_t, lengths=None, flux_err=None):
         """Log-probabilities (n, T, 3) after every epoch, from one pass; arguments as log_prob.
 
         A missing epoch, and one that does not fill a patch, repeats the value before it.
+        Raises ValueError for a network of the residual view, which knows whole seasons only.
         """
-        f, d, n_valid, valid, as_numpy = self._inputs(flux, delta_t, lengths)
+        self._causal_only()
+        (f, d, _), n_valid, valid, as_numpy = self._inputs(flux, delta_t, lengths, flux_err)
         table = self.heads(self.pooled(f, d))["log_p"]
         seen = np.minimum(np.cumsum(valid, axis=1), n_valid[:, None]) // self.stem_stride
         index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, 3)
         out = torch.gather(table, 1, index)
         return out.cpu().numpy() if as_numpy else out
 
+    def _causal_only(self):
+        if self.view != "flux":
+            raise ValueError("this network reads the residual to a fit of the whole season, so it has no answer for a part of one; "
+                             "use a network trained with --view flux.")
+
     def stream(self, n: int = 1):
-        """A Stream that takes n light curves one observation at a time."""
+        """A Stream that takes n light curves one observation at a time. ValueError for the residual view."""
+        self._causal_only()
         return Stream(self, n)
 
 
@@ -309,7 +328,7 @@ def loss_parts(out: dict, labels, weight, config) -> dict:
 
 def from_config(config: dict) -> Classifier:
     """An untrained classifier with the architecture of a training configuration."""
-    return Classifier(**{k: config[k] for k in ARCHITECTURE})
+    return Classifier(**{k: config[k] for k in ARCHITECTURE if k in config})
 
 
 def read_checkpoint(path) -> dict:

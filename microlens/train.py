@@ -161,7 +161,7 @@ class Trainer:
         self.device = choose_device(config)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.data = PackedDataset(config.data)
+        self.data = PackedDataset(config.data, config.view, progress)
         self.labels = self.data.labels if config.labels == "simulated" else self.data.labels_observable
         self.train_rows, self.val_rows, self.test_rows = split_rows(self.data.labels, config.seed, config.val_fraction,
                                                                     config.test_fraction)
@@ -170,8 +170,7 @@ class Trainer:
                              f"{len(self.val_rows)} for validation; simulate more or change val_fraction, test_fraction.")
         torch.manual_seed(config.seed)
         self.model = from_config(config.to_dict()).to(self.device)
-        f, d, n = self.data.gather(self.train_rows[:512])
-        self.model.set_scaling(torch.from_numpy(f), torch.from_numpy(d), torch.from_numpy(n))
+        self.model.set_scaling(*(None if a is None else torch.from_numpy(a) for a in self.data.gather(self.train_rows[:512])))
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         other = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": config.weight_decay},
@@ -188,8 +187,9 @@ class Trainer:
     # ---- one batch ------------------------------------------------------------------------------------------------------
 
     def tensors(self, rows):
-        f, d, n = self.data.gather(rows)
-        return (torch.from_numpy(f).to(self.device), torch.from_numpy(d).to(self.device), n)
+        f, d, n, extra = self.data.gather(rows)
+        f, d, extra = (None if a is None else torch.from_numpy(a).to(self.device) for a in (f, d, extra))
+        return f, d, n, extra
 
     def prefixes(self, rows, lengths, batch_rows):
         """Steps (n, k), labels and weights: the whole curve, then N_PREFIXES random prefixes of what is observable by then."""
@@ -212,13 +212,13 @@ class Trainer:
         """Loss of this rank's share, normalised by the global batch; adds to the sums of the epoch."""
         config, ranks = self.config, self.ranks
         rows = ranks.share(batch_rows)
-        f, d, n = self.tensors(rows)
+        f, d, n, extra = self.tensors(rows)
         steps, labels, weight = self.prefixes(rows, n, batch_rows)
         w, w_event = ranks.total(float(weight.sum()), float((weight * (labels != 0)).sum()))
         if len(rows) == 0:
             return None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            out = self.model(f, d, torch.from_numpy(steps).to(self.device))
+            out = self.model(f, d, torch.from_numpy(steps).to(self.device), extra)
         parts = loss_parts(out, torch.from_numpy(labels).to(self.device), torch.from_numpy(weight).to(self.device), config)
         scale = {"stage1": config.stage1_weight / w, "stage2": config.stage2_weight / max(w_event, 1e-9),
                  "aux": config.aux_weight / w}
@@ -276,10 +276,10 @@ class Trainer:
         log_p = np.zeros((len(self.val_rows), 3))
         for i in range(0, len(rows), self.config.batch_size):
             part = rows[i : i + self.config.batch_size]
-            f, d, n = self.tensors(part)
+            f, d, n, extra = self.tensors(part)
             steps = torch.from_numpy(n // self.config.stem_stride)[:, None].to(self.device)
             at = np.searchsorted(self.val_rows, part)
-            log_p[at] = self.model(f, d, steps)["log_p"][:, 0].float().cpu().numpy()
+            log_p[at] = self.model(f, d, steps, extra)["log_p"][:, 0].float().cpu().numpy()
         if self.ranks.size > 1:
             t = torch.from_numpy(log_p).to(self.device if dist.get_backend() == "nccl" else "cpu")
             dist.all_reduce(t)
