@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -45,3 +46,58 @@ def classify(files, config: ClassifyConfig, classifier=None) -> tuple[pd.DataFra
             rows.append([str(file), s.number, len(s.flux), s.time[0], s.time[-1], s.time_system, s.m_base, *p,
                          "" if few else CLASSES[int(p.argmax())], "; ".join(flags)])
     return pd.DataFrame(rows, columns=COLUMNS), errors
+
+
+def read_truth(path) -> pd.DataFrame:
+    """A truth table with set, file, class_by_season (one class a season, joined by '|'; 'ambiguous' is not scored;
+    a single class for a file of several seasons is that of its brightest one).
+
+    Raises ValueError naming file and cause.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path}: no readable truth table ({error}).") from error
+    missing = {"set", "file", "class_by_season"} - set(table.columns)
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(table.columns)}.")
+    return table
+
+
+def _brightness(season) -> float:
+    """Fifth-largest flux of a season, which no single outlier sets."""
+    return float(np.sort(season.flux)[-min(5, len(season.flux))])
+
+
+def score_folder(folder, truth, classifier):
+    """Classify the files that a truth table names and put the truth beside each season.
+
+    Returns the table of classify() with columns set and truth, the seasons called wrongly as (name, time, flux, called,
+    P(binary)), and the lines of files that could not be read.
+    """
+    table, parts, errors, mistakes = read_truth(truth), [], [], []
+    for row in table.itertuples():
+        unit = str(getattr(row, "unit", ""))
+        unit = "flux" if "flux" in unit else "mag" if "mag" in unit else "auto"
+        path = Path(folder) / row.file
+        made, bad = classify([path], ClassifyConfig(unit=unit), classifier)
+        errors += bad
+        if bad:
+            continue
+        wanted = str(row.class_by_season).split("|")
+        if len(wanted) == 1 and len(made) > 1:
+            # One class for several seasons is that of the event, which the brightest season shows.
+            event = max(seasons(read_light_curve(path, unit), ClassifyConfig().season_gap), key=_brightness).number
+            wanted = [wanted[0] if number == event else "" for number in made["season"]]
+        if len(wanted) != len(made):
+            errors.append(f"{path}: {len(made)} seasons found, the truth table has {len(wanted)}.")
+            continue
+        made["set"], made["truth"] = row.set, wanted
+        parts.append(made)
+        wrong = made[(made["truth"] != made["class"]) & made["truth"].isin(CLASSES) & (made["class"] != "")]
+        if len(wrong):
+            found = {s.number: s for s in seasons(read_light_curve(path, unit), ClassifyConfig().season_gap)}
+            mistakes += [(f"{path.name.split('.')[0]} season {m.season}, truth {m.truth}", found[m.season].time, found[m.season].flux,
+                          wrong.loc[m.Index, "class"], m.p_binary)
+                         for m in wrong.itertuples()]
+    return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS, "set", "truth"])), mistakes, errors

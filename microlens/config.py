@@ -216,11 +216,12 @@ class EvaluateConfig(Config):
     data: str | None = option(None, "dataset file to score on")
     light_curves: str | None = option(None, "folder of light-curve files to score instead of a dataset")
     truth: str | None = option(None, "CSV with set, file, unit, class_by_season for --light-curves")
-    output: str | None = option(None, "folder to make; unset means eval_<dataset>_<time> in the run folder")
+    output: str | None = option(None, "folder to make; unset means runs/<run>/eval_<dataset>_<time>")
     rows: str = option("held-out", "rows of the run's own training file; other files are always scored whole",
                        choices=("held-out", "val", "train", "all"))
     max_events: int = option(0, "score at most this many events; 0 = all", low=0)
     early_detection: bool = option(True, "alerts and accuracy against the fraction of the season seen")
+    persistence: int = option(3, "network steps that P(binary) must stay above the threshold for an alert", unit="steps", low=1)
     baselines: bool = option(True, "score the single-lens fit and gradient boosting on the same events")
     n_evolution_per_type: int = option(2, "events a class drawn as evolution_<class>_<row>", low=0)
     colorblind_safe: bool = option(True, "colour-blind-safe palette")

@@ -177,6 +177,11 @@ class PackedDataset:
         extra[..., 1] = self.residuals[rows, -1][:, None] * np.float32(STEP)
         return flux, delta_t, lengths, extra
 
+    def step_times(self, row: int, stride: int) -> np.ndarray:
+        """Time (L,), days, of the epoch that fills each patch of `stride` valid epochs."""
+        t = self.timestamps[np.unpackbits(self.masks[row], count=len(self.timestamps)).astype(bool)]
+        return t[stride - 1 :: stride]
+
     def prefix_labels(self, rows, counts) -> np.ndarray:
         """What an observer can know after `counts` (n, k) valid epochs: (n, k) int64 class numbers."""
         flat = counts < self.seen_flat[rows][:, None]

@@ -30,7 +30,8 @@ COMPRESSION = 0.35  # largest flux change inside a bin, in errors of the bin's m
 PREFIX_BINS = 500  # the search for the moment of observability coarsens the compression until no more are left
 MAX_BIN = 64
 FSPL_U_0 = 0.3  # a finite source matters only for a lens passing this close
-START_BINS = 400
+START_BINS = 200
+COARSE_STEPS = 10  # of Levenberg-Marquardt on the coarse bins
 
 
 class SingleLensFit(NamedTuple):
@@ -216,8 +217,8 @@ def _bins(t, y, w, per_bin):
 
 
 @numba.njit(cache=True, nogil=True)
-def _compress(t, y, w, largest_change):
-    """Average neighbours while the noise-free flux changes by less than `largest_change` errors of their mean.
+def _compress(t, y, w, smooth, largest_change):
+    """Average neighbours while the `smooth` flux (noise-free, or a model) changes by less than `largest_change` errors of their mean.
 
     Returns tb, yb, wb and `last` (index of each bin's last epoch).
     """
@@ -226,10 +227,10 @@ def _compress(t, y, w, largest_change):
     m = i = 0
     while i < n:
         sw, st, sy = w[i], w[i] * t[i], w[i] * y[i]
-        low = high = y[i]
+        low = high = smooth[i]
         j = i + 1
         while j < n and j - i < MAX_BIN:
-            lo, hi = min(low, y[j]), max(high, y[j])
+            lo, hi = min(low, smooth[j]), max(high, smooth[j])
             if (hi - lo) ** 2 * (sw + w[j]) > largest_change**2:
                 break
             low, high = lo, hi
@@ -283,7 +284,7 @@ def _fit(t, y, w, given, table, finite_source, t_low, t_high):
     starts = _starts(tb, yb, wb, given)
     chi = np.empty(len(starts))
     for k in range(len(starts)):
-        chi[k], _, _ = _levenberg(tb, yb, wb, starts[k], 3, table, 12, t_low, t_high)
+        chi[k], _, _ = _levenberg(tb, yb, wb, starts[k], 3, table, COARSE_STEPS, t_low, t_high)
     order = np.argsort(chi)
     best = np.array([0.0, 0.0, 0.0, -30.0])
     best_chi2, best_fs, best_fb = np.inf, 0.0, 0.0
@@ -306,6 +307,51 @@ def _fit(t, y, w, given, table, finite_source, t_low, t_high):
             if c < best_chi2 - 1e-3:
                 best_chi2, best_fs, best_fb = c, fs, fb
                 best[:] = p
+    return best, best_chi2, best_fs, best_fb
+
+
+@numba.njit(cache=True, nogil=True)
+def _fit_noisy(t, y, w, given, table, finite_source, t_low, t_high):
+    """_fit of noisy points. They are averaged where the single lens itself does not change, so nothing of the fit is lost."""
+    n = len(t)
+    per_bin = max(1, n // START_BINS)
+    tb, yb, wb = _bins(t, y, w, per_bin)
+    starts = _starts(tb, yb, wb, given)
+    chi = np.empty(len(starts))
+    for k in range(len(starts)):
+        chi[k], _, _ = _levenberg(tb, yb, wb, starts[k], 3, table, COARSE_STEPS, t_low, t_high)
+    order = np.argsort(chi)
+    best = np.array([0.0, 0.0, 0.0, -30.0])
+    best_chi2, best_fs, best_fb = np.inf, 0.0, 0.0
+    a, d = np.empty(n), np.empty((4, n))
+    for k in range(min(2, len(order))):
+        if k == 1 and chi[order[1]] > chi[order[0]] + 100.0 + 0.2 * chi[order[0]]:
+            break
+        if k == 1 and np.abs(starts[order[1]] - starts[order[0]]).max() < 0.02:
+            break
+        p = np.array([0.0, 0.0, 0.0, -30.0])
+        p[:3] = starts[order[k]]
+        for stage in range(4 if finite_source else 2):
+            if stage >= 2 and abs(p[2]) > FSPL_U_0:
+                break
+            _model(t, p, 4 if p[3] > -20 else 3, table, a, d)
+            fs, fb, c = _linear(a, y, w)
+            if c < best_chi2:
+                best_chi2, best_fs, best_fb = c, fs, fb
+                best[:] = p
+            if fs == 0.0:
+                break
+            tc, yc, wc, _ = _compress(t, y, w, fs * a, COMPRESSION)
+            if stage < 2:
+                _levenberg(tc, yc, wc, p, 3, table, 30, t_low, t_high)
+            else:
+                p[:3], p[3] = best[:3], np.log(max((0.5 if stage == 2 else 1.5) * abs(best[2]), 3e-4))
+                _levenberg(tc, yc, wc, p, 4, table, 30, t_low, t_high)
+        _model(t, p, 4 if p[3] > -20 else 3, table, a, d)
+        fs, fb, c = _linear(a, y, w)
+        if c < best_chi2:
+            best_chi2, best_fs, best_fb = c, fs, fb
+            best[:] = p
     return best, best_chi2, best_fs, best_fb
 
 
@@ -335,7 +381,7 @@ def fit_single_lens(t, flux, sigma, *, start=None, finite_source=False) -> Singl
         given = np.atleast_2d(np.asarray(start, dtype=float)).copy()
         given[:, 1] = np.log(given[:, 1])
     span = t[-1] - t[0]
-    p, chi2, fs, fb = _fit(t, flux, 1 / sigma**2, given, _b0_table(), finite_source, t[0] - span, t[-1] + span)
+    p, chi2, fs, fb = _fit_noisy(t, flux, 1 / sigma**2, given, _b0_table(), finite_source, t[0] - span, t[-1] + span)
     return SingleLensFit(float(chi2), float(p[0]), float(abs(p[2])), float(np.exp(p[1])),
                          float(np.exp(p[3])) if p[3] > -20 else 0.0, float(fs), float(fb))
 
@@ -429,7 +475,7 @@ def observability(t, flux_true, sigma, is_binary, start=None, *, threshold_flat=
     t_flat = float(t[np.searchsorted(growing, threshold_flat, side="right")]) if flat > threshold_flat else np.nan
     if not is_binary:
         return flat, 0.0, t_flat, np.nan
-    tb, yb, wb, last = _compress(t, y, w, COMPRESSION)
+    tb, yb, wb, last = _compress(t, y, w, y, COMPRESSION)
     given = NO_START
     if start is not None:
         given = np.array([[start[0], np.log(start[1]), start[2]]])
@@ -441,9 +487,19 @@ def observability(t, flux_true, sigma, is_binary, start=None, *, threshold_flat=
         change = COMPRESSION
         while len(tb) > PREFIX_BINS and change < 8 * COMPRESSION:
             change *= 2
-            tb, yb, wb, last = _compress(t, y, w, change)
+            tb, yb, wb, last = _compress(t, y, w, y, change)
         t_pspl = float(t[_first_above(t, y, w, tb, yb, wb, last, threshold_pspl, p, _b0_table(), *bounds)])
     return flat, float(chi2), t_flat, t_pspl
+
+
+def prefix_delta_chi2(t, flux_true, sigma) -> float:
+    """delta chi^2 of a noise-free curve (n,) against the best single lens; 0 for fewer than 5 epochs."""
+    t, y, s = (np.ascontiguousarray(x, dtype=float) for x in (t, flux_true, sigma))
+    if len(t) < 5:
+        return 0.0
+    tb, yb, wb, _ = _compress(t, y, 1 / s**2, y, COMPRESSION)
+    span = t[-1] - t[0]
+    return float(_fit(tb, yb, wb, NO_START, _b0_table(), True, t[0] - span, t[-1] + span)[1])
 
 
 def observable_label(labels, delta_chi2_flat, delta_chi2_pspl, threshold_flat=THRESHOLD_FLAT, threshold_pspl=THRESHOLD_PSPL):

@@ -49,6 +49,24 @@ def summary(labels, p, n_bins=15) -> dict:
     return out
 
 
+def roc(truth, score, at) -> np.ndarray:
+    """True positive rates at the false positive rates `at` (K,) of a one-vs-rest ROC; NaN if truth has one value only."""
+    if not 0 < np.sum(truth) < len(truth):
+        return np.full(len(at), np.nan)
+    false, true, _ = skm.roc_curve(truth, score)
+    return np.interp(at, false, true)
+
+
+def completeness_curve(labels, observable, score, weight, n=400):
+    """(purity, completeness) of observable binaries, each (<= n,), as the threshold on score (N,) falls."""
+    order = np.argsort(-score, kind="stable")
+    called = np.cumsum(weight[order])
+    purity = np.cumsum((weight * (labels == 2))[order]) / called
+    completeness = np.cumsum((observable == 2)[order]) / max((observable == 2).sum(), 1)
+    keep = np.unique(np.linspace(0, len(order) - 1, n).astype(int))
+    return purity[keep], completeness[keep]
+
+
 def reliability(truth, p, n_bins=15):
     """Bins of a reliability diagram: mean p, share of truth and count, each (n_bins,), NaN for an empty bin."""
     truth, p = np.asarray(truth, dtype=float), np.asarray(p, dtype=float)
@@ -144,11 +162,3 @@ def temporal_bias(t_0, right) -> dict:
     return {"D": float(test.statistic), "p": float(test.pvalue), "n_right": int(right.sum()), "n_wrong": int((~right).sum())}
 
 
-def alert_times(score, threshold, persistence):
-    """First column at which score (N, K) has stayed >= threshold for `persistence` columns; -1 where it never does."""
-    run = np.zeros(len(score), dtype=int)
-    out = np.full(len(score), -1)
-    for k in range(score.shape[1]):
-        run = np.where(score[:, k] >= threshold, run + 1, 0)
-        out[(run >= persistence) & (out < 0)] = k
-    return out

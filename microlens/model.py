@@ -227,6 +227,16 @@ class Classifier(nn.Module):
         return self(f, d, steps, extra)["log_p"][:, 0]
 
     @torch.inference_mode()
+    def log_prob_steps(self, flux, delta_t, lengths, extra=None):
+        """Log-probabilities (n, L + 1, 3) after 0 .. L full patches of what PackedDataset.gather gives; the last repeats."""
+        self._causal_only()
+        f, d = (torch.as_tensor(a, device=self.mean.device) for a in (flux, delta_t))
+        out = self.heads(self.pooled(f, d))["log_p"]
+        last = torch.as_tensor(lengths // self.stem_stride, device=f.device)[:, None]
+        index = torch.minimum(torch.arange(out.shape[1], device=f.device)[None], last)
+        return torch.gather(out, 1, index[..., None].expand(-1, -1, 3))
+
+    @torch.inference_mode()
     def log_prob_prefixes(self, flux, delta_t, lengths=None, flux_err=None):
         """Log-probabilities (n, T, 3) after every epoch, from one pass; arguments as log_prob.
 

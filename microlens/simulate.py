@@ -128,6 +128,26 @@ def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Gene
     return Event(kind, params, flux, flux_true, sigma, curve, STATUS_REDRAWN if failed else status, n_draws, seen)
 
 
+def true_curve(data, row: int):
+    """The noise-free curve of one event of an open dataset: (t, flux, sigma), valid epochs only, from its parameters and nodes.
+
+    Raises DatasetError where a binary's nodes were not kept.
+    """
+    p, valid = data.params.iloc[row], data.flux(int(row)) != 0
+    t, flux = data.timestamps[valid], np.ones(int(valid.sum()))
+    if p["label"] > 0:
+        tau = (t - p["t_0"]) / p["t_E"]
+        nodes = data.nodes(row) if data.has_nodes else ((), ())
+        if len(nodes[0]):
+            A = magnification.render(*nodes, tau)
+        elif p["label"] == 1 and p["rho"] == 0:
+            A = magnification.pspl(t, p["t_0"], p["u_0"], p["t_E"])
+        else:
+            raise DatasetError(f"{data.path}: keeps no magnification curve of row {row}; simulate with --keep-nodes.")
+        flux = 1.0 + p["f_s"] * (A - 1.0)
+    return t, flux, survey.sigma_flux(flux, p["m_base"], data.detector, data.config["noise_scale"])
+
+
 # ---- many events ----------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ SOURCE_STEP = 0.3  # shortest step / source radius
 ENGINE_TOLERANCE = 0.2  # library tolerance / asked tolerance
 REFINE_TOLERANCE = 0.6  # midpoint test / asked tolerance
 MAX_ROUNDS = 14
+CLOSEST = 1e-9  # distance of two seeds / length of the curve
 
 
 class Nodes(NamedTuple):
@@ -100,7 +101,10 @@ def _interpolate(tau, y, at):
 
 def _refine(function, seeds, tolerance) -> Nodes:
     """Bisect the intervals of `seeds` until log(function) is interpolated to `tolerance` at every midpoint."""
-    tau, log_A = seeds, np.log(function(seeds))
+    seeds = np.unique(seeds)
+    apart = np.append(np.diff(seeds) > CLOSEST * (seeds[-1] - seeds[0]), True)  # rounding can bring two seeds together; keep the end
+    tau = seeds[apart]
+    log_A = np.log(function(tau))
     active = np.ones(len(tau) - 1, dtype=bool)
     for _ in range(MAX_ROUNDS):
         left = np.flatnonzero(active)
@@ -133,7 +137,7 @@ def nodes(u_0, rho, s, q, alpha, tau_min, tau_max, tolerance=1e-3, *, engine="VB
     vb = new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
     seeds = _march(u_0, rho, alpha, float(tau_min), float(tau_max), caustic_points(s, q, N_PHASES))
     return _refine(lambda tau: evaluate(vb, *_position(tau, u_0, alpha), s, q, rho, limb_darkening),
-                   np.unique(seeds), REFINE_TOLERANCE * tolerance)
+                   seeds, REFINE_TOLERANCE * tolerance)
 
 
 def single_nodes(u_0, rho, tau_min, tau_max, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
@@ -143,7 +147,7 @@ def single_nodes(u_0, rho, tau_min, tau_max, tolerance=1e-3, *, limb_darkening=0
     reach = max(abs(tau_min), abs(tau_max))
     half = scale * np.sinh(np.linspace(0, np.arcsinh(reach / scale), 25))
     seeds = np.concatenate([-half[:0:-1], half, [tau_min, tau_max], [-rho, rho] if rho > 0 else []])
-    seeds = np.unique(seeds[(seeds >= tau_min) & (seeds <= tau_max)])
+    seeds = seeds[(seeds >= tau_min) & (seeds <= tau_max)]
     return _refine(lambda tau: fspl_at(np.hypot(u_0, tau), rho, limb_darkening), seeds, REFINE_TOLERANCE * tolerance)
 
 

@@ -1,0 +1,41 @@
+"""Figures: (data) -> (table, caption), and draw_<name>(table) -> figure. The only place that imports matplotlib.
+
+    figures.save("figures", "confusion_matrix", *figures.confusion_matrix(labels, p))     # .csv, .png, .pdf
+    figures.draw("confusion_matrix", table)                                               # shows itself in a notebook
+    python -m microlens.figures        # redraws the figures of the figures folder from their tables alone
+
+style      widths, colours, saving          survey    noise, light curves, populations, lens planes, the network
+scores     what an evaluation draws         early     early detection, alerts, probabilities in time
+"""
+
+from microlens.figures.early import alerts, early_detection_curve, evolution
+from microlens.figures.scores import (
+    calibration,
+    completeness_purity,
+    confusion_matrix,
+    learning_curves,
+    per_class_metrics,
+    recall,
+    recall_s_q,
+    robustness,
+    roc_curves,
+    temporal_bias_check,
+    u0_dependency,
+)
+from microlens.figures.style import COLOURS, DRAW, draw, read_table, redraw, save, use_palette
+from microlens.figures.survey import (
+    event_by_hand,
+    example_light_curves,
+    network_diagram,
+    noise_curve,
+    observability,
+    parameter_distributions,
+    real_light_curves,
+    survey_season,
+)
+
+__all__ = ["COLOURS", "DRAW", "alerts", "calibration", "completeness_purity", "confusion_matrix", "draw", "early_detection_curve",
+           "event_by_hand", "evolution", "example_light_curves", "learning_curves", "network_diagram", "noise_curve",
+           "observability", "parameter_distributions", "per_class_metrics", "read_table", "real_light_curves", "recall",
+           "recall_s_q", "redraw", "robustness", "roc_curves", "save", "survey_season", "temporal_bias_check", "u0_dependency",
+           "use_palette"]
