@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-export MPLBACKEND ?= Agg
 # The network gains nothing from more threads, and two processes with two threads each on two cores wait for one another.
 export OMP_NUM_THREADS ?= 1
 

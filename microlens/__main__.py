@@ -1,4 +1,4 @@
-"""python -m microlens simulate | train | evaluate | classify | notebook | merge | doctor
+"""python -m microlens simulate | train | evaluate | classify | notebook | merge | export | doctor
 
 Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the same, `--help` gives unit and range.
 """
@@ -112,6 +112,20 @@ def merge(args):
     print(concatenate(given.shards, given.output, virtual=given.virtual))
 
 
+def export(args):
+    """export RUN FOLDER"""
+    import argparse
+
+    from microlens.evaluate import export
+
+    parser = argparse.ArgumentParser(prog="microlens export", description="Copy a run's weights, configuration, log and validation "
+                                     "rows into a folder, to be shared.")
+    parser.add_argument("run", help="a unique part of the run's name")
+    parser.add_argument("folder")
+    given = parser.parse_args(args)
+    print(export(given.run, given.folder))
+
+
 def doctor(args):
     if args:
         raise ValueError("doctor takes no arguments.")
@@ -120,7 +134,7 @@ def doctor(args):
     return doctor()
 
 
-STAGES = {f.__name__: f for f in (simulate, train, evaluate, classify, notebook, merge, doctor)}
+STAGES = {f.__name__: f for f in (simulate, train, evaluate, classify, notebook, merge, export, doctor)}
 
 
 def main(argv=None) -> int:

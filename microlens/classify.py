@@ -27,7 +27,8 @@ def classify(files, config: ClassifyConfig, classifier=None) -> tuple[pd.DataFra
     A season with fewer than config.min_points points has NaN probabilities. Flag 'sparse' marks a cadence that the network
     was not trained on: its answer there means nothing.
     """
-    classifier = classifier or load_run(config.experiment_name, device="cpu" if config.device == "auto" else config.device)
+    classifier = classifier or load_run(config.experiment_name, device="cpu" if config.device == "auto" else config.device,
+                                        whole_season=config.whole_season)
     rows, errors = [], []
     for file in files:
         try:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import log_softmax
 from tqdm.auto import tqdm
 
@@ -114,16 +116,35 @@ def validation_table(classifier, persistence: int, progress=True) -> pd.DataFram
 
 
 def frozen(classifier, config: EvaluateConfig, progress=True) -> Frozen:
-    """Thresholds and temperature from the run's validation rows."""
-    table = validation_table(classifier, config.persistence, progress)
+    """Thresholds and temperature from the run's validation rows; the whole-season network's own for whole curves."""
+    whole = classifier.season or classifier
+    table = validation_table(whole, config.persistence, progress)
     labels, observable = table["label"].to_numpy(), table["label_observable"].to_numpy()
     log_p, weight = table[[f"log_p_{c}" for c in CLASSES]].to_numpy(), metrics.class_mix(labels)
-    learned = labels if classifier.config["labels"] == "simulated" else observable
+    learned = labels if whole.config["labels"] == "simulated" else observable
     alert = np.inf
-    if "alert_score" in table:
-        alert = metrics.threshold_at_purity(labels == 2, table["alert_score"].to_numpy(), weight, config.purity)
+    if classifier.view == "flux":
+        streamed = table if whole is classifier else validation_table(classifier, config.persistence, progress)
+        is_binary = streamed["label"].to_numpy() == 2
+        alert = metrics.threshold_at_purity(is_binary, streamed["alert_score"].to_numpy(),
+                                            metrics.class_mix(streamed["label"].to_numpy()), config.purity)
     return Frozen(metrics.threshold_at_purity(labels == 2, np.exp(log_p[:, 2]), weight, config.purity), alert,
                   metrics.temperature(learned, log_p), len(labels))
+
+
+def export(name: str, folder, persistence: int = 3) -> Path:
+    """Copy what is needed to use a run (weights, configuration, log, validation rows) into `folder`, without local paths."""
+    classifier, folder = load_run(name), Path(folder)
+    validation_table(classifier, persistence)
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = {**classifier.saved, "config": {**classifier.config, "data": Path(classifier.config["data"]).name, "output": None}}
+    saved["rows"] = {k: v.to(torch.int32) for k, v in saved["rows"].items()}
+    with atomic(folder / "best.pt") as temporary:
+        torch.save(saved, temporary)
+    (folder / "config.json").write_text(json.dumps(saved["config"], indent=1, sort_keys=True) + "\n")
+    for file in ("log.jsonl", "validation.csv"):
+        shutil.copy(classifier.run / file, folder / file)
+    return folder
 
 
 def check_cadence(path, timestamps, classifier):
@@ -136,21 +157,27 @@ def check_cadence(path, timestamps, classifier):
 
 def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     """Score a run; returns the folder made. Raises ValueError or FileNotFoundError naming file and cause."""
-    classifier = load_run(config.experiment_name, config.checkpoint, "cpu" if config.device == "auto" else config.device)
+    classifier = load_run(config.experiment_name, config.checkpoint, "cpu" if config.device == "auto" else config.device,
+                          config.whole_season)
+    whole = classifier.season or classifier
     home = paths.runs_dir() / classifier.run.name  # also for shipped weights: the package's own folder stays as it is
     stem = Path(config.data or config.light_curves).stem
     folder = Path(config.output or home / f"eval_{stem}_{time.strftime('%Y%m%d_%H%M%S')}")
     figures.use_palette(config.colorblind_safe)
     if config.light_curves is not None:
         return score_light_curves(config, classifier, folder)
-    data = PackedDataset(config.data, classifier.view, progress)
+    data = PackedDataset(config.data, whole.view, progress)
     check_cadence(config.data, data.timestamps, classifier)
     rows, what = choose_rows(config, data, classifier.saved)
     log.info("scoring %d events: %s", len(rows), what)
     cut = frozen(classifier, config, progress)
     begun = time.perf_counter()
-    out = predict(classifier, data, rows, config.early_detection and classifier.view == "flux", progress)
+    stream = config.early_detection and classifier.view == "flux"
+    out = predict(whole, data, rows, stream and whole is classifier, progress)
     seconds = (time.perf_counter() - begun) / len(rows)
+    p_steps = out.p_steps
+    if stream and whole is not classifier:
+        p_steps = predict(classifier, PackedDataset(config.data), rows, True, progress).p_steps
     with open_dataset(config.data) as d:
         params = d.params.iloc[rows].reset_index(drop=True)
     p = np.exp(out.log_p.astype(float))
@@ -160,7 +187,7 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     scaled = log_softmax(out.log_p.astype(float) / cut.temperature, axis=1)
     summary = {
-        "run": classifier.run.name, "checkpoint": config.checkpoint, "data": str(config.data), "rows": what, "n": len(rows),
+        "run": classifier.run.name, "answers_whole_curves": f"{whole.view} view", "checkpoint": config.checkpoint, "data": str(config.data), "rows": what, "n": len(rows),
         "config": config.to_dict(), "class_mix": metrics.MIX,
         "threshold_from": f"{cut.n} validation rows, purity {config.purity:g}", "seconds_per_event": seconds,
         **page.overall(cut, np.exp(scaled)),
@@ -173,8 +200,8 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
         arrays |= {f"baseline_{k.replace(' ', '_')}": v for k, v in made.items()}
     scores["oracle"] = np.where(labels == 2, params["delta_chi2_pspl"], 0.0)
     page.draw(cut, scores, np.exp(scaled))
-    if out.p_steps is not None:
-        summary["early"], more = page.early(data, rows, classifier.stem_stride, out.p_steps, cut)
+    if p_steps is not None:
+        summary["early"], more = page.early(data, rows, classifier.stem_stride, p_steps, cut)
         arrays |= more
     write_predictions(folder / "predictions.h5", arrays,
                       {"data": str(config.data), "run": classifier.run.name, "threshold": cut.threshold,

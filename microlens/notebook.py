@@ -8,7 +8,6 @@ Plain papermill only warns about a parameter that a notebook does not declare; h
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import papermill
 import yaml
 
 from microlens import paths
+from microlens.config import SimulateConfig
+from microlens.simulate import simulate
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -35,6 +36,17 @@ def check(name, value, expected, rtol, source):
     print(f"{'ok ' if ok else 'BAD'} {name}: {value:.10g}, expected {wanted} ({source})")
     if not (ok and np.isfinite(value)):
         raise AssertionError(f"{name} is {value:.10g}, expected {wanted} ({source}).")
+
+
+def quick_dataset(n_flat, n_pspl, n_binary, *, preset="baseline", seed=1, split="train", **more) -> Path:
+    """A small dataset in the data folder's `quick`, made once for each configuration and found again by the next notebook.
+
+    more : further fields of SimulateConfig.
+    """
+    words = [preset, f"{n_flat}_{n_pspl}_{n_binary}", split, f"seed{seed}", *(f"{k}_{v}" for k, v in sorted(more.items()))]
+    output = paths.data_dir() / "quick" / ("_".join(words) + ".h5")
+    return simulate(SimulateConfig(n_flat=n_flat, n_pspl=n_pspl, n_binary=n_binary, binary_preset=preset, seed=seed, split=split,
+                                   output=str(output), **more))
 
 
 def list_notebooks() -> list[Path]:
@@ -74,7 +86,7 @@ def run_notebook(name, parameters: dict | None = None, output=None, progress: bo
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.WARNING)  # the bar shows the progress; names are printed by run_all
     papermill.execute_notebook(str(path), str(output), parameters=parameters or {}, progress_bar=progress, kernel_name="python3",
-                               cwd=str(path.parent))
+                               cwd=str(path.parent), extra_arguments=["--log-level=ERROR"])
     return output
 
 
@@ -88,7 +100,6 @@ def read_parameters(file) -> dict:
 
 def run_all() -> list[Path]:
     """Execute all numbered notebooks in order with their own (quick) parameters; says what was made and where."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
     done, begun = [], time.monotonic()
     notebooks = list_notebooks()
     for i, path in enumerate(notebooks, start=1):
@@ -98,7 +109,7 @@ def run_all() -> list[Path]:
         print(f"      {time.monotonic() - start:.0f} s -> {done[-1]}", flush=True)
     print(f"\nDone in {time.monotonic() - begun:.0f} s. Made:")
     for label, place in (("executed notebooks", paths.runs_dir() / "notebooks"), ("data", paths.data_dir() / "quick"),
-                         ("trained run", paths.runs_dir() / "quick"), ("figures", paths.runs_dir() / "quick" / "figures")):
+                         ("trained run", paths.runs_dir() / "quick"), ("evaluations", paths.runs_dir() / "baseline"), ("figures", paths.runs_dir() / "figures")):
         if place.exists():
             print(f"  {label:20s} {place}")
     return done

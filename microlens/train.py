@@ -298,7 +298,7 @@ class Trainer:
     def content(self, full: bool) -> dict:
         out = {"model": self.model.state_dict(), "config": self.config.to_dict(), "epoch": self.epoch, "best": self.best,
                "identity": self.data.identity, "timestamps": torch.from_numpy(self.data.timestamps),
-               "rows": {k: torch.from_numpy(v) for k, v in zip(("train", "val", "test"),
+               "rows": {k: torch.from_numpy(v.astype(np.int32)) for k, v in zip(("train", "val", "test"),
                                                                (self.train_rows, self.val_rows, self.test_rows), strict=True)}}
         if full:
             out |= {"optimizer": self.optimizer.state_dict(), "batch": self.batch, "step": self.step, "sums": dict(self.sums),
