@@ -187,7 +187,8 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     scaled = log_softmax(out.log_p.astype(float) / cut.temperature, axis=1)
     summary = {
-        "run": classifier.run.name, "answers_whole_curves": f"{whole.view} view", "checkpoint": config.checkpoint, "data": str(config.data), "rows": what, "n": len(rows),
+        "run": classifier.run.name, "answers_whole_curves": f"{whole.view} view", "checkpoint": config.checkpoint,
+        "data": str(config.data), "rows": what, "n": len(rows),
         "config": config.to_dict(), "class_mix": metrics.MIX,
         "threshold_from": f"{cut.n} validation rows, purity {config.purity:g}", "seconds_per_event": seconds,
         **page.overall(cut, np.exp(scaled)),

@@ -214,7 +214,8 @@ class Classifier(nn.Module):
 
         flux : (n, T) F/F_base, 0.0 or NaN = no observation.   delta_t : (n, T) days since the previous valid epoch.
         lengths : (n,) if the valid epochs are already in front.   flux_err : (n, T). With it a run that has a whole-season
-        network (residual view) answers by that one; without it by the causal one.   numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen or missing input.
+        network (residual view) answers by that one; without it by the causal one.
+        numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen or missing input.
         """
         if self.season is not None and flux_err is not None:
             return self.season.log_prob(flux, delta_t, lengths, flux_err)

@@ -109,7 +109,8 @@ def run_all() -> list[Path]:
         print(f"      {time.monotonic() - start:.0f} s -> {done[-1]}", flush=True)
     print(f"\nDone in {time.monotonic() - begun:.0f} s. Made:")
     for label, place in (("executed notebooks", paths.runs_dir() / "notebooks"), ("data", paths.data_dir() / "quick"),
-                         ("trained run", paths.runs_dir() / "quick"), ("evaluations", paths.runs_dir() / "baseline"), ("figures", paths.runs_dir() / "figures")):
+                         ("trained run", paths.runs_dir() / "quick"), ("evaluations", paths.runs_dir() / "baseline"),
+                         ("figures", paths.runs_dir() / "figures")):
         if place.exists():
             print(f"  {label:20s} {place}")
     return done

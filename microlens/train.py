@@ -156,8 +156,8 @@ def save(path: Path, content: dict):
 class Trainer:
     """The state of one training; `train` is the way to use it."""
 
-    def __init__(self, config: TrainConfig, ranks: Ranks, progress: bool):
-        self.config, self.ranks, self.progress = config, ranks, progress
+    def __init__(self, config: TrainConfig, ranks: Ranks, progress: bool, on_epoch=None):
+        self.config, self.ranks, self.progress, self.on_epoch = config, ranks, progress, on_epoch
         self.device = choose_device(config)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -363,6 +363,8 @@ class Trainer:
                     save(run / f"epoch_{self.epoch:03d}.pt", self.content(True))
                 self.append_log(record)
                 self.save_latest()
+                if self.on_epoch is not None:
+                    self.on_epoch(record)
                 bar.set_postfix(val_loss=f"{record['val_loss']:.3f}", val_acc=f"{record['val_accuracy']:.3f}")
                 if config.patience and self.since_best >= config.patience:
                     log.info("no improvement for %d epochs: stopping early", config.patience)
@@ -372,10 +374,11 @@ class Trainer:
             (run / "complete").write_text(f"{self.epoch} epochs\n")
 
 
-def train(config: TrainConfig, progress: bool = True) -> Path:
+def train(config: TrainConfig, progress: bool = True, on_epoch=None) -> Path:
     """Train, and return the run folder: config.json, log.jsonl, best.pt, epoch_NNN.pt, checkpoints/checkpoint_latest.pt.
 
-    With config.resume a run is continued; a complete one is returned as it is. SIGTERM, SIGUSR1 and --wall-minutes stop after
+    on_epoch(record) is called after each epoch with its line of the log. With config.resume a run is continued; a complete one is
+    returned as it is. SIGTERM, SIGUSR1 and --wall-minutes stop after
     the batch in hand with a good checkpoint, and log so. Raises ValueError for a configuration or data that do not fit,
     FloatingPointError for a loss that is not finite.
     """
@@ -385,7 +388,7 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
         run = resumed or paths.runs_dir(config.output) / ranks.name(config.experiment_name or default_name(config))
         if resumed is None and (run / "config.json").exists():
             raise ValueError(f"run {run} exists; continue it with --resume {run.name}, or give another --experiment-name.")
-        trainer = Trainer(config, ranks, progress)
+        trainer = Trainer(config, ranks, progress, on_epoch)
         trainer.run = run
         saved = usable_checkpoint(run) if resumed else None
         if saved:

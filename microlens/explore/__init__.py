@@ -1,8 +1,13 @@
 """Widgets for JupyterLab. The only place that imports plotly and ipywidgets.
 
-    from microlens.explore import LensExplorer;  LensExplorer(s=1.0, q=0.1).widget
+    from microlens.explore import LensExplorer, EventBrowser, TrainingMonitor
+    LensExplorer(s=1.0, q=0.1).widget;  EventBrowser("data/raw/test.h5").widget;  TrainingMonitor("runs/quick").widget
+
+Each has prepare (numbers), draw (figure) and thin callbacks apart; the first two need no browser.
 """
 
+from microlens.explore.browser import EventBrowser
 from microlens.explore.lens import LensExplorer
+from microlens.explore.monitor import TrainingMonitor
 
-__all__ = ["LensExplorer"]
+__all__ = ["EventBrowser", "LensExplorer", "TrainingMonitor"]

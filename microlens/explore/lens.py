@@ -1,80 +1,157 @@
-"""LensExplorer: sliders, lens plane and light curve. prepare() computes, draw() draws, the callback only joins them."""
+"""LensExplorer: sliders, lens plane, light curve, residual and verdict, and what the classifier says as the season unfolds.
+
+    explorer = LensExplorer(s=1.1, q=0.05, classifier=microlens.load());  explorer.widget
+    explorer.set(q=1e-3);  explorer.parameters;  explorer.save("event.html")
+"""
 
 from __future__ import annotations
 
 import ipywidgets as widgets
 import numpy as np
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+import yaml
 
-from microlens.magnification import caustics, nodes, pspl_at, render, topology
+from microlens import survey
+from microlens.config import BINARY_PRESETS, CLASSES
+from microlens.detectability import THRESHOLD_PSPL, fit_single_lens, single_lens_model
+from microlens.explore import panels
+from microlens.magnification import nodes, render, topology
+from microlens.population import draw, load_preset
+from microlens.store import time_since_last
 
-RANGES = {"s": (0.2, 5.0, True), "q": (1e-5, 1.0, True), "u_0": (-1.5, 1.5, False), "alpha": (0.0, 6.2832, False),
-          "rho": (1e-3, 0.1, True)}
-UNITS = {"s": "s (Einstein radii)", "q": "q", "u_0": "u_0 (Einstein radii)", "alpha": "alpha (rad)",
-         "rho": "rho (Einstein radii)"}
-REACH = 2.0
-
-
-def prepare(s, q, u_0, alpha, rho) -> dict:
-    """Everything the panels show: caustic (m, 2), trajectory (n,), tau (n,), magnification A and that of a single lens."""
-    curve = nodes(u_0, rho, s, q, alpha, -REACH, REACH)
-    tau = np.union1d(np.linspace(-REACH, REACH, 801), curve.tau)
-    gaps = [np.vstack([c, [np.nan, np.nan]]) for c in caustics(s, q)]
-    return {"caustic": np.vstack(gaps), "x": tau * np.cos(alpha) - u_0 * np.sin(alpha),
-            "y": tau * np.sin(alpha) + u_0 * np.cos(alpha), "tau": tau, "A": render(curve.tau, curve.log_A, tau),
-            "single": pspl_at(np.hypot(max(abs(u_0), 1e-3), tau)), "lens_x": [-q * s / (1 + q), s / (1 + q)],
-            "topology": topology(s, q)}
+RANGES = {  # low, high, logarithmic, unit
+    "t_0": (0.0, 72.0, False, "d"), "u_0": (-1.5, 1.5, False, "Einstein radii"), "t_E": (1.0, 100.0, True, "d"),
+    "rho": (1e-4, 0.1, True, "Einstein radii"), "s": (0.2, 5.0, True, "Einstein radii"), "q": (1e-6, 1.0, True, ""),
+    "alpha": (0.0, 6.2832, False, "rad"), "f_s": (0.05, 1.0, True, ""), "m_base": (15.5, 25.0, False, "AB mag")}
+START = {"t_0": 36.0, "u_0": 0.12, "t_E": 15.0, "rho": 0.003, "s": 1.1, "q": 0.05, "alpha": 1.0, "f_s": 1.0, "m_base": 21.0}
+SHOWN = 4  # every fourth epoch is drawn; all are computed
 
 
-def draw(data) -> go.FigureWidget:
-    """The linked panels of prepare()'s data."""
-    fig = go.FigureWidget(make_subplots(rows=1, cols=2, subplot_titles=("lens plane", "magnification")))
-    fig.add_scatter(x=data["caustic"][:, 0], y=data["caustic"][:, 1], mode="lines", name="caustic", line={"color": "#CC79A7"})
-    fig.add_scatter(x=data["x"], y=data["y"], mode="lines", name="source", line={"color": "#0072B2"})
-    fig.add_scatter(x=data["lens_x"], y=[0, 0], mode="markers", name="lenses", marker={"color": "black"})
-    fig.add_scatter(x=data["tau"], y=data["A"], mode="lines", name="binary", line={"color": "#0072B2"}, row=1, col=2)
-    fig.add_scatter(x=data["tau"], y=data["single"], mode="lines", name="single lens", row=1, col=2,
-                    line={"color": "#E69F00", "dash": "dash"})
-    fig.update_xaxes(title_text="x (Einstein radii)", range=[-REACH, REACH], row=1, col=1)
-    fig.update_yaxes(title_text="y (Einstein radii)", scaleanchor="x", row=1, col=1)
-    fig.update_xaxes(title_text="(t - t_0)/t_E", row=1, col=2)
-    fig.update_yaxes(title_text="A", type="log", row=1, col=2)
-    fig.update_layout(height=420, margin={"t": 40, "b": 40}, title_text=data["topology"])
-    return fig
+def check(parameters: dict) -> dict:
+    """START with the given parameters. ValueError naming an unknown name or a value out of range."""
+    unknown = sorted(set(parameters) - set(RANGES))
+    if unknown:
+        raise ValueError(f"unknown parameter {', '.join(unknown)}; there are {', '.join(RANGES)}.")
+    for name, value in parameters.items():
+        low, high, _, unit = RANGES[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError(f"{name}: came {value!r}, expected {low:g} to {high:g} {unit}".rstrip())
+    return {**START, **{k: float(v) for k, v in parameters.items()}}
+
+
+def prepare(parameters: dict, classifier=None, detector="roman", seed=0) -> dict:
+    """Everything the panels show: arrays (m, 2) by trace name, delta_chi2 of the noise-free curve, topology.
+
+    The magnification is exact to 1e-3 (adaptive nodes); the noise keeps its random numbers while the lens moves.
+    """
+    p, t = parameters, survey.epochs("thesis")
+    tau = (t - p["t_0"]) / p["t_E"]
+    curve = nodes(p["u_0"], p["rho"], p["s"], p["q"], p["alpha"], tau[0], tau[-1])
+    flux_true = 1 + p["f_s"] * (render(curve.tau, curve.log_A, tau) - 1)
+    sigma = survey.sigma_flux(flux_true, p["m_base"], detector)
+    flux = flux_true + sigma * np.random.default_rng(seed).normal(size=len(t))
+    start = [p["t_0"], p["t_E"], max(abs(p["u_0"]), 1e-3)]
+    fit = fit_single_lens(t, flux_true, sigma, start=start, finite_source=True)
+    model = single_lens_model(t, fit)
+    arrays = panels.lens_plane(p, t[0], t[-1])
+    keep = np.arange(len(t)) % SHOWN == 0
+    arrays |= {"light curve": np.column_stack([t, np.maximum(flux, 1e-2)])[keep],
+               "best single lens": np.column_stack([t, model])[keep],
+               "residual": np.column_stack([t, (flux - model) / sigma])[keep]}
+    if classifier is not None:
+        probability = np.exp(classifier.log_prob_prefixes(flux[None], time_since_last(t, flux)))[0]
+        step = classifier.stem_stride
+        for i, c in enumerate(CLASSES):
+            arrays[f"P({c})"] = np.column_stack([t, probability[:, i]])[step - 1 :: step]
+    return {"arrays": arrays, "delta_chi2": fit.chi2, "topology": topology(p["s"], p["q"]), "fit": fit}
+
+
+def title(view: dict) -> str:
+    verdict = "observable" if view["delta_chi2"] > THRESHOLD_PSPL else "not observable"
+    return (f"{view['topology']} topology; delta chi^2 against the best single lens = {view['delta_chi2']:.3g}: "
+            f"<b>{verdict}</b> (threshold {THRESHOLD_PSPL:g})")
 
 
 class LensExplorer:
-    """Sliders beside lens plane and light curve; `widget` is what to display, `parameters` the current values."""
+    """Sliders and linked panels of one binary-lens event; `widget` is what to display.
 
-    def __init__(self, s=1.0, q=0.1, u_0=0.1, alpha=1.0, rho=0.01):
-        start = {"s": s, "q": q, "u_0": u_0, "alpha": alpha, "rho": rho}
+    parameters : values of START to change (t_0 u_0 t_E rho s q alpha f_s m_base).   classifier : from microlens.load(), optional;
+    a run of the residual view has no answer for a part of a season.   Raises ValueError for values out of range.
+    """
+
+    def __init__(self, classifier=None, detector="roman", seed=0, **parameters):
+        start = check(parameters)
+        if classifier is not None and classifier.view != "flux":
+            raise ValueError("the classifier reads whole seasons; the explorer needs a causal one (trained with --view flux).")
+        self.classifier, self.detector, self.seed = classifier, detector, seed
         self.sliders = {}
-        for name, (low, high, logarithmic) in RANGES.items():
+        redraw = panels.Latest(self.refresh)
+        for name, (low, high, logarithmic, unit) in RANGES.items():
             kind = widgets.FloatLogSlider if logarithmic else widgets.FloatSlider
-            span = {"min": np.log10(low), "max": np.log10(high), "step": 0.01} if logarithmic else {
-                "min": low, "max": high, "step": 0.01}
-            self.sliders[name] = kind(value=start[name], description=UNITS[name], style={"description_width": "160px"},
-                                      readout_format=".4g", **span)
-            self.sliders[name].observe(self._moved, "value")
+            span = ({"min": np.log10(low), "max": np.log10(high), "step": 0.005} if logarithmic else
+                    {"min": low, "max": high, "step": (high - low) / 1000})
+            self.sliders[name] = kind(value=start[name], description=f"{name} ({unit})" if unit else name, readout_format=".4g",
+                                      style={"description_width": "140px"}, layout={"width": "430px"}, **span)
+            self.sliders[name].observe(redraw, "value")
+        self.preset = widgets.Dropdown(options=BINARY_PRESETS, value="baseline", description="preset", layout={"width": "200px"})
+        self.surprise = widgets.Button(description="surprise me", tooltip="draw a binary from the preset")
+        self.state = widgets.Textarea(description="state (YAML)", layout={"width": "430px", "height": "110px"})
+        self.restore = widgets.Button(description="restore", tooltip="move the sliders to the state in the box")
+        self.file = widgets.Text(value="event.html", description="save as", layout={"width": "300px"})
+        self.save_button = widgets.Button(description="save", tooltip=".html, .png, .pdf or .svg")
         self.message = widgets.HTML()
-        self.figure = draw(prepare(**start))
-        self.widget = widgets.VBox([*self.sliders.values(), self.message, self.figure])
+        self.surprise.on_click(lambda _: self.draw_from_preset())
+        self.restore.on_click(lambda _: self._say(self.from_yaml, self.state.value))
+        self.save_button.on_click(lambda _: self._say(self.save, self.file.value))
+        self.figure = panels.figure()
+        half = list(self.sliders.values())
+        self.widget = widgets.VBox([
+            widgets.HBox([widgets.VBox(half[:5]), widgets.VBox(half[5:])]),
+            widgets.HBox([self.preset, self.surprise, self.file, self.save_button]), self.message, self.figure,
+            widgets.HBox([self.state, self.restore])])
+        self.rng = np.random.default_rng(seed)
+        self.refresh()
 
     @property
     def parameters(self) -> dict:
-        return {name: slider.value for name, slider in self.sliders.items()}
+        """Current values by name: what a parameter file of notebook 02 takes."""
+        return {name: float(f"{slider.value:.6g}") for name, slider in self.sliders.items()}
 
-    def _moved(self, _change):
+    def set(self, **parameters):
+        """Move sliders. ValueError for an unknown name or a value out of range; then nothing is moved."""
+        check(parameters)
+        for name, value in parameters.items():
+            self.sliders[name].value = float(value)
+
+    def from_yaml(self, text: str):
+        """Move the sliders to a state copied from the text box or a parameter file."""
+        values = yaml.safe_load(text)
+        if not isinstance(values, dict):
+            raise ValueError("expected lines 'name: value'.")
+        self.set(**values)
+
+    def draw_from_preset(self):
+        """Another binary from the chosen preset, cut to the sliders' ranges."""
+        drawn = draw(load_preset(self.preset.value), "binary", self.rng, 72.0)
+        self.set(**{k: float(np.clip(v, *RANGES[k][:2])) for k, v in drawn.items() if k in RANGES})
+
+    def save(self, path):
+        """Save the view; see panels.export."""
+        return panels.export(self.figure, path)
+
+    def _say(self, function, argument):
         try:
-            data = prepare(**self.parameters)
+            done = function(argument)
+            self.message.value = f"saved {done}" if done else ""
+        except Exception as error:  # whatever goes wrong belongs into the widget, not into a log that nobody sees
+            self.message.value = f"<b style='color:#b00'>{type(error).__name__}: {error}</b>"
+
+    def refresh(self):
+        """Compute and draw the current values."""
+        try:
+            self.view = prepare(self.parameters, self.classifier, self.detector, self.seed)
         except (ValueError, RuntimeError) as error:
-            self.message.value = str(error)
+            self.message.value = f"<b style='color:#b00'>{error}</b>"
             return
         self.message.value = ""
-        with self.figure.batch_update():
-            caustic, source, lenses, binary, single = self.figure.data
-            caustic.x, caustic.y = data["caustic"][:, 0], data["caustic"][:, 1]
-            source.x, source.y, lenses.x = data["x"], data["y"], data["lens_x"]
-            binary.x, binary.y, single.x, single.y = data["tau"], data["A"], data["tau"], data["single"]
-            self.figure.layout.title.text = data["topology"]
+        self.state.value = yaml.safe_dump(self.parameters, sort_keys=False)
+        panels.put(self.figure, self.view["arrays"], title(self.view))
