@@ -381,7 +381,7 @@ def score_light_curves(config: EvaluateConfig, classifier, folder: Path) -> Path
         quiet, binary = part[part["truth"] == "flat"], part[part["truth"] == "binary"]
         summary["sets"][name] = {
             "n_seasons": len(part), "n_ambiguous_left_out": int(((table["set"] == name) & (table["truth"] == "ambiguous")).sum()),
-            "sparse": bool(part["flags"].str.contains("sparse").all()), "confusion": counts.to_numpy().tolist(),
+            "share_sparse": float(part["flags"].str.contains("sparse").mean()), "confusion": counts.to_numpy().tolist(),
             "binaries_called_binary": _share((binary["class"] == "binary").to_numpy()),
             "quiet_called_anything": _share((quiet["class"] != "flat").to_numpy())}
         print(f"\n{name}: {len(part)} seasons (rows: truth, columns: called)\n{counts.to_string()}")

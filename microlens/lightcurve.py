@@ -9,8 +9,8 @@ between 8 and 30 are magnitudes.
 The baseline is estimated from all seasons. First the quiet flux: epochs are averaged in bins of a quarter day, the fainter half
 of the bins is taken, bins more than 3 robust standard deviations above its median are dropped until none is, and the median of
 the rest is the quiet flux. An event in progress at both ends of the data never shows its baseline, so a single lens is then
-fitted to the bins, and its source plus blend flux is taken where the fit is believable (t_E, and the baseline within a factor
-of the quiet flux).
+fitted to the bins, and its source plus blend flux is taken where t_E is not short against the data (a short event shows its
+baseline) and the result is within a factor of the quiet flux.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from microlens.survey import MAG_PER_RELATIVE_FLUX, SATURATION_MAG
 
 MIN_POINTS = 20
 BIN = 0.25  # d
-LONGEST = 1.5  # longest believable t_E of the baseline fit, in lengths of the data
+SHORTEST, LONGEST = 0.04, 1.5  # t_E for which the baseline is fitted, in lengths of the data: shorter events show it
 LOWEST, HIGHEST = 0.4, 1.05  # believable baseline of the fit / quiet flux
 SPARSE = 1 / 24  # d: a median step longer than this is not Roman's cadence
 TIME_WORDS = ("bjd", "hjd", "jd", "mjd", "time", "date", "t")
@@ -217,7 +217,8 @@ def baseline_flux(time, flux, error) -> float:
         return quiet
     fit = fit_single_lens(t, f / quiet, e / quiet / np.sqrt(n))
     fitted = fit.f_source + fit.f_blend
-    believable = fit.f_source > 0 and fit.t_E < LONGEST * (time[-1] - time[0]) and LOWEST < fitted < HIGHEST
+    in_progress = SHORTEST < fit.t_E / (time[-1] - time[0]) < LONGEST
+    believable = fit.f_source > 0 and in_progress and LOWEST < fitted < HIGHEST
     return float(fitted * quiet) if believable else quiet
 
 

@@ -98,5 +98,5 @@ def test_figures_are_redrawn_from_their_tables_alone(tmp_path):
     for table in tables:
         shutil.copy(table, tmp_path)
     redrawn = figures.redraw(tmp_path)
-    assert {Path(p).stem for p in redrawn} == {t.stem for t in tables}
+    assert {p.stem for p in redrawn} == {t.stem for t in tables}
     assert all(Path(p).stat().st_size > 1000 for p in redrawn)

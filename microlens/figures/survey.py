@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import NullFormatter
 
 from microlens import magnification, survey
 from microlens.config import CLASSES
@@ -149,6 +150,7 @@ def draw_parameter_distributions(table):
             ax.stairs(t["share"], [*t["low"], t["high"].iloc[-1]], color=COLOURS[kind], label=kind,
                       ls="--" if kind == "pspl" else "-")
         ax.set(xlabel=labels[name], xscale="log" if part["log"].iloc[0] else "linear")
+        ax.xaxis.set_minor_formatter(NullFormatter())
     axes[0, 0].legend()
     for ax in axes[:, 0]:
         ax.set_ylabel("share a bin")
@@ -171,8 +173,8 @@ def draw_observability(table):
     for (name, t), line in zip(table.groupby("preset", sort=False), ("-", "--", "-.", ":", (0, (5, 1, 1, 1))), strict=False):
         ax.semilogx(t["delta_chi2"], t["share"], ls=line, label=f"{name} (n = {t['n'].iloc[0]})")
     ax.axvline(160, color="k", lw=0.7, ls=":")
-    ax.set(xlabel="delta chi^2 against the best single lens", ylabel="share of binaries above", ylim=(0, 1.02))
-    ax.legend(loc="lower left")
+    ax.set(xlabel="delta chi^2 against the best single lens", ylabel="share of binaries above", ylim=(0, 1.38))
+    ax.legend(loc="upper center", ncols=2)
     return fig
 
 
