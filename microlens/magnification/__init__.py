@@ -9,6 +9,7 @@ total mass, angles in radians. The source moves along
 
 single     point and finite source, one lens          engine     the only file that calls the lens libraries
 caustics   critical curves, caustics, topology        curves     whole light curves: few adaptive nodes, or every epoch
+expansion  point source and hexadecapole, away from caustics
 """
 
 from microlens.magnification.caustics import caustics, critical_curves, crosses_caustic, topology

@@ -5,10 +5,10 @@
     curve = nodes(u_0, rho, s, q, alpha, -3, 4)                       # keep the nodes,
     A = render(curve.tau, curve.log_A, (t - t_0) / t_E)               # and draw them at any t_0, t_E
 
-The nodes: march along the trajectory with steps proportional to the distance to the caustic, never longer than allowed and
-never shorter than a fraction of the source radius (the curve has no structure below it); then bisect every interval whose
-midpoint differs from the interpolated log A by more than the tolerance. log A is interpolated by cubic Hermite pieces with
-three-point slopes, so an interval depends on two nodes to either side.
+The nodes: march along the trajectory with steps proportional to the distance to the caustic, never shorter than a fraction of
+the source radius (the curve has no structure below it). Then leave one out: where log A at a node differs from the cubic through
+its four neighbours by more than the tolerance allows, both intervals beside it are halved, until none does. A curve is drawn by
+the cubic through the four nearest nodes. Most nodes lie far from caustics and take the hexadecapole, the rest contours.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ import numpy as np
 
 from microlens.magnification.caustics import N_PHASES, caustic_points, distance_to_caustic
 from microlens.magnification.engine import check_finite, check_lens, evaluate, new_engine
+from microlens.magnification.expansion import hexadecapole
 from microlens.magnification.single import fspl_at
 
-MAX_STEP = 3.0  # Einstein times
-CAUSTIC_STEP = 0.35  # step / distance to the caustic
+MAX_STEP = 1.0  # Einstein times
+CAUSTIC_STEP = 0.5  # step / distance to the caustic
 SOURCE_STEP = 0.3  # shortest step / source radius
-ENGINE_TOLERANCE = 0.2  # library tolerance / asked tolerance
-REFINE_TOLERANCE = 0.6  # midpoint test / asked tolerance
-MAX_ROUNDS = 14
-CLOSEST = 1e-9  # distance of two seeds / length of the curve
+ENGINE_TOLERANCE = 0.4  # library tolerance / asked tolerance
+EXPANSION_TOLERANCE = 3.0  # bound on the fourth order / asked tolerance; the errors are a hundred times smaller
+SAFE = 1.5  # nearest caustic, in source radii, at which the hexadecapole is tried
+LEFT_OUT = 1.2  # error of a node that is left out, in tolerances: the spacing is doubled there, so the curve itself is better
+MAX_ROUNDS = 16
+CLOSEST = 1e-9  # distance of two nodes / length of the curve
 
 
 class Nodes(NamedTuple):
@@ -64,60 +67,82 @@ def _march(u_0, rho, alpha, lo, hi, points):
 
 
 @numba.njit(cache=True)
-def _slopes(tau, y):
-    n = len(tau)
-    m = np.empty(n)
-    for i in range(1, n - 1):
-        a, b = tau[i] - tau[i - 1], tau[i + 1] - tau[i]
-        m[i] = ((y[i] - y[i - 1]) / a * b + (y[i + 1] - y[i]) / b * a) / (a + b)
-    m[0] = 2 * (y[1] - y[0]) / (tau[1] - tau[0]) - m[1] if n > 2 else (y[1] - y[0]) / (tau[1] - tau[0])
-    m[n - 1] = 2 * (y[n - 1] - y[n - 2]) / (tau[n - 1] - tau[n - 2]) - m[n - 2] if n > 2 else m[0]
-    return m
+def _distances(x, y, points):
+    """Distance (n,) of each position to the caustic."""
+    out = np.empty(len(x))
+    for i in range(len(x)):
+        out[i] = distance_to_caustic(x[i], y[i], points)
+    return out
+
+
+@numba.njit(cache=True)
+def _cubic(tau, y, j, t):
+    """Value at t of the cubic (or what fewer nodes allow) through nodes j-1, j, j+1, j+2."""
+    first, last = max(j - 1, 0), min(j + 2, len(tau) - 1)
+    value = 0.0
+    for a in range(first, last + 1):
+        weight = 1.0
+        for b in range(first, last + 1):
+            if b != a:
+                weight *= (t - tau[b]) / (tau[a] - tau[b])
+        value += weight * y[a]
+    return value
 
 
 @numba.njit(cache=True)
 def _interpolate(tau, y, at):
-    """Cubic Hermite interpolation of y (k,) at ascending or unordered points `at` (n,), clamped to the ends."""
-    m = _slopes(tau, y)
+    """Piecewise cubic interpolation of y (k,) at points `at` (n,), any order, clamped to the ends."""
     out = np.empty(len(at))
     j = 0
     for i in range(len(at)):
         t = at[i]
         if t <= tau[0]:
             out[i] = y[0]
-            continue
-        if t >= tau[-1]:
+        elif t >= tau[-1]:
             out[i] = y[-1]
-            continue
-        if not (tau[j] <= t < tau[j + 1]):
-            j = np.searchsorted(tau, t, side="right") - 1
-        h = tau[j + 1] - tau[j]
-        f = (t - tau[j]) / h
-        g = 1.0 - f
-        out[i] = (y[j] * (1 + 2 * f) * g * g + y[j + 1] * f * f * (3 - 2 * f)
-                  + h * f * g * (m[j] * g - m[j + 1] * f))
+        else:
+            if not (tau[j] <= t < tau[j + 1]):
+                if j + 2 < len(tau) and tau[j + 1] <= t < tau[j + 2]:
+                    j += 1
+                else:
+                    j = np.searchsorted(tau, t, side="right") - 1
+            out[i] = _cubic(tau, y, j, t)
+    return out
+
+
+@numba.njit(cache=True)
+def _left_out(tau, y):
+    """Error (k,) of each inner node against the cubic through its two neighbours on either side; 0 at the ends."""
+    n = len(tau)
+    out = np.zeros(n)
+    for i in range(1, n - 1):
+        first, last = max(i - 2, 0), min(i + 2, n - 1)
+        value = 0.0
+        for a in range(first, last + 1):
+            if a == i:
+                continue
+            weight = 1.0
+            for b in range(first, last + 1):
+                if b != a and b != i:
+                    weight *= (tau[i] - tau[b]) / (tau[a] - tau[b])
+            value += weight * y[a]
+        out[i] = abs(value - y[i])
     return out
 
 
 def _refine(function, seeds, tolerance) -> Nodes:
-    """Bisect the intervals of `seeds` until log(function) is interpolated to `tolerance` at every midpoint."""
+    """Halve the intervals of `seeds` until log(function) at every node agrees with its neighbours to LEFT_OUT tolerances."""
     seeds = np.unique(seeds)
     apart = np.append(np.diff(seeds) > CLOSEST * (seeds[-1] - seeds[0]), True)  # rounding can bring two seeds together; keep the end
     tau = seeds[apart]
     log_A = np.log(function(tau))
-    active = np.ones(len(tau) - 1, dtype=bool)
     for _ in range(MAX_ROUNDS):
-        left = np.flatnonzero(active)
-        if len(left) == 0:
+        wrong = _left_out(tau, log_A) > LEFT_OUT * tolerance
+        halve = np.flatnonzero((wrong[:-1] | wrong[1:]) & (np.diff(tau) > CLOSEST * (tau[-1] - tau[0])))
+        if len(halve) == 0:
             break
-        mid = 0.5 * (tau[left] + tau[left + 1])
-        value = np.log(function(mid))
-        wrong = np.abs(_interpolate(tau, log_A, mid) - value) > tolerance
-        tau, log_A = np.insert(tau, left + 1, mid), np.insert(log_A, left + 1, value)
-        # An interval that failed is looked at again in both halves; one that passed keeps its midpoint as a node.
-        position = left + np.arange(len(left))
-        active = np.zeros(len(tau) - 1, dtype=bool)
-        active[position[wrong]] = active[position[wrong] + 1] = True
+        mid = 0.5 * (tau[halve] + tau[halve + 1])
+        tau, log_A = np.insert(tau, halve + 1, mid), np.insert(log_A, halve + 1, np.log(function(mid)))
     return Nodes(tau, log_A)
 
 
@@ -135,9 +160,17 @@ def nodes(u_0, rho, s, q, alpha, tau_min, tau_max, tolerance=1e-3, *, engine="VB
         raise ValueError(f"tau_max = {tau_max!r}: expected more than tau_min = {tau_min!r}.")
     u_0, rho, s, q, alpha = float(u_0), float(rho), float(s), float(q), float(alpha)
     vb = new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
-    seeds = _march(u_0, rho, alpha, float(tau_min), float(tau_max), caustic_points(s, q, N_PHASES))
-    return _refine(lambda tau: evaluate(vb, *_position(tau, u_0, alpha), s, q, rho, limb_darkening),
-                   seeds, REFINE_TOLERANCE * tolerance)
+    points = caustic_points(s, q, N_PHASES)
+
+    def magnification(tau):
+        x, y = _position(tau, u_0, alpha)
+        safe = _distances(x, y, points) > SAFE * rho
+        A = hexadecapole(x, y, s, q, rho, limb_darkening, safe, EXPANSION_TOLERANCE * tolerance)
+        left = np.flatnonzero(np.isnan(A))
+        A[left] = evaluate(vb, x[left], y[left], s, q, rho, limb_darkening)
+        return A
+
+    return _refine(magnification, _march(u_0, rho, alpha, float(tau_min), float(tau_max), points), tolerance)
 
 
 def single_nodes(u_0, rho, tau_min, tau_max, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
@@ -148,7 +181,7 @@ def single_nodes(u_0, rho, tau_min, tau_max, tolerance=1e-3, *, limb_darkening=0
     half = scale * np.sinh(np.linspace(0, np.arcsinh(reach / scale), 25))
     seeds = np.concatenate([-half[:0:-1], half, [tau_min, tau_max], [-rho, rho] if rho > 0 else []])
     seeds = seeds[(seeds >= tau_min) & (seeds <= tau_max)]
-    return _refine(lambda tau: fspl_at(np.hypot(u_0, tau), rho, limb_darkening), seeds, REFINE_TOLERANCE * tolerance)
+    return _refine(lambda tau: fspl_at(np.hypot(u_0, tau), rho, limb_darkening), seeds, tolerance)
 
 
 def render(nodes_tau, nodes_log_A, tau):

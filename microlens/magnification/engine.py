@@ -22,14 +22,21 @@ class MagnificationError(RuntimeError):
     """The lens library returned something that is no magnification."""
 
 
+def single_lens_engine():
+    """A library object for finite-source single lenses; without its table the library answers 0.0 for them."""
+    import VBBinaryLensing
+
+    vb = VBBinaryLensing.VBBinaryLensing()
+    vb.LoadESPLTable(str(Path(VBBinaryLensing.__file__).parent / "data" / "ESPL.tbl"))
+    return vb
+
+
 def new_engine(engine: str = "VBBinaryLensing", tolerance: float = 1e-3):
     """A fresh library object with Tol = RelTol = tolerance (whichever is met first stops it, so both must be set)."""
     if engine == "VBBinaryLensing":
         import VBBinaryLensing
 
         vb = VBBinaryLensing.VBBinaryLensing()
-        # Without its table the library answers 0.0 for a finite-source single lens.
-        vb.LoadESPLTable(str(Path(VBBinaryLensing.__file__).parent / "data" / "ESPL.tbl"))
     elif engine == "VBMicrolensing":
         import VBMicrolensing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from microlens.magnification.engine import check_finite, new_engine
+from microlens.magnification.engine import check_finite, single_lens_engine
 
 POINT_SOURCE_DISTANCE = 60.0
 """Beyond this many source radii the finite-source correction, rho^2 (2 u^2 + ...)/(8 u^2 ...) ~ (rho/u)^2/8, is below 4e-5."""
@@ -60,7 +60,8 @@ def fspl_at(u, rho, limb_darkening=0.0):
         return pspl_at(u)
     values = np.atleast_1d(pspl_at(u)).astype(float)
     flat = values.ravel()
-    vb = new_engine("VBBinaryLensing", 1e-6)
+    vb = single_lens_engine()
+    vb.Tol = vb.RelTol = 1e-6
     vb.a1 = limb_darkening
     for i in np.flatnonzero(u.ravel() < POINT_SOURCE_DISTANCE * rho):
         ui = float(u.ravel()[i])
