@@ -12,7 +12,7 @@ import yaml
 
 from microlens import survey
 from microlens.config import BINARY_PRESETS, CLASSES
-from microlens.detectability import THRESHOLD_PSPL, fit_single_lens, single_lens_model
+from microlens.detectability import THRESHOLD_PSPL, fit_noise_free, single_lens_model
 from microlens.explore import panels
 from microlens.magnification import nodes, render, topology
 from microlens.population import draw, load_preset
@@ -23,7 +23,7 @@ RANGES = {  # low, high, logarithmic, unit
     "rho": (1e-4, 0.1, True, "Einstein radii"), "s": (0.2, 5.0, True, "Einstein radii"), "q": (1e-6, 1.0, True, ""),
     "alpha": (0.0, 6.2832, False, "rad"), "f_s": (0.05, 1.0, True, ""), "m_base": (15.5, 25.0, False, "AB mag")}
 START = {"t_0": 36.0, "u_0": 0.12, "t_E": 15.0, "rho": 0.003, "s": 1.1, "q": 0.05, "alpha": 1.0, "f_s": 1.0, "m_base": 21.0}
-SHOWN = 4  # every fourth epoch is drawn; all are computed
+SHOWN = 8  # every eighth epoch is drawn; all are computed
 
 
 def check(parameters: dict) -> dict:
@@ -49,8 +49,7 @@ def prepare(parameters: dict, classifier=None, detector="roman", seed=0) -> dict
     flux_true = 1 + p["f_s"] * (render(curve.tau, curve.log_A, tau) - 1)
     sigma = survey.sigma_flux(flux_true, p["m_base"], detector)
     flux = flux_true + sigma * np.random.default_rng(seed).normal(size=len(t))
-    start = [p["t_0"], p["t_E"], max(abs(p["u_0"]), 1e-3)]
-    fit = fit_single_lens(t, flux_true, sigma, start=start, finite_source=True)
+    fit = fit_noise_free(t, flux_true, sigma, (p["t_0"], p["t_E"], max(abs(p["u_0"]), 1e-3)))
     model = single_lens_model(t, fit)
     arrays = panels.lens_plane(p, t[0], t[-1])
     keep = np.arange(len(t)) % SHOWN == 0

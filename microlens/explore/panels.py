@@ -64,7 +64,7 @@ def figure(height=620) -> go.FigureWidget:
     fig.update_xaxes(matches="x2", showticklabels=False, row=1, col=2)
     fig.update_xaxes(matches="x2", showticklabels=False, row=2, col=2)
     fig.update_xaxes(matches="x2", title_text="time (d into the season)", row=3, col=2)
-    fig.update_layout(height=height, margin={"t": 70, "b": 45, "l": 60, "r": 10}, template="plotly_white",
+    fig.update_layout(height=height, width=1000, margin={"t": 70, "b": 45, "l": 60, "r": 10}, template="plotly_white",
                       legend={"orientation": "h", "y": -0.1, "font": {"size": 10}}, title={"font": {"size": 14}})
     return go.FigureWidget(fig)
 
