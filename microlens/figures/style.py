@@ -84,13 +84,13 @@ def read_table(path) -> tuple[pd.DataFrame, str]:
     return pd.read_csv(path, comment="#"), Path(path).read_text().splitlines()[0].lstrip("# ")
 
 
-def redraw(folder=None) -> list[Path]:
-    """Draw every figure of a folder again from its table alone. Raises FileNotFoundError if there is no table."""
+def redraw(folder=None, into=None) -> list[Path]:
+    """Draw every figure of a folder again from its table alone, there or into another folder. Raises FileNotFoundError if there is no table."""
     folder = Path(folder or paths.figures_dir())
     done = []
     for file in sorted(folder.glob("*.csv")):
         if kind_of(file.stem):
-            done += save(folder, file.stem, *read_table(file))
+            done += save(into or folder, file.stem, *read_table(file))
     if not done:
         raise FileNotFoundError(f"{folder}: holds no figure table; notebook 06_figures makes them.")
     return done
