@@ -10,6 +10,8 @@ data folder's cache, is made once, and is mapped into memory, so all processes o
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 from pathlib import Path
@@ -95,6 +97,15 @@ def batches(rows, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
+@contextlib.contextmanager
+def only_one(path: Path):
+    """Hold a lock file; other processes of this machine wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 class PackedDataset:
     """A dataset's curves, packed and memory-mapped, with both labels and the moments of observability as epoch counts."""
 
@@ -109,13 +120,14 @@ class PackedDataset:
             key = hashlib.sha256(f"{Path(path).resolve()}:{stat.st_mtime_ns}:{stat.st_size}".encode()).hexdigest()[:20]
             folder = data_dir() / "cache"
             codes, masks = folder / f"{key}.flux.npy", folder / f"{key}.mask.npy"
-            if not (codes.exists() and masks.exists()):
-                self._make(data, codes, masks)
+            with only_one(folder / f"{key}.lock"):  # one process of a node packs, the others wait for it
+                if not (codes.exists() and masks.exists()):
+                    self._make(data, codes, masks)
+                residuals = folder / f"{key}.residual.npy"
+                if view == "residual" and not residuals.exists():
+                    self._make_residuals(data, residuals, progress)
             self.codes, self.masks = np.load(codes, mmap_mode="r"), np.load(masks, mmap_mode="r")
             if view == "residual":
-                residuals = folder / f"{key}.residual.npy"
-                if not residuals.exists():
-                    self._make_residuals(data, residuals, progress)
                 self.residuals = np.load(residuals, mmap_mode="r")
             n_t = data.n_epochs
             self.lengths = np.array([int(np.unpackbits(m, count=n_t).sum()) for m in self.masks], dtype=np.int64)

@@ -85,7 +85,10 @@ def read_table(path) -> tuple[pd.DataFrame, str]:
 
 
 def redraw(folder=None, into=None) -> list[Path]:
-    """Draw every figure of a folder again from its table alone, there or into another folder. Raises FileNotFoundError if there is no table."""
+    """Draw every figure of a folder again from its table alone, there or into another folder.
+
+    Raises FileNotFoundError if there is no table.
+    """
     folder = Path(folder or paths.figures_dir())
     done = []
     for file in sorted(folder.glob("*.csv")):

@@ -1,0 +1,143 @@
+"""The whole pipeline on a real SLURM with two nodes, started here: Debian's slurmctld, slurmd, munge, as root."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+CONF = """ClusterName=local
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort=17010
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=cred_expire=5
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SwitchType=switch/none
+ReturnToService=2
+InactiveLimit=0
+KillWait=5
+MinJobAge=3600
+Waittime=0
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+JobRequeue=1
+DebugFlags=NO_CONF_HASH
+StateSaveLocation={place}/state
+SlurmdSpoolDir={place}/spool.%n
+SlurmctldPidFile={place}/ctld.pid
+SlurmdPidFile={place}/slurmd.%n.pid
+SlurmctldLogFile={place}/ctld.log
+SlurmdLogFile={place}/slurmd.%n.log
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port=17011 CPUs=2 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port=17012 CPUs=2 State=UNKNOWN
+PartitionName=debug Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+"""
+EVENTS = "--n_flat 30 --n_pspl 30 --n_binary 30 --seed 3 --shard_size 30"
+TRAIN = "--epochs 6 --batch-size 16 --d-model 8 --n-layers 1 --n-heads 2 --stem-stride 32 --dropout 0 --device cpu"
+
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(os.geteuid() != 0, reason="starting SLURM needs root"),
+              pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="installs Debian's SLURM; this is no Debian")]
+
+
+def install():
+    """Debian's SLURM, if it is not there; the test is skipped where it cannot be had."""
+    if all(shutil.which(p) for p in ("slurmctld", "slurmd", "munged", "sbatch")):
+        return
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]):
+        made = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        if made.returncode:
+            pytest.skip(f"SLURM cannot be installed: {' '.join(command)}: {made.stderr.strip()[-200:]}")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    install()
+    place, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().split(".")[0]
+    (place / "state").mkdir()
+    started = []
+    if subprocess.run(["munge", "-n"], capture_output=True).returncode:
+        key = Path("/etc/munge/munge.key")
+        if not key.exists():
+            key.write_bytes(os.urandom(1024))
+            key.chmod(0o400)
+            shutil.chown(key, "munge", "munge")
+        for folder in ("/run/munge", "/var/log/munge", "/var/lib/munge"):
+            os.makedirs(folder, exist_ok=True)
+            shutil.chown(folder, "munge", "munge")
+        subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
+    hosts = Path("/etc/hosts")
+    if " n1 n2" not in hosts.read_text():
+        with hosts.open("a") as f:
+            f.write("127.0.0.1 n1 n2\n")
+    conf = place / "slurm.conf"
+    conf.write_text(CONF.format(host=host, place=place))
+    environment = {**os.environ, "SLURM_CONF": str(conf), "OMP_NUM_THREADS": "1", "MICROLENS_RUNS": str(place / "runs"),
+                   "MICROLENS_DATA": str(place / "data"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    started.append(subprocess.Popen(["slurmctld", "-D", "-f", str(conf), "-i"]))
+    started += [subprocess.Popen(["slurmd", "-D", "-f", str(conf), "-N", n]) for n in ("n1", "n2")]
+
+    def run(*command, **more):
+        made = subprocess.run(command, cwd=place, env={**environment, **more}, capture_output=True, text=True, timeout=60)
+        assert made.returncode == 0, made.stderr
+        return made.stdout.strip()
+
+    for _ in range(100):
+        if subprocess.run(["sinfo", "-h", "-t", "idle", "-o", "%D"], env=environment, capture_output=True, text=True).stdout == "2\n":
+            break
+        time.sleep(0.3)
+    run.place, run.environment = place, environment
+    yield run
+    subprocess.run(["scancel", "-u", "root"], env=environment)
+    for process in reversed(started):
+        process.terminate()
+        process.wait(20)
+
+
+def wait(cluster, seconds):
+    """Until no job is left in the queue."""
+    end = time.monotonic() + seconds
+    while cluster("squeue", "-h"):
+        assert time.monotonic() < end, cluster("squeue") + "\n".join(p.read_text()[-500:] for p in cluster.place.glob("*.log"))
+        time.sleep(1)
+
+
+def logs(cluster):
+    return "\n".join(f"{p.name}: {p.read_text()[-1500:]}" for p in sorted(cluster.place.glob("microlens-*.log")))
+
+
+def test_pipeline_in_links_ends_like_one_uninterrupted_training(cluster):
+    cluster("bash", str(ROOT / "slurm" / "pipeline.sh"), EVENTS=EVENTS, DATA="x.h5", NAME="chain", TRAIN=TRAIN, WALL_MINUTES="0.02",
+            LINKS="12", TASKS="2", NODES="2", CPUS="1", GPUS="", LOCAL="", FIGURES="-p n_flat 40 -p n_lensed 40 -p n_compared 5")
+    wait(cluster, 400)
+    run = cluster.place / "runs" / "chain"
+    assert (run / "complete").exists(), logs(cluster)
+    links = sorted(cluster.place.glob("microlens-train_*.log"))
+    assert sum("wall-minutes" in p.read_text() for p in links) >= 1, logs(cluster)
+    assert list(run.glob("eval_*/evaluation_summary.json")), logs(cluster)
+    assert (cluster.place / "runs" / "figures" / "confusion_matrix.pdf").exists(), logs(cluster)
+    # The same training on one rank without interruption.
+    made = subprocess.run([sys.executable, "-m", "microlens", "train", "--data", "x.h5", "--experiment-name", "whole", *TRAIN.split()],
+                          cwd=cluster.place, env=cluster.environment, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    weights = [torch.load(cluster.place / "runs" / n / "checkpoints" / "checkpoint_latest.pt", weights_only=True)["model"]
+               for n in ("chain", "whole")]
+    assert all(torch.allclose(weights[0][k], weights[1][k], atol=1e-4) for k in weights[0])
+    log = [json.loads(x)["epoch"] for x in (run / "log.jsonl").read_text().splitlines()]
+    assert log == [1, 2, 3, 4, 5, 6]
