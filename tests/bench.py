@@ -63,7 +63,7 @@ def fits(n=200):
         curves.append((flux + sigma * rng.normal(size=len(T)), sigma))
     fit_single_lens(T, *curves[0])
     for finite in (False, True):
-        took = [seconds(lambda c=c: fit_single_lens(T, *c, finite_source=finite)) for c in curves]
+        took = [seconds(lambda c=c, f=finite: fit_single_lens(T, *c, finite_source=f)) for c in curves]
         print(f"single-lens fit of 6912 epochs{', PSPL and FSPL' if finite else ', PSPL'}: {1 / np.mean(took):.0f} a second, "
               f"median {1e3 * np.median(took):.2f} ms, n = {n}")
 
@@ -91,7 +91,8 @@ def networks(n=128):
         print(f"inference, {name}: {value:.0f} events/s on one core")
     stream = shipped.stream(1000)
     took = [seconds(lambda: stream.update(np.ones(1000), np.full(1000, 1 / 96))) for _ in range(64)]
-    print(f"streaming update of 1000 light curves by one epoch: mean {1e3 * np.mean(took):.2f} ms, median {1e3 * np.median(took):.2f} ms")
+    print(f"streaming update of 1000 light curves by one epoch: mean {1e3 * np.mean(took):.2f} ms, median "
+          f"{1e3 * np.median(took):.2f} ms")
 
 
 if __name__ == "__main__":

@@ -182,8 +182,8 @@ def network_diagram(config: dict):
     """The stages of the network with their shapes, of a run's configuration."""
     d, k, layers = config["d_model"], config["stem_stride"], config["n_layers"]
     view = config.get("view", "flux")
-    features = "flux, time step" if view == "flux" else "flux, time step, residual to the best single lens"
-    stages = [("input", f"{features}\nof each valid epoch"), ("stem", f"patches of {k} epochs\n-> {d} channels"),
+    features = "flux, time step" if view == "flux" else "flux, time step,\nresidual to the single lens"
+    stages = [("input", f"{features},\nper valid epoch"), ("stem", f"patches of {k} epochs\n-> {d} channels"),
               ("conv x 2", f"causal, depthwise separable\nkernel {config['window_size']}, dilation 1 and 2"),
               (f"GRU x {layers}", f"{d} channels\nlayer norm + residual"),
               ("pooling", f"{config['n_heads']} heads, learnable query\ncumulative softmax" if config["attention_pooling"] else
