@@ -24,6 +24,7 @@ from microlens.magnification import fspl_at
 B0_MAX, B0_STEP = 40.0, 0.01
 COMPRESSION = 0.35  # largest flux change inside a bin, in errors of the bin's mean
 MAX_BIN = 64
+FSPL_CHI2 = 200.0  # delta chi^2 against a constant below which a finite source cannot be seen
 FSPL_U_0 = 0.3  # a finite source matters only for a lens passing this close
 FINE_BINS, FINE_STEPS = 400, 12  # coarse bins and Levenberg-Marquardt steps that choose a start, noise-free curves
 START_BINS, COARSE_STEPS = 200, 10  # the same for noisy points
@@ -320,6 +321,8 @@ def _fit_noisy(t, y, w, given, table, finite_source, t_low, t_high):
     best = np.array([0.0, 0.0, 0.0, -30.0])
     best_chi2, best_fs, best_fb = np.inf, 0.0, 0.0
     a, d = np.empty(n), np.empty((4, n))
+    mean = (w * y).sum() / w.sum()
+    flat = (w * (y - mean) ** 2).sum()
     for k in range(min(2, len(order))):
         if k == 1 and chi[order[1]] > chi[order[0]] + 100.0 + 0.2 * chi[order[0]]:
             break
@@ -328,7 +331,7 @@ def _fit_noisy(t, y, w, given, table, finite_source, t_low, t_high):
         p = np.array([0.0, 0.0, 0.0, -30.0])
         p[:3] = starts[order[k]]
         for stage in range(4 if finite_source else 2):
-            if stage >= 2 and abs(p[2]) > FSPL_U_0:
+            if stage >= 2 and (abs(best[2]) > FSPL_U_0 or flat - best_chi2 < FSPL_CHI2):
                 break
             _model(t, p, 4 if p[3] > -20 else 3, table, a, d)
             fs, fb, c = _linear(a, y, w)

@@ -28,8 +28,7 @@ CAUSTIC_STEP = 0.5  # step / distance to the caustic
 SOURCE_STEP = 0.3  # shortest step / source radius
 ENGINE_TOLERANCE = 0.4  # library tolerance / asked tolerance
 EXPANSION_TOLERANCE = 3.0  # bound on the fourth order / asked tolerance; the errors are a hundred times smaller
-SAFE = 1.5  # nearest caustic, in source radii, at which the hexadecapole is tried
-LEFT_OUT = 1.2  # error of a node that is left out, in tolerances: the spacing is doubled there, so the curve itself is better
+LEFT_OUT = 1.0  # error of a node that is left out, in tolerances: the spacing is doubled there, so the curve itself is better
 MAX_ROUNDS = 16
 CLOSEST = 1e-9  # distance of two nodes / length of the curve
 
@@ -76,24 +75,24 @@ def _distances(x, y, points):
 
 
 @numba.njit(cache=True)
-def _cubic(tau, y, j, t):
-    """Value at t of the cubic (or what fewer nodes allow) through nodes j-1, j, j+1, j+2."""
+def _divided_differences(tau, y, j, x, c):
+    """Newton's form of the cubic (or what fewer nodes allow) through nodes j-1 .. j+2: its nodes x, its coefficients c, how many."""
     first, last = max(j - 1, 0), min(j + 2, len(tau) - 1)
-    value = 0.0
-    for a in range(first, last + 1):
-        weight = 1.0
-        for b in range(first, last + 1):
-            if b != a:
-                weight *= (t - tau[b]) / (tau[a] - tau[b])
-        value += weight * y[a]
-    return value
+    n = last - first + 1
+    for a in range(n):
+        x[a], c[a] = tau[first + a], y[first + a]
+    for order in range(1, n):
+        for a in range(n - 1, order - 1, -1):
+            c[a] = (c[a] - c[a - 1]) / (x[a] - x[a - order])
+    return n
 
 
 @numba.njit(cache=True)
 def _interpolate(tau, y, at):
     """Piecewise cubic interpolation of y (k,) at points `at` (n,), any order, clamped to the ends."""
     out = np.empty(len(at))
-    j = 0
+    x, c = np.empty(4), np.empty(4)
+    j, ready, n = 0, -1, 0
     for i in range(len(at)):
         t = at[i]
         if t <= tau[0]:
@@ -106,7 +105,13 @@ def _interpolate(tau, y, at):
                     j += 1
                 else:
                     j = np.searchsorted(tau, t, side="right") - 1
-            out[i] = _cubic(tau, y, j, t)
+            if ready != j:
+                n = _divided_differences(tau, y, j, x, c)
+                ready = j
+            value = c[n - 1]
+            for a in range(n - 2, -1, -1):
+                value = value * (t - x[a]) + c[a]
+            out[i] = value
     return out
 
 
@@ -159,15 +164,17 @@ def nodes(u_0, rho, s, q, alpha, tau_min, tau_max, tolerance=1e-3, *, engine="VB
     if not tau_max > tau_min:
         raise ValueError(f"tau_max = {tau_max!r}: expected more than tau_min = {tau_min!r}.")
     u_0, rho, s, q, alpha = float(u_0), float(rho), float(s), float(q), float(alpha)
-    vb = new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
+    library = []  # made when the first contour is needed
     points = caustic_points(s, q, N_PHASES)
 
     def magnification(tau):
         x, y = _position(tau, u_0, alpha)
-        safe = _distances(x, y, points) > SAFE * rho
-        A = hexadecapole(x, y, s, q, rho, limb_darkening, safe, EXPANSION_TOLERANCE * tolerance)
+        A = hexadecapole(x, y, s, q, rho, limb_darkening, _distances(x, y, points) / rho, EXPANSION_TOLERANCE * tolerance)
         left = np.flatnonzero(np.isnan(A))
-        A[left] = evaluate(vb, x[left], y[left], s, q, rho, limb_darkening)
+        if len(left):
+            if not library:
+                library.append(new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9)))
+            A[left] = evaluate(library[0], x[left], y[left], s, q, rho, limb_darkening)
         return A
 
     return _refine(magnification, _march(u_0, rho, alpha, float(tau_min), float(tau_max), points), tolerance)

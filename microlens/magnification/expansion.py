@@ -18,6 +18,9 @@ import numpy as np
 
 IMAGE = 1e-5  # residual of the lens equation below which a root is an image
 NEWTON_STEPS = 8
+SAFE = 1.5  # nearest caustic, in source radii, at which the expansion is tried
+FAR = 12.0  # beyond so many the second order is enough, where it is small
+QUADRUPOLE = 3.0  # largest second order, in tolerances
 
 
 @numba.njit(cache=True)
@@ -113,10 +116,11 @@ def _parity(z, s, m1, m2):
 
 
 @numba.njit(cache=True)
-def hexadecapole(x, y, s, q, rho, limb_darkening, safe, tolerance):
-    """Magnification (n,) at centre-of-mass positions x, y (n,); NaN where `safe` (n,) is False or the expansion is not good.
+def hexadecapole(x, y, s, q, rho, limb_darkening, distance, tolerance):
+    """Magnification (n,) at centre-of-mass positions x, y (n,); NaN near a caustic and where the expansion is not good.
 
-    tolerance : relative error that is accepted. limb_darkening : linear coefficient u.
+    distance : (n,) to the caustic in source radii.   tolerance : bound on the fourth order, relative.
+    limb_darkening : linear coefficient u.
     """
     m1, m2 = 1.0 / (1.0 + q), q / (1.0 + q)
     gamma = 2 * limb_darkening / (3 - limb_darkening)
@@ -126,7 +130,7 @@ def hexadecapole(x, y, s, q, rho, limb_darkening, safe, tolerance):
         roots[k] = (0.7 + 0.4 * s) * np.exp(2j * np.pi * (k + 0.3) / 5) - 0.5 * s
     ring = np.empty(3)
     for i in range(len(x)):
-        if not safe[i]:
+        if not distance[i] > SAFE:
             continue
         zeta = complex(x[i] - s * m1, y[i])
         for j in range(5):  # roots that have fallen together would stay together
@@ -139,6 +143,15 @@ def hexadecapole(x, y, s, q, rho, limb_darkening, safe, tolerance):
         centre = _follow(zeta, s, m1, m2, images, count)
         if not centre >= 1.0 - 1e-9:
             continue
+        if distance[i] > FAR:
+            total = 0.0
+            for j in range(4):
+                total += _follow(zeta + rho * np.exp(0.5j * np.pi * j), s, m1, m2, images, count)
+            second = 0.25 * total - centre
+            # Between two cusps that face each other the map has a ridge far from any caustic: the second order must be small, too.
+            if abs(second) < QUADRUPOLE * tolerance * centre:
+                out[i] = centre + 0.5 * second * (1 - 0.2 * gamma)
+                continue
         for r in range(3):  # radius rho, rho turned by 45 degrees, rho/2
             radius, turn = (rho if r < 2 else 0.5 * rho), (0.25 * np.pi if r == 1 else 0.0)
             total = 0.0
