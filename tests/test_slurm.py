@@ -52,7 +52,7 @@ PartitionName=debug Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubsc
 EVENTS = "--n_flat 30 --n_pspl 30 --n_binary 30 --seed 3 --shard_size 30"
 TRAIN = "--epochs 6 --batch-size 16 --d-model 8 --n-layers 1 --n-heads 2 --stem-stride 32 --dropout 0 --device cpu"
 
-pytestmark = [pytest.mark.slurm, pytest.mark.skipif(os.geteuid() != 0, reason="starting SLURM needs root"),
+pytestmark = [pytest.mark.slurm, pytest.mark.validate, pytest.mark.skipif(os.geteuid() != 0, reason="starting SLURM needs root"),
               pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="installs Debian's SLURM; this is no Debian")]
 
 
