@@ -17,7 +17,7 @@ from typing import Any
 CLASSES = ("flat", "pspl", "binary")
 BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
 SCHEDULES = ("thesis", "roman")
-VIEWS = ("flux", "residual")
+VIEWS = ("flux", "running", "residual")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
 
 
@@ -172,8 +172,9 @@ class TrainConfig(Config):
     dropout: float = option(0.3, "dropout probability", low=0, high=0.9)
     window_size: int = option(5, "kernel width of the causal convolutions", unit="steps", low=1)
     stem_stride: int = option(8, "valid epochs a network step; 1 is the thesis' network", unit="epochs", low=1, high=64)
-    view: str = option("flux", "what the network sees of a curve: the flux (causal, streams), or also the residual to the best "
-                       "single lens through it (whole seasons only)", choices=VIEWS)
+    view: str = option("flux", "what the network sees of a curve: flux; running, also the best single lens through the past, fitted "
+                       "again every 8 epochs (both causal, both stream); residual, also the residual to the best single lens through "
+                       "the whole season (whole seasons only)", choices=VIEWS)
     hierarchical: bool = option(True, "two-stage head (flat or not, then PSPL or binary); off gives a flat 3-class head")
     use_aux_head: bool = option(True, "auxiliary 3-class head and loss")
     attention_pooling: bool = option(True, "attention pooling with a learnable query; off gives the masked mean")

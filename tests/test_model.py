@@ -6,7 +6,8 @@ from microlens.dataset import decode, encode, split_rows
 from microlens.model import Classifier
 from microlens.survey import sigma_flux
 
-OPTIONS = [{}, {"stem_stride": 1}, {"attention_pooling": False}, {"hierarchical": False}, {"use_aux_head": False}]
+OPTIONS = [{}, {"stem_stride": 1}, {"attention_pooling": False}, {"hierarchical": False}, {"use_aux_head": False},
+           {"view": "running"}, {"view": "running", "stem_stride": 16}]
 
 
 @pytest.fixture
