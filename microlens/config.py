@@ -91,8 +91,12 @@ class Config:
         return dataclasses.replace(self, **changes)
 
     def differences(self, other: dict, ignore: tuple[str, ...] = ()) -> list[str]:
-        """'name: mine 1, theirs 2' for each field in which another configuration (a dict) differs."""
+        """'name: here 1, there 2' for each field in which another configuration (a dict) differs.
+
+        A field that the other does not state, because it is younger, had its default there.
+        """
         mine = self.to_dict()
+        other = {**{f.name: f.default for f in dataclasses.fields(self)}, **other}
         names = sorted((set(mine) | set(other)) - set(ignore))
         return [f"{n}: here {mine.get(n)!r}, there {other.get(n)!r}" for n in names if mine.get(n) != other.get(n)]
 
@@ -197,6 +201,8 @@ class TrainConfig(Config):
     checkpoint_minutes: float = option(5.0, "write checkpoint_latest.pt at least this often", unit="min", above=0)
     wall_minutes: float = option(0.0, "stop with a good checkpoint after this long; 0 = no limit", unit="min", low=0)
     resume: str | None = option(None, "'auto', a unique part of a run's name, or a checkpoint file")
+    initial: str | None = option(None, "start from the weights (and the feature scaling) of this run: a unique part of its name, its "
+                                 "folder, or a checkpoint file; optimiser, epochs and learning rate start anew")
 
     def __post_init__(self):
         super().__post_init__()

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import median_filter
@@ -112,6 +113,25 @@ def only_one(path: Path):
     with open(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+class Events(NamedTuple):
+    """Packed curves of some events and what is known of them: see PackedDataset.gather; seen_* are numbers of valid epochs."""
+
+    flux: np.ndarray
+    delta_t: np.ndarray
+    lengths: np.ndarray
+    extra: np.ndarray | None
+    labels: np.ndarray
+    labels_observable: np.ndarray
+    seen_flat: np.ndarray
+    seen_pspl: np.ndarray
+
+    def prefix_labels(self, counts) -> np.ndarray:
+        """What an observer can know after `counts` (n, k) valid epochs: (n, k) int64 class numbers."""
+        flat = counts < self.seen_flat[:, None]
+        binary = (counts >= self.seen_pspl[:, None]) & (self.labels_observable == 2)[:, None]
+        return np.where(flat, 0, np.where(binary, 2, 1))
 
 
 class PackedDataset:
@@ -229,8 +249,11 @@ class PackedDataset:
         t = self.timestamps[np.unpackbits(self.masks[row], count=len(self.timestamps)).astype(bool)]
         return t[stride - 1 :: stride]
 
+    def events(self, rows) -> Events:
+        """The given rows as the training takes them."""
+        return Events(*self.gather(rows), self.labels[rows], self.labels_observable[rows], self.seen_flat[rows], self.seen_pspl[rows])
+
     def prefix_labels(self, rows, counts) -> np.ndarray:
-        """What an observer can know after `counts` (n, k) valid epochs: (n, k) int64 class numbers."""
-        flat = counts < self.seen_flat[rows][:, None]
-        binary = (counts >= self.seen_pspl[rows][:, None]) & (self.labels_observable[rows] == 2)[:, None]
-        return np.where(flat, 0, np.where(binary, 2, 1))
+        """Events.prefix_labels of the given rows, without their curves."""
+        known = (self.labels[rows], self.labels_observable[rows], self.seen_flat[rows], self.seen_pspl[rows])
+        return Events(None, None, None, None, *known).prefix_labels(counts)

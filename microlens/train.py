@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from microlens import metrics, paths
 from microlens.config import CLASSES, TrainConfig
 from microlens.dataset import PackedDataset, batches, split_rows
-from microlens.model import from_config, loss_parts, n_parameters, read_checkpoint
+from microlens.model import ARCHITECTURE, from_config, loss_parts, n_parameters, read_checkpoint
 from microlens.store import atomic
 
 log = logging.getLogger("microlens")
@@ -148,6 +148,27 @@ def usable_checkpoint(run: Path) -> dict | None:
     return None
 
 
+def read_initial(config: TrainConfig) -> tuple[Path, dict]:
+    """The checkpoint (path and content) that `config.initial` names: a file, a folder, a shipped network, or a part of a run's name.
+
+    Raises FileNotFoundError or ValueError; the latter names the fields of the architecture in which it differs.
+    """
+    path = Path(config.initial)
+    if not path.is_file():
+        folders = [path, paths.weights_dir() / config.initial]
+        folder = next((f for f in folders if (f / "best.pt").is_file()), None) or paths.find_run(config.initial, config.output)
+        path = folder / "best.pt"
+        if not path.is_file():
+            raise FileNotFoundError(f"run {folder.name} has no best.pt; its training has not got that far.")
+    saved = read_checkpoint(path)
+    # A field that came after the checkpoint was written had its default then. Dropout has no weights.
+    there, here = {**TrainConfig().to_dict(), **saved["config"]}, config.to_dict()
+    differing = [f"{k}: here {here[k]!r}, there {there[k]!r}" for k in ARCHITECTURE if k != "dropout" and here[k] != there[k]]
+    if differing:
+        raise ValueError(f"--initial {path}: another architecture: {'; '.join(differing)}. Give the same one, or start without.")
+    return path, saved
+
+
 def save(path: Path, content: dict):
     with atomic(path) as temporary:
         torch.save(content, temporary)
@@ -183,6 +204,17 @@ class Trainer:
         self.since_best = 0
         self.sums: dict[str, float] = {}
         self.stop_reason = ""
+
+    def start_from(self, path: Path, saved: dict):
+        """Take the weights and the scaling of another run; its training events must not be held out here."""
+        if saved.get("identity") == self.data.identity:
+            held_out = np.concatenate([self.val_rows, self.test_rows])
+            shared = np.intersect1d(saved["rows"]["train"].numpy(), held_out).size
+            if shared:
+                raise ValueError(f"--initial {path} was trained on {shared} of the {len(held_out)} events that are held out here; "
+                                 "give its --seed, --val-fraction and --test-fraction, or other data.")
+        self.model.load_state_dict(saved["model"])
+        log.info("starting from %s, its epoch %d", path, saved["epoch"])
 
     # ---- one batch ------------------------------------------------------------------------------------------------------
 
@@ -388,16 +420,19 @@ def train(config: TrainConfig, progress: bool = True, on_epoch=None) -> Path:
         run = resumed or paths.runs_dir(config.output) / ranks.name(config.experiment_name or default_name(config))
         if resumed is None and (run / "config.json").exists():
             raise ValueError(f"run {run} exists; continue it with --resume {run.name}, or give another --experiment-name.")
+        saved = usable_checkpoint(run) if resumed else None
+        initial = read_initial(config) if config.initial is not None and not saved else None
         trainer = Trainer(config, ranks, progress, on_epoch)
         trainer.run = run
-        saved = usable_checkpoint(run) if resumed else None
         if saved:
             trainer.restore(saved)
             log.info("resuming %s at epoch %d, batch %d", run.name, trainer.epoch, trainer.batch)
             if (run / "complete").exists():
                 log.info("%s is complete", run.name)
                 return run
-        elif ranks.rank == 0:
+        if initial:
+            trainer.start_from(*initial)
+        if not saved and ranks.rank == 0:
             with atomic(run / "config.json") as temporary:
                 temporary.write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n")
         previous = {}

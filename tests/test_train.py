@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -33,3 +35,20 @@ def test_resumed_is_uninterrupted_bit_for_bit(config):
         microlens.load("unknown")
     (part / "checkpoints" / "checkpoint_latest.pt").write_bytes(b"truncated")
     assert train(config.replace(resume="part"), progress=False) == part
+
+
+def test_initial_starts_from_the_weights_of_another_run(config):
+    first = train(config.replace(experiment_name="first"), progress=False)
+    # A peak rate this small moves no weight by more than 1e-6 (AdamW moves by the rate a step).
+    second = config.replace(experiment_name="second", initial="first", lr=1e-9, epochs=1)
+    a, b = (torch.load(r / "best.pt", weights_only=True)["model"] for r in (first, train(second, progress=False)))
+    assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a) and torch.equal(a["mean"], b["mean"])
+    stated = json.loads((first.parent / "second" / "config.json").read_text())
+    assert stated["initial"] == "first"
+    with pytest.raises(ValueError, match=r"d_model: here 16, there 8.*stem_stride"):
+        train(config.replace(experiment_name="wide", initial=str(first / "best.pt"), d_model=16, stem_stride=16), progress=False)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        train(config.replace(experiment_name="none", initial="nothing"), progress=False)
+    with pytest.raises(ValueError, match="held out"):  # another split of the same file
+        train(config.replace(experiment_name="leak", initial="first", seed=5), progress=False)
+    assert not (first.parent / "leak").exists()
