@@ -47,8 +47,8 @@ def flash_attention():
 def check_stride(view: str, stem_stride: int):
     """ValueError where the running fit, which is brought up to date in blocks, does not fit the patches."""
     if view == "running" and stem_stride % running.BLOCK:
-        raise ValueError(f"stem_stride = {stem_stride} with view = 'running': expected a multiple of {running.BLOCK}, the epochs between "
-                         "two updates of its fit.")
+        raise ValueError(f"stem_stride = {stem_stride} with view = 'running': expected a multiple of {running.BLOCK}, the epochs "
+                         "between two updates of its fit.")
 
 
 class CausalConv(nn.Module):

@@ -32,7 +32,7 @@ from microlens.model import ARCHITECTURE, from_config, loss_parts, n_parameters,
 from microlens.store import atomic
 
 log = logging.getLogger("microlens")
-N_PREFIXES = 4
+N_PREFIXES = 16  # they cost a head each, the network itself runs once
 # May differ between a run and its continuation.
 NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "checkpoint_minutes", "device", "threads",
                 "data")
