@@ -34,7 +34,8 @@ def parse(cls, args, extra=()):
     for f in dataclasses.fields(cls):
         words = [w for w in (f.metadata["unit"], cfg.describe_range(f)) if w]
         text = f.metadata["help"] + (f" [{'; '.join(words)}]" if words else "")
-        fields.append((f.name, Annotated[hints[f.name], tyro.conf.arg(help=text)], dataclasses.field(default=given.get(f.name, f.default))))
+        default = dataclasses.field(default=given.get(f.name, f.default))
+        fields.append((f.name, Annotated[hints[f.name], tyro.conf.arg(help=text)], default))
     flat = dataclasses.make_dataclass(cls.__name__, fields, kw_only=True)
     flat.__doc__ = cls.__doc__
     parsed = tyro.cli(flat, args=args, prog=f"microlens {cls.__name__.removesuffix('Config').lower()}")
