@@ -12,7 +12,10 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 CLASSES = ("flat", "pspl", "binary")
 BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
@@ -45,6 +48,17 @@ def describe_range(field: dataclasses.Field) -> str:
     if low is not None:
         return f">= {low:g}"
     return f"<= {high:g}" if high is not None else ""
+
+
+def read_parameters(file) -> dict:
+    """A YAML file of parameters, for a command or a notebook. Raises ValueError where it is no mapping of names to values."""
+    try:
+        data = yaml.safe_load(Path(file).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: no readable YAML ({str(error).splitlines()[0]}).") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{file}: expected 'name: value' lines.")
+    return data
 
 
 class Config:
@@ -185,6 +199,8 @@ class TrainConfig(Config):
     stage1_weight: float = option(1.0, "loss weight of flat / not flat", low=0)
     stage2_weight: float = option(1.0, "loss weight of PSPL / binary, non-flat events only", low=0)
     aux_weight: float = option(0.5, "loss weight of the auxiliary head", low=0)
+    class_weights: str = option("none", "weights of the classes in every loss: none, or balanced (each class counts a third, by its "
+                                "number among the training labels)", choices=("none", "balanced"))
     prefix_weight: float = option(0.5, "loss weight of the random prefixes; 0 with simulated labels", low=0)
     labels: str = option("observable", "which label the network learns", choices=("simulated", "observable"))
     val_fraction: float = option(0.15, "share of events for validation (thresholds, best epoch)", above=0, high=0.5)

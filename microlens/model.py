@@ -408,3 +408,15 @@ def _load(folder: Path, checkpoint: str, device) -> Classifier:
 
 def n_parameters(classifier: nn.Module) -> int:
     return sum(math.prod(p.shape) for p in classifier.parameters())
+
+
+def n_flops(classifier: Classifier, n_epochs: int, n_outputs: int = 1) -> int:
+    """Floating-point operations of a forward pass over n_epochs valid epochs that answers n_outputs times.
+
+    Matrix products and convolutions only, a multiply-add counts as two: each weight works once a step, those of the heads once
+    an answer.
+    """
+    steps = n_epochs // classifier.stem_stride
+    core = ("stem", "convs", "gru", "key_value", "query")
+    return 2 * sum(math.prod(p.shape) * (steps if name.split(".")[0] in core else n_outputs)
+                   for name, p in classifier.named_parameters() if p.ndim > 1)

@@ -2,7 +2,7 @@
 
     A = binary(t, t_0, u_0, t_E, rho, s, q, alpha)                    # interpolated from adaptive nodes
     A = binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="exact")    # the library at every epoch
-    curve = nodes(u_0, rho, s, q, alpha, -3, 4)                       # keep the nodes,
+    curve = nodes(u_0, rho, s, q, alpha)                              # keep the nodes of the whole curve,
     A = render(curve.tau, curve.log_A, (t - t_0) / t_E)               # and draw them at any t_0, t_E
 
 The nodes: march along the trajectory with steps proportional to the distance to the caustic, never shorter than a fraction of
@@ -30,6 +30,7 @@ ENGINE_TOLERANCE = 0.4  # library tolerance / asked tolerance
 EXPANSION_TOLERANCE = 3.0  # bound on the fourth order / asked tolerance; the errors are a hundred times smaller
 LEFT_OUT = 1.0  # error of a node that is left out, in tolerances: the spacing is doubled there, so the curve itself is better
 MAX_ROUNDS = 16
+REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4 to a fifth of that
 CLOSEST = 1e-9  # distance of two nodes / length of the curve
 
 
@@ -88,17 +89,23 @@ def _divided_differences(tau, y, j, x, c):
 
 
 @numba.njit(cache=True)
+def _tail(end, y, t):
+    """log A at t beyond the node `end` where it is y: far from the lenses log A goes with tau^-4."""
+    return y * (end / t) ** 4 if abs(t) > abs(end) and t * end > 0 else y
+
+
+@numba.njit(cache=True)
 def _interpolate(tau, y, at):
-    """Piecewise cubic interpolation of y (k,) at points `at` (n,), any order, clamped to the ends."""
+    """Piecewise cubic interpolation of y (k,) at points `at` (n,), any order; beyond the ends the tail of `_tail`."""
     out = np.empty(len(at))
     x, c = np.empty(4), np.empty(4)
     j, ready, n = 0, -1, 0
     for i in range(len(at)):
         t = at[i]
         if t <= tau[0]:
-            out[i] = y[0]
+            out[i] = _tail(tau[0], y[0], t)
         elif t >= tau[-1]:
-            out[i] = y[-1]
+            out[i] = _tail(tau[-1], y[-1], t)
         else:
             if not (tau[j] <= t < tau[j + 1]):
                 if j + 2 < len(tau) and tau[j + 1] <= t < tau[j + 2]:
@@ -151,13 +158,15 @@ def _refine(function, seeds, tolerance) -> Nodes:
     return Nodes(tau, log_A)
 
 
-def nodes(u_0, rho, s, q, alpha, tau_min, tau_max, tolerance=1e-3, *, engine="VBBinaryLensing", limb_darkening=0.0) -> Nodes:
-    """Adaptive nodes of a 2L1S curve on [tau_min, tau_max] (Einstein times).
+def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, engine="VBBinaryLensing",
+          limb_darkening=0.0) -> Nodes:
+    """Adaptive nodes of a 2L1S curve on [tau_min, tau_max] (Einstein times); without limits, of the whole curve.
 
     Returns Nodes(tau (k,), log_A (k,)).   tolerance : aimed-at relative error of the rendered magnification.
     Raises ValueError for impossible input and MagnificationError if the library fails.
     """
     check_lens(s, q, rho, limb_darkening)
+    tau_min, tau_max = (-REACH - s if tau_min is None else tau_min), (REACH + s if tau_max is None else tau_max)
     check_finite(u_0=u_0, alpha=alpha, tau_min=tau_min, tau_max=tau_max)
     if rho == 0:
         raise ValueError("rho = 0: a curve from nodes needs a finite source, rho > 0; use method='exact' for a point source.")
@@ -180,8 +189,8 @@ def nodes(u_0, rho, s, q, alpha, tau_min, tau_max, tolerance=1e-3, *, engine="VB
     return _refine(magnification, _march(u_0, rho, alpha, float(tau_min), float(tau_max), points), tolerance)
 
 
-def single_nodes(u_0, rho, tau_min, tau_max, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
-    """Adaptive nodes of a single-lens curve (rho = 0: point source) on [tau_min, tau_max]."""
+def single_nodes(u_0, rho, tau_min=-REACH, tau_max=REACH, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
+    """Adaptive nodes of a single-lens curve (rho = 0: point source) on [tau_min, tau_max]; without limits, of the whole curve."""
     check_finite(u_0=u_0, rho=rho, tau_min=tau_min, tau_max=tau_max)
     scale = max(abs(u_0), rho, 1e-4)
     reach = max(abs(tau_min), abs(tau_max))
@@ -192,7 +201,10 @@ def single_nodes(u_0, rho, tau_min, tau_max, tolerance=1e-3, *, limb_darkening=0
 
 
 def render(nodes_tau, nodes_log_A, tau):
-    """Magnification at tau (n,) from a curve's nodes (k,), (k,); tau outside the nodes takes the end value."""
+    """Magnification at tau (n,) from a curve's nodes (k,), (k,).
+
+    Outside the nodes log A falls with tau^-4: right beyond a whole curve, meaningless beyond the limits of a part of one.
+    """
     return np.exp(_interpolate(np.asarray(nodes_tau, dtype=float), np.asarray(nodes_log_A, dtype=float),
                                np.asarray(tau, dtype=float)))
 
