@@ -29,6 +29,7 @@ SOFTENING = 1e-3
 LARGEST = 16.0  # asinh((F - 1)/SOFTENING) of F = 4400
 STEP = LARGEST / 32767
 SMOOTH = 9  # epochs of the running median of the error
+MOST_PAUSES, PAUSES = 8, (0.05, 0.6)  # of a thinned curve; their length, d (Roman's: 0.25 and 0.5 d)
 NEVER = np.iinfo(np.int32).max
 
 
@@ -104,6 +105,32 @@ def batches(rows, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(12, epoch)))
     order = rng.permutation(rows)
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def thin(flux, delta_t, lengths, extra, largest, seeds):
+    """Packed curves with epochs taken out, as harder seasons would: a random share up to `largest`, and up to MOST_PAUSES pauses.
+
+    flux, delta_t (n, T), lengths (n,), extra (n, T, k) or None; seeds : n integer tuples, one a curve, that decide what is lost.
+    What `extra` says of an epoch stays as it was: a fit hardly moves when epochs are lost at random.
+    Returns the same four.
+    """
+    n_left = np.empty_like(lengths)
+    flux, delta_t, extra = (None if a is None else a.copy() for a in (flux, delta_t, extra))
+    for i, n in enumerate(lengths):
+        rng = np.random.default_rng(np.random.SeedSequence(seeds[i]))
+        t = np.cumsum(delta_t[i, :n], dtype=float)
+        keep = rng.random(n) >= largest * rng.random()
+        for _ in range(rng.integers(MOST_PAUSES + 1)):
+            start = rng.uniform(t[0], t[-1])
+            keep &= (t < start) | (t > start + rng.uniform(*PAUSES))
+        left = np.flatnonzero(keep)
+        n_left[i] = len(left)
+        flux[i, : len(left)], flux[i, len(left) :] = flux[i, left], 0.0
+        delta_t[i, : len(left)], delta_t[i, len(left) :] = np.diff(t[left], prepend=t[left[:1]]), 0.0
+        if extra is not None:
+            extra[i, : len(left)], extra[i, len(left) :] = extra[i, left], 0.0
+    longest = int(n_left.max())
+    return flux[:, :longest], delta_t[:, :longest], n_left, None if extra is None else extra[:, :longest]
 
 
 @contextlib.contextmanager

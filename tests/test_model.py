@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from microlens.dataset import decode, encode, split_rows
+from microlens.dataset import decode, encode, split_rows, thin
 from microlens.model import Classifier
 from microlens.survey import sigma_flux
 
@@ -60,3 +60,14 @@ def test_split_is_stratified_and_disjoint():
     train, val, test = split_rows(labels, 3)
     assert sorted(np.concatenate([train, val, test])) == list(range(600))
     assert np.bincount(labels[val]).tolist() == [15, 30, 45]
+
+
+def test_thinning_keeps_the_times_of_the_epochs_that_are_left():
+    t = np.sort(np.random.default_rng(1).uniform(0, 70, (2, 500)), axis=1)
+    t[:, 0] = 0.0
+    delta_t, extra = np.diff(t, prepend=0.0).astype(np.float32), np.repeat(t[..., None], 2, axis=2)
+    flux, d, n, x = thin(t + 1, delta_t, np.array([500, 400]), extra, 0.5, [(1, 2), (1, 3)])
+    assert (n < [500, 400]).all() and (n > [100, 80]).all()
+    for i in range(2):
+        assert flux[i, : n[i]] - 1 == pytest.approx(x[i, : n[i], 0]) and not flux[i, n[i] :].any()
+        assert np.cumsum(d[i, : n[i]]) == pytest.approx(flux[i, : n[i]] - flux[i, 0], abs=1e-3)
