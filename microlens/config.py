@@ -203,7 +203,7 @@ class TrainConfig(Config):
                                 "number among the training labels)", choices=("none", "balanced"))
     prefix_weight: float = option(0.5, "loss weight of the random prefixes; 0 with simulated labels", low=0)
     thin: float = option(0.0, "each training curve loses a random share of its epochs up to this, and up to 8 pauses, anew in each "
-                         "pass, so that other seasons are no surprise; not with prefixes or the running view; 0 = off", low=0, high=0.9)
+                         "pass, so that other seasons are no surprise; not with prefixes or view running; 0 = off", low=0, high=0.9)
     labels: str = option("observable", "which label the network learns", choices=("simulated", "observable"))
     val_fraction: float = option(0.15, "share of events for validation (thresholds, best epoch)", above=0, high=0.5)
     test_fraction: float = option(0.15, "share of events held out for evaluation", low=0, high=0.5)
@@ -227,8 +227,8 @@ class TrainConfig(Config):
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model = {self.d_model} is no multiple of n_heads = {self.n_heads}.")
         if self.thin and (self.view == "running" or self.prefix_weight > 0):
-            raise ValueError(f"thin = {self.thin:g} with view = {self.view!r}, prefix_weight = {self.prefix_weight:g}: a thinned curve has "
-                             " no known prefixes and no running fit; give --prefix-weight 0 and another view.")
+            raise ValueError(f"thin = {self.thin:g} with view = {self.view!r}, prefix_weight = {self.prefix_weight:g}: its prefixes are "
+                             "not those of the whole curve; give --prefix-weight 0 and another view.")
         if self.view == "residual" and self.prefix_weight > 0:
             raise ValueError(f"prefix_weight = {self.prefix_weight:g} with view = 'residual': the residual is to a fit of the whole "
                              "season, so there are no prefixes to learn from; give --prefix-weight 0.")
