@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from microlens import metrics
 from microlens.config import SimulateConfig, TrainConfig

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from microlens.detectability.single_lens import _b0_table, _levenberg, _linear, _model
+from microlens.detectability.single_lens import FSPL_U_0, _b0_table, _levenberg, _linear, _model
 from microlens.survey import DETECTORS, MAG_PER_RELATIVE_FLUX, SYSTEMATIC_MAG
 
 BLOCK = 8  # epochs that make one average
@@ -29,6 +29,9 @@ LONGEST_SPAN = 3.0  # d, of an average
 EVERY = 4  # blocks after which the fit is brought up to date even if the newest agree with it
 AGAIN, AGAIN_BY = 30.0, 1.3  # the fit is begun again when its excess has passed 30 and grown by this factor
 STEPS, START_STEPS = 2, 6  # Levenberg-Marquardt steps of an update, and of a trial start
+SHORTEST = -0.7  # ln t_E: a peak far ahead of a still shorter event is a power law of no scale, lost in rounding
+CLOSEST = 1e-3  # u_0: a peak narrower than the time between two epochs says nothing
+POINT = -20.0  # ln rho of a point source
 AHEAD = 60.0  # d after the last epoch at which a peak may lie
 BACKGROUND = DETECTORS["roman"].background
 FLOOR = (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2
@@ -36,11 +39,11 @@ FLOOR = (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2
 # residual after and before the fit has seen the block, chi^2 excess, largest run of three averages, log10 of the photons, chi^2
 # against a constant.
 CHANNELS = 6
-_HEAD = 16
+_HEAD = 17
 STATE = _HEAD + 3 * (MAX_BINS + BLOCK)
-# Places in the head of the state: time; number of averages; blocks since the event began; t_0, ln t_E, u_0; source and blend flux;
+# Places in the head of the state: time; number of averages; blocks since the event began; t_0, ln t_E, u_0, ln rho; source and blend flux;
 # excess at the last new beginning; second differences seen; the last two epochs' time and flux; time of the first epoch; variance.
-_T, _N, _EVENT, _P, _FS, _FB, _SEARCHED, _SEEN, _T1, _F1, _T2, _F2, _T0, _V = 0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+_T, _N, _EVENT, _P, _FS, _FB, _SEARCHED, _SEEN, _T1, _F1, _T2, _F2, _T0, _V = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
 
 
 def new_state(n: int) -> np.ndarray:
@@ -111,22 +114,54 @@ def _join(t, residual, w, model, n):
 
 
 @numba.njit(cache=True, nogil=True)
+def _shape(p):
+    """How many of t_0, ln t_E, u_0, ln rho are fitted: a point source has ln rho = POINT."""
+    return 4 if p[3] > POINT else 3
+
+
+@numba.njit(cache=True, nogil=True)
+def _chi2(t, y, w, p, table):
+    a, d = np.empty(len(t)), np.empty((4, len(t)))
+    _model(t, p, _shape(p), table, a, d)
+    return _linear(a, y, w)[2]
+
+
+@numba.njit(cache=True, nogil=True)
+def _improve(t, y, w, p, table, steps, t_low, t_high):
+    """Levenberg-Marquardt steps from p, kept where they are no worse within ln t_E >= SHORTEST, u_0 >= CLOSEST. Returns chi^2."""
+    before, trial = _chi2(t, y, w, p, table), p.copy()
+    _levenberg(t, y, w, trial, _shape(p), table, steps, t_low, t_high)
+    trial[1], trial[2] = max(trial[1], SHORTEST), max(abs(trial[2]), CLOSEST)
+    after = _chi2(t, y, w, trial, table)
+    if after > before:
+        return before
+    p[:] = trial
+    return after
+
+
+@numba.njit(cache=True, nogil=True)
 def _search(t, y, w, p, table, t_low, t_high):
-    """The best of several starts after START_STEPS steps, into p, if it is better than p itself."""
-    a, d = np.empty(len(t)), np.empty((3, len(t)))
-    _model(t, p, 3, table, a, d)
-    _, _, best = _linear(a, y, w)
-    at, now = np.argmax(y), t[-1]
+    """The best of several starts, point source and then finite source, into p, if it is better than p itself."""
+    best = _chi2(t, y, w, p, table)
+    at, now, trial = np.argmax(y), t[-1], np.empty(4)
     for k in range(8):
-        trial = np.empty(3)
         if k < 4:  # past the peak: the brightest average, narrow to wide
-            trial[0], trial[1], trial[2] = t[at], np.log(3.0 * 2.2**k), 0.05 * 2.0**k
+            trial[0], trial[1], trial[2], trial[3] = t[at], np.log(3.0 * 2.2**k), 0.05 * 2.0**k, POINT
         else:  # still rising: the peak lies ahead
-            trial[0], trial[1], trial[2] = now + 0.6 * 3.0 ** (k - 4), np.log(4.0 * 1.7 ** (k - 4)), 0.2
-        c, _, _ = _levenberg(t, y, w, trial, 3, table, START_STEPS, t_low, t_high)
+            trial[0], trial[1], trial[2], trial[3] = now + 0.6 * 3.0 ** (k - 4), np.log(4.0 * 1.7 ** (k - 4)), 0.2, POINT
+        c = _improve(t, y, w, trial, table, START_STEPS, t_low, t_high)
         if c < best:
             best = c
             p[:] = trial
+    best = _improve(t, y, w, p, table, START_STEPS, t_low, t_high)
+    for factor in (0.5, 1.5):
+        if abs(p[2]) < FSPL_U_0:
+            trial[:] = p
+            trial[3] = np.log(max(factor * abs(p[2]), 3e-4))
+            c = _improve(t, y, w, trial, table, 2 * START_STEPS, t_low, t_high)
+            if c < best - 1.0:
+                best = c
+                p[:] = trial
 
 
 @numba.njit(cache=True, nogil=True)
@@ -134,22 +169,22 @@ def _curve(t, p, event, fs, fb, table):
     """Flux (n,) of the fit at times t (n,): a single lens once there is an event, else a constant."""
     out = np.full(len(t), fb)
     if event > 0:
-        a, d = np.empty(len(t)), np.empty((3, len(t)))
-        _model(t, p, 3, table, a, d)
+        a, d = np.empty(len(t)), np.empty((4, len(t)))
+        _model(t, p, _shape(p), table, a, d)
         out += fs * a
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _append(t, y, w, n, time, flux, model, middle, photons):
+def _append(t, y, w, n, time, flux, model, middle, photons, settled):
     """Add a block to the first n averages: one by one where its epochs vary, else as their mean. Returns the new n.
 
-    model (BLOCK,) and middle: the fit so far at the block's epochs and at their mean time.
+    model (BLOCK,) and middle: the fit so far at the block's epochs and at their mean time.   settled : the noise is well known.
     """
     mean, varies = np.mean(flux), 0.0
     for i in range(BLOCK):
         varies += (flux[i] - mean) ** 2
-    if varies > VARIES * _variance(mean, photons):
+    if settled and varies > VARIES * _variance(mean, photons):
         for i in range(BLOCK):
             t[n], y[n], w[n] = time[i], flux[i], 1 / _variance(flux[i], photons)
             n += 1
@@ -167,12 +202,13 @@ def _take(state, t, f, table, out):
     if n == 0:
         state[_T0] = t[0]
         state[_FB] = np.mean(f)
-    p, at = state[_P : _P + 3], np.empty(BLOCK + 1)
+    p, at = state[_P : _P + 4], np.empty(BLOCK + 1)
     at[:BLOCK], at[BLOCK] = t, np.mean(t)
     before = _curve(at, p, state[_EVENT], state[_FS], state[_FB], table)
     photons = _noise(state, t, f)
-    n = _append(bt, by, bw, n, t, f, before[:BLOCK], before[BLOCK], photons)
-    if state[_SEEN] <= NOISE_MEMORY:  # the first estimates of the noise are poor: the averages so far take the newest
+    settled = state[_SEEN] > NOISE_MEMORY
+    n = _append(bt, by, bw, n, t, f, before[:BLOCK], before[BLOCK], photons, settled)
+    if not settled:  # the first estimates of the noise are poor: the averages so far take the newest
         for i in range(n):
             bw[i] = BLOCK / _variance(by[i], photons)
     tn, yn, wn = bt[:n], by[:n], bw[:n]
@@ -183,25 +219,27 @@ def _take(state, t, f, table, out):
     mean, flat = swy / sw, 0.0
     for i in range(n):
         flat += wn[i] * (yn[i] - mean) ** 2
+    if state[_SEEN] < FIRST:  # nothing to go by yet
+        flat = n - 1.0
     fs, fb, chi2, n_par = 0.0, mean, flat, 1
     if state[_EVENT] == 0 and flat - n > STARTED:
-        state[_EVENT], p[0], p[1], p[2] = 1.0, t[-1], 2.0, 0.3
+        state[_EVENT], p[0], p[1], p[2], p[3] = 1.0, t[-1], 2.0, 0.3, POINT
         _search(tn, yn, wn, p, table, state[_T0] - AHEAD, t[-1] + AHEAD)
     if state[_EVENT] > 0:
-        n_par, new = 5, 0.0
+        new = 0.0
         for i in range(BLOCK):
             new += f[i] - before[i]
         t_low, t_high = state[_T0] - AHEAD, t[-1] + AHEAD
         if new**2 > BLOCK * _variance(np.mean(f), photons) or state[_EVENT] % EVERY == 0:
-            chi2, fs, fb = _levenberg(tn, yn, wn, p, 3, table, STEPS, t_low, t_high)
+            chi2 = _improve(tn, yn, wn, p, table, STEPS, t_low, t_high)
             if chi2 - n > max(AGAIN, AGAIN_BY * state[_SEARCHED]):
                 _search(tn, yn, wn, p, table, t_low, t_high)
-                chi2, _, _ = _levenberg(tn, yn, wn, p, 3, table, 4 * STEPS, t_low, t_high)
-                state[_SEARCHED] = max(chi2 - n, AGAIN)
+                state[_SEARCHED] = max(_improve(tn, yn, wn, p, table, 4 * STEPS, t_low, t_high) - n, AGAIN)
         state[_EVENT] += 1
-        a, d = np.empty(n), np.empty((3, n))
-        _model(tn, p, 3, table, a, d)
+        a, d = np.empty(n), np.empty((4, n))
+        _model(tn, p, _shape(p), table, a, d)
         fs, fb, chi2 = _linear(a, yn, wn)
+        n_par = 2 + _shape(p)
     state[_FS], state[_FB] = fs, fb
     model, after = _curve(tn, p, state[_EVENT], fs, fb, table), _curve(t, p, state[_EVENT], fs, fb, table)
     largest = run = 0.0
@@ -209,7 +247,7 @@ def _take(state, t, f, table, out):
         run += wn[i] * (yn[i] - model[i]) ** 2
         if i >= 3:
             run -= wn[i - 3] * (yn[i - 3] - model[i - 3]) ** 2
-        largest = max(largest, run)
+        largest = max(largest, run) if state[_SEEN] >= FIRST else 0.0
     for i in range(BLOCK):
         sigma = np.sqrt(_variance(after[i], photons))
         out[i, 0], out[i, 1] = np.arcsinh((f[i] - after[i]) / sigma), np.arcsinh((f[i] - before[i]) / sigma)
