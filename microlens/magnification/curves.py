@@ -41,8 +41,12 @@ MAX_ROUNDS = 16
 END_NODES = 2  # nodes beyond either end
 REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4 to a fifth of that
 BESIDE_BREAK = 6.0  # weight of the error of a node next to a break: the curve may begin there with h log h
+SCAN = 0.05  # step of the search for them / source radius
 TOUCH = 1e-3  # error of the epoch at which the limb touches a caustic / source radius
 CLOSEST = 1e-9  # distance of two nodes / length of the curve
+
+
+EVERYWHERE = np.empty(0)
 
 
 class Nodes(NamedTuple):
@@ -63,26 +67,26 @@ def _position(tau, u_0, alpha):
 
 
 @numba.njit(cache=True)
-def _march(lens, lo, hi, polyline):
-    """Seed epochs and their distances to the caustic, by steps proportional to the distance, from before lo to beyond hi.
+def _march(lens, lo, hi, polyline, epochs):
+    """Seed nodes and their distances to the caustic, by steps proportional to the distance, from before lo to beyond hi.
 
-    lens : u_0, rho, s, q, alpha, gamma.
+    lens : u_0, rho, s, q, alpha, gamma.   epochs : see `nodes`; a step that holds none of them goes on to the next.
     """
     u_0, rho, _, _, alpha, _ = lens
     cos, sin = np.cos(alpha), np.sin(alpha)
-    epochs, distances = [], []
+    seeds, distances = [], []
     tau, step, outside, crossings = lo, 0.0, -END_NODES, 0
     while outside < END_NODES:
         x, y = tau * cos - u_0 * sin, tau * sin + u_0 * cos
         d = distance_to_caustic(x, y, polyline)
         if outside > -END_NODES:
             before, crossings = crossings, limb_crossings(x, y, rho, polyline) if d < rho else 0
-            if before != crossings and len(epochs) > 0:
-                touch = _touch(epochs[-1], tau, before, lens, polyline)
-                for _ in range(2):
-                    epochs.append(touch)
-                    distances.append(0.0)
-            epochs.append(tau)
+            if (before > 0 or crossings > 0) and len(seeds) > 0 and _holds_epoch(seeds[-1], tau, epochs):
+                for touch in _touches(seeds[-1], tau, before, lens, polyline):
+                    for _ in range(2):
+                        seeds.append(touch)
+                        distances.append(0.0)
+            seeds.append(tau)
             distances.append(d)
             outside += tau >= hi
         step = min(max(MAX_STEP, FAR_STEP * d), max(CAUSTIC_STEP * abs(d - rho), SOURCE_STEP * rho, 1e-5))
@@ -90,7 +94,32 @@ def _march(lens, lo, hi, polyline):
             tau, outside = lo - END_NODES * step, 0
         else:
             tau += step
-    return np.array(epochs), np.array(distances)
+            after = np.searchsorted(epochs, seeds[-1], side="right")
+            if after < len(epochs):
+                tau = max(tau, epochs[after])
+    return np.array(seeds), np.array(distances)
+
+
+@numba.njit(cache=True)
+def _touches(a, b, before, lens, polyline):
+    """Epochs between a and b at which the limb touches the caustic; at a the two cross `before` times."""
+    u_0, rho, _, _, alpha, _ = lens
+    cos, sin = np.cos(alpha), np.sin(alpha)
+    n = int(np.ceil((b - a) / (SCAN * rho)))
+    out, tau = [0.0 for _ in range(0)], a
+    for k in range(1, n + 1):
+        last, tau = tau, a + (b - a) * k / n
+        crossings = limb_crossings(tau * cos - u_0 * sin, tau * sin + u_0 * cos, rho, polyline)
+        if crossings != before:
+            out.append(min(max(_touch(last, tau, before, lens, polyline), last), tau))
+        before = crossings
+    return out
+
+
+@numba.njit(cache=True)
+def _holds_epoch(a, b, epochs):
+    """Whether an epoch lies between a and b; without epochs all do."""
+    return len(epochs) == 0 or np.searchsorted(epochs, a, side="right") < np.searchsorted(epochs, b, side="left")
 
 
 @numba.njit(cache=True)
@@ -211,12 +240,12 @@ def _left_out(tau, y):
     """Error (k,) of each node against the cubic through its four neighbours; 0 at the ends and at breaks."""
     n = len(tau)
     out = np.zeros(n)
-    for i in range(1, n - 1):
-        if tau[i - 1] == tau[i] or tau[i] == tau[i + 1]:
-            continue
+    for i in range(n):
         first, last = _stencil(tau, i, i, 5)
         if last - first < 4:  # between two breaks: too few to tell
             out[first : last + 1] = np.inf
+            continue
+        if i == 0 or i == n - 1 or tau[i - 1] == tau[i] or tau[i] == tau[i + 1]:
             continue
         value = 0.0
         for a in range(first, last + 1):
@@ -234,10 +263,13 @@ def _left_out(tau, y):
 
 
 @numba.njit(cache=True)
-def _to_halve(tau, y, tolerance):
-    """Intervals (their first node) to halve: beside a node that its neighbours do not predict, or much longer than a neighbour."""
+def _new_nodes(tau, y, tolerance, epochs):
+    """Where nodes are wanted: the intervals (their first node), and the epochs (n,) within them near their middles.
+
+    An interval is divided beside a node that its neighbours do not predict, or if it is much longer than a neighbour.
+    """
     error = _left_out(tau, y)
-    out, n = np.empty(len(tau), np.int64), 0
+    intervals, new, n = np.empty(len(tau), np.int64), np.empty(len(tau)), 0
     for i in range(len(tau) - 1):
         length = tau[i + 1] - tau[i]
         longest = np.inf  # steps that change abruptly amplify the errors of the nodes
@@ -246,10 +278,17 @@ def _to_halve(tau, y, tolerance):
         if i + 2 < len(tau) and tau[i + 2] > tau[i + 1]:
             longest = min(longest, GRADING * (tau[i + 2] - tau[i + 1]))
         wrong = max(error[i], error[i + 1]) > LEFT_OUT * tolerance
-        if (wrong or length > longest) and length > CLOSEST * (tau[-1] - tau[0]):
-            out[n] = i
-            n += 1
-    return out[:n]
+        if not (wrong or length > longest) or length <= CLOSEST * (tau[-1] - tau[0]) or not _holds_epoch(tau[i], tau[i + 1], epochs):
+            continue
+        new[n] = 0.5 * (tau[i] + tau[i + 1])
+        if len(epochs) > 0:
+            k = np.searchsorted(epochs, new[n])
+            below = epochs[k - 1] if k > 0 and epochs[k - 1] > tau[i] else -np.inf
+            above = epochs[k] if k < len(epochs) and epochs[k] < tau[i + 1] else np.inf
+            new[n] = below if new[n] - below < above - new[n] else above
+        intervals[n] = i
+        n += 1
+    return intervals[:n], new[:n]
 
 
 @numba.njit(cache=True)
@@ -266,15 +305,14 @@ def _insert(a, after, values):
 
 
 @numba.njit(cache=True)
-def _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline):
-    """Halve intervals until no node needs it, or a contour is needed. Returns tau, log_A with NaN for contours, rounds."""
+def _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs):
+    """Add nodes until no node needs it, or a contour is needed. Returns tau, log_A with NaN for contours, rounds."""
     while rounds < MAX_ROUNDS:
-        at = _to_halve(tau, log_A, tolerance)
+        at, new = _new_nodes(tau, log_A, tolerance, epochs)
         if len(at) == 0:
             return tau, log_A, MAX_ROUNDS
-        mid = 0.5 * (tau[at] + tau[at + 1])
-        values = _expanded(mid, _distances(mid, lens, polyline), lens, tolerance)
-        tau, log_A = _insert(tau, at, mid), _insert(log_A, at, values)
+        values = _expanded(new, _distances(new, lens, polyline), lens, tolerance)
+        tau, log_A = _insert(tau, at, new), _insert(log_A, at, values)
         rounds += 1
         if np.isnan(values).any():
             break
@@ -282,10 +320,11 @@ def _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline):
 
 
 def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, engine="VBBinaryLensing",
-          limb_darkening=0.0) -> Nodes:
+          limb_darkening=0.0, epochs=EVERYWHERE) -> Nodes:
     """Adaptive nodes of a 2L1S curve on [tau_min, tau_max] (Einstein times); without limits, of the whole curve.
 
     Returns Nodes(tau (k,), log_A (k,)).   tolerance : aimed-at relative error of the rendered magnification.
+    epochs : (n,) ascending, Einstein times: nodes only as they are needed to render these; unset means any.
     Raises ValueError for impossible input and MagnificationError if the library fails.
     """
     check_lens(s, q, rho, limb_darkening)
@@ -297,7 +336,7 @@ def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, 
         raise ValueError(f"tau_max = {tau_max!r}: expected more than tau_min = {tau_min!r}.")
     lens = (float(u_0), float(rho), float(s), float(q), float(alpha), 2 * float(limb_darkening) / (3 - limb_darkening))
     polyline = caustic_polyline(lens[2], lens[3], N_PHASES)
-    tau, distances = _march(lens, float(tau_min), float(tau_max), polyline)
+    tau, distances = _march(lens, float(tau_min), float(tau_max), polyline, epochs)
     log_A, rounds, library = _expanded(tau, distances, lens, tolerance), 0, None
     while True:
         contours = np.flatnonzero(np.isnan(log_A))
@@ -308,7 +347,7 @@ def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, 
             log_A[contours] = np.log(A)[again]
         if rounds == MAX_ROUNDS:
             return Nodes(tau, log_A)
-        tau, log_A, rounds = _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline)
+        tau, log_A, rounds = _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs)
 
 
 def single_nodes(u_0, rho, tau_min=-REACH, tau_max=REACH, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
@@ -323,11 +362,10 @@ def single_nodes(u_0, rho, tau_min=-REACH, tau_max=REACH, tolerance=1e-3, *, lim
     tau = seeds[apart]
     log_A = np.log(fspl_at(np.hypot(u_0, tau), rho, limb_darkening))
     for _ in range(MAX_ROUNDS):
-        at = _to_halve(tau, log_A, tolerance)
+        at, new = _new_nodes(tau, log_A, tolerance, EVERYWHERE)
         if len(at) == 0:
             break
-        mid = 0.5 * (tau[at] + tau[at + 1])
-        tau, log_A = _insert(tau, at, mid), _insert(log_A, at, np.log(fspl_at(np.hypot(u_0, mid), rho, limb_darkening)))
+        tau, log_A = _insert(tau, at, new), _insert(log_A, at, np.log(fspl_at(np.hypot(u_0, new), rho, limb_darkening)))
     return Nodes(tau, log_A)
 
 
@@ -360,5 +398,6 @@ def binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="fast", *, engine="VBBinar
     if method == "exact" or rho == 0 or len(t) < 2 or np.ptp(tau) == 0:
         x, y = _position(tau, u_0, alpha)
         return evaluate(new_engine(engine, tolerance), x, y, float(s), float(q), float(rho), limb_darkening)
-    curve = nodes(u_0, rho, s, q, alpha, tau.min(), tau.max(), tolerance, engine=engine, limb_darkening=limb_darkening)
+    epochs = np.sort(tau)
+    curve = nodes(u_0, rho, s, q, alpha, epochs[0], epochs[-1], tolerance, engine=engine, limb_darkening=limb_darkening, epochs=epochs)
     return render(curve.tau, curve.log_A, tau)

@@ -46,6 +46,7 @@ def _lagrange(k, nodes):
 _NODES = np.concatenate([[0.0], RADII**2])
 DARK = np.array([sum(1.5 * beta(j + 1, 1.5) * c for j, c in enumerate(_lagrange(k, _NODES).coef)) for k in range(4)])
 AT_CENTRE = np.array([_lagrange(k, RADII**2)(0.0) for k in range(3)])
+CURVED = np.array([_lagrange(k, RADII**2).coef[2] for k in range(3)])
 
 
 @numba.njit(cache=True)
@@ -135,6 +136,9 @@ def _follow(zeta, s, m1, m2, start, count, end):
             done = abs(step.real) + abs(step.imag) < 1e-6 * (1e-3 + abs(z.real) + abs(z.imag))  # quadratic: 1e-12 is next
         if not done or jacobian * sign <= 0:
             return np.nan
+        for j in range(i):  # two that have run together would stay together, and one is missing
+            if abs(end[j].real - z.real) + abs(end[j].imag - z.imag) < 1e-5:
+                return np.nan
         end[i] = z
         total += 1.0 / abs(jacobian)
     return total
@@ -150,7 +154,7 @@ def _rings(zeta, s, m1, m2, rho, gamma, distance, tolerance, centre, images, cou
     """
     moved[:count] = images[:count]
     value, error = DARK[0] * gamma * centre, 0.0
-    predicted = 0.0
+    predicted = curved = 0.0
     for k in range(3):
         n = RING_POINTS[k] if distance > 1.6 else (3 * RING_POINTS[k]) // 2 if distance > 1.3 else 2 * RING_POINTS[k]
         even = odd = 0.0
@@ -164,7 +168,9 @@ def _rings(zeta, s, m1, m2, rho, gamma, distance, tolerance, centre, images, cou
         error += GAUSS[k] * abs(even - odd) / n * (RADII[k] / distance) ** (n // 2)
         value += (GAUSS[k] * (1 - gamma) + DARK[k + 1] * gamma) * mean
         predicted += AT_CENTRE[k] * mean
-    error += RADIAL * abs(predicted - centre)
+        curved += CURVED[k] * mean
+    # The third order can vanish by chance, not the second with it.
+    error += RADIAL * (abs(predicted - centre) + 0.01 * abs(curved))
     return value if error < RING_TOLERANCE * tolerance * value else np.nan
 
 
