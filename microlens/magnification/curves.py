@@ -35,12 +35,13 @@ FAR_STEP = 0.15  # longest step / distance to the caustic, where that is more
 CAUSTIC_STEP = 0.5  # step / distance to the caustic
 SOURCE_STEP = 0.3  # shortest step / source radius
 ENGINE_TOLERANCE = 0.4  # library tolerance / asked tolerance
-LEFT_OUT = 1.0  # error of a node that is left out, in tolerances: the spacing is doubled there, so the curve itself is better
+LEFT_OUT = 0.6  # error of a node that is left out, in tolerances: the spacing is doubled there, so the curve itself is better
 GRADING = 5.0  # longest interval / its neighbour
 MAX_ROUNDS = 16
 END_NODES = 2  # nodes beyond either end
 REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4 to a fifth of that
-BESIDE_BREAK = 6.0  # weight of the error of a node next to a break: the curve may begin there with h log h
+BESIDE_BREAK = 6.0  # weight of the error of a node next to a break
+BREAK_STEP = 0.1  # longest interval beside a break / source radius
 SCAN = 0.05  # step of the search for them / source radius
 TOUCH = 1e-3  # error of the epoch at which the limb touches a caustic / source radius
 CLOSEST = 1e-9  # distance of two nodes / length of the curve
@@ -263,20 +264,21 @@ def _left_out(tau, y):
 
 
 @numba.njit(cache=True)
-def _new_nodes(tau, y, tolerance, epochs):
+def _new_nodes(tau, y, tolerance, rho, epochs):
     """Where nodes are wanted: the intervals (their first node), and the epochs (n,) within them near their middles.
 
-    An interval is divided beside a node that its neighbours do not predict, or if it is much longer than a neighbour.
+    An interval is divided beside a node that its neighbours do not predict, if it is much longer than a neighbour, and beside a
+    break, where the curve can begin with h log h, if it is long.
     """
     error = _left_out(tau, y)
     intervals, new, n = np.empty(len(tau), np.int64), np.empty(len(tau)), 0
     for i in range(len(tau) - 1):
         length = tau[i + 1] - tau[i]
         longest = np.inf  # steps that change abruptly amplify the errors of the nodes
-        if i > 0 and tau[i] > tau[i - 1]:
-            longest = GRADING * (tau[i] - tau[i - 1])
-        if i + 2 < len(tau) and tau[i + 2] > tau[i + 1]:
-            longest = min(longest, GRADING * (tau[i + 2] - tau[i + 1]))
+        if i > 0:
+            longest = GRADING * (tau[i] - tau[i - 1]) if tau[i] > tau[i - 1] else BREAK_STEP * rho
+        if i + 2 < len(tau):
+            longest = min(longest, GRADING * (tau[i + 2] - tau[i + 1]) if tau[i + 2] > tau[i + 1] else BREAK_STEP * rho)
         wrong = max(error[i], error[i + 1]) > LEFT_OUT * tolerance
         if not (wrong or length > longest) or length <= CLOSEST * (tau[-1] - tau[0]) or not _holds_epoch(tau[i], tau[i + 1], epochs):
             continue
@@ -308,7 +310,7 @@ def _insert(a, after, values):
 def _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs):
     """Add nodes until no node needs it, or a contour is needed. Returns tau, log_A with NaN for contours, rounds."""
     while rounds < MAX_ROUNDS:
-        at, new = _new_nodes(tau, log_A, tolerance, epochs)
+        at, new = _new_nodes(tau, log_A, tolerance, lens[1], epochs)
         if len(at) == 0:
             return tau, log_A, MAX_ROUNDS
         values = _expanded(new, _distances(new, lens, polyline), lens, tolerance)
@@ -362,7 +364,7 @@ def single_nodes(u_0, rho, tau_min=-REACH, tau_max=REACH, tolerance=1e-3, *, lim
     tau = seeds[apart]
     log_A = np.log(fspl_at(np.hypot(u_0, tau), rho, limb_darkening))
     for _ in range(MAX_ROUNDS):
-        at, new = _new_nodes(tau, log_A, tolerance, EVERYWHERE)
+        at, new = _new_nodes(tau, log_A, tolerance, rho, EVERYWHERE)
         if len(at) == 0:
             break
         tau, log_A = _insert(tau, at, new), _insert(log_A, at, np.log(fspl_at(np.hypot(u_0, new), rho, limb_darkening)))
