@@ -116,7 +116,7 @@ class Classifier(nn.Module):
         n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
         used = steps * self.stem_stride
         x = self.raw_features(flux[:, :used], delta_t[:, :used], None if extra is None else extra[:, :used])
-        return ((x - self.mean) / self.std).reshape(n, steps, -1)
+        return ((x - self.mean) / self.std).reshape(n, steps, self.stem_stride * x.shape[-1])
 
     # ---- the causal core ------------------------------------------------------------------------------------------------
 
@@ -286,10 +286,11 @@ class Stream:
         flux 0.0 or NaN means that this light curve was not observed.
         """
         device = self._pending.device
-        flux = torch.as_tensor(np.asarray(flux, dtype=np.float32), device=device).reshape(self.n, -1)
-        delta_t = torch.as_tensor(np.asarray(delta_t, dtype=np.float32), device=device).reshape(self.n, -1)
-        if flux.shape != delta_t.shape:
-            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; expected one shape.")
+        flux, delta_t = (torch.as_tensor(np.atleast_1d(np.asarray(a, np.float32)), device=device) for a in (flux, delta_t))
+        if flux.shape != delta_t.shape or flux.ndim not in (1, 2) or flux.shape[0] != self.n:
+            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; expected one shape, "
+                             f"({self.n},) or ({self.n}, k).")
+        flux, delta_t = (a.reshape(self.n, -1) for a in (flux, delta_t))
         for k in range(flux.shape[1]):
             rows = torch.nonzero(torch.isfinite(flux[:, k]) & (flux[:, k] != 0))[:, 0]
             self._pending[rows, self._count[rows], 0] = flux[rows, k]
