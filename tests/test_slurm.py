@@ -209,7 +209,7 @@ def submit(cluster, name, links):
 def finish(cluster, name):
     wait(cluster, 120, "--name=microlens-train")
     assert (cluster.place / "runs" / name / "complete").exists(), logs(cluster)
-    assert cluster("squeue", "-h", "-o", "%j").split() == ["microlens-evaluate", "microlens-figures"]
+    assert sorted(cluster("squeue", "-h", "-o", "%j").split()) == ["microlens-evaluate", "microlens-figures"]
     cluster("scancel", "--name=microlens-evaluate")
     cluster("scancel", "--name=microlens-figures")
     wait(cluster, 60)
