@@ -334,3 +334,14 @@ def scaling(data, rows):
     flux, delta_t, lengths, _ = data.gather(rows)
     valid = np.arange(flux.shape[1]) < lengths[:, None]
     return Classifier.raw_features(torch.from_numpy(flux), torch.from_numpy(delta_t))[torch.from_numpy(valid)].mean(0)
+
+
+def test_training_stops_early_where_nothing_improves(config):
+    idle = run(config, "idle", lr=1e-15, patience=2, epochs=9, dropout=0.0)
+    assert len(records(idle)) == 3 and (idle / "complete").exists()
+
+
+def test_bf16_is_close_to_fp32(config):
+    full, half = (records(run(config, name, precision=name, dropout=0.0)) for name in ("fp32", "bf16"))
+    # bf16 keeps 8 bits, so a loss about 1 may differ by a few thousandths after twelve steps.
+    assert [r["val_loss"] for r in half] == pytest.approx([r["val_loss"] for r in full], abs=0.02) and half != full
