@@ -55,7 +55,7 @@ def train(args):
     config, _ = parse(cfg.TrainConfig, args)
     from microlens.train import train
 
-    print(train(config))
+    print(train(config, progress=sys.stderr.isatty()))  # a bar in a batch job's log is noise; it gets a line an epoch
 
 
 def evaluate(args):

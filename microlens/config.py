@@ -175,6 +175,8 @@ class TrainConfig(Config):
     """Train the classifier on a dataset into a run folder."""
 
     data: str = option("data/raw/events.h5", "dataset file to train on")
+    fresh: bool = option(False, "draw new light curves of the training part in every epoch: t_0, t_E, f_s, m_base, gaps and noise; "
+                         "the lenses and trajectories stay")
     experiment_name: str | None = option(None, "name of the run; unset means d64_l4_hier_<date>_<time>")
     output: str | None = option(None, "folder that holds the runs; unset means MICROLENS_RUNS or runs/")
     epochs: int = option(20, "passes over the training part", low=1)

@@ -4,7 +4,8 @@
     for rows in batches(train, 128, seed=0, epoch=3): flux, delta_t, lengths = data.gather(rows)
 
 Packed means: only the valid epochs of a curve, moved to the front. Flux is kept as int16 of asinh((F - 1)/SOFTENING), whose
-rounding (1.4e-4 of the flux excess, 1e-7 at the baseline) stays far below the 1e-3 noise floor. The packed file lies in the
+rounding (1.4e-4 of the flux excess, 1e-7 at the baseline) stays far below the 1e-3 noise floor; noise without that floor (the
+thesis' detector, a small noise_scale) is kept as float32. The packed file lies in the
 data folder's cache, is made once, and is mapped into memory, so all processes of a node share one copy.
 """
 
@@ -40,7 +41,9 @@ def encode(flux) -> np.ndarray:
 
 
 def decode(code) -> np.ndarray:
-    """F/F_base (float32) of an int16 code: the inverse of encode to its rounding."""
+    """F/F_base (float32) of an int16 code: the inverse of encode to its rounding. What is no code comes back as it is."""
+    if np.asarray(code).dtype != np.int16:
+        return np.array(code, dtype=np.float32)
     return (1.0 + SOFTENING * np.sinh(np.asarray(code, dtype=np.float64) * STEP)).astype(np.float32)
 
 
@@ -192,12 +195,14 @@ class PackedDataset:
     def _make(data, codes, masks):
         n, n_t = data.n_events, data.n_epochs
         with atomic(codes) as a, atomic(masks) as b:
-            packed = np.lib.format.open_memmap(a, "w+", np.int16, (n, n_t))
+            below_noise = data.detector != "thesis" and data.config["noise_scale"] >= 0.5
+            packed = np.lib.format.open_memmap(a, "w+", np.int16 if below_noise else np.float32, (n, n_t))
             bits = np.lib.format.open_memmap(b, "w+", np.uint8, (n, (n_t + 7) // 8))
             for i in range(0, n, 256):
                 flux = data.flux(slice(i, i + 256))
                 bits[i : i + 256] = np.packbits(flux != 0, axis=1)
-                packed[i : i + 256] = encode(pack(flux, flux)[0])
+                front = pack(flux, flux)[0]
+                packed[i : i + 256] = encode(front) if below_noise else front
             packed.flush()
             bits.flush()
             os.sync()

@@ -65,7 +65,11 @@ class CausalConv(nn.Module):
     def forward(self, x, past):
         """past : (n, history, d), the inputs before x. Returns output and the new past."""
         joined = torch.cat([past, x], dim=1)
-        y = self.depthwise(joined.transpose(1, 2)).transpose(1, 2)
+        if x.shape[1] == 1:  # one step of a stream: torch's convolution is ten times slower than these few products
+            taps = joined[:, :: self.depthwise.dilation[0]] * self.depthwise.weight[:, 0].T
+            y = (taps.sum(dim=1) + self.depthwise.bias)[:, None]
+        else:
+            y = self.depthwise(joined.transpose(1, 2)).transpose(1, 2)
         y = self.dropout(F.gelu(self.pointwise(y)))
         return self.norm(x + y), joined[:, joined.shape[1] - self.history :]
 
@@ -130,7 +134,7 @@ class Classifier(nn.Module):
         n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
         used = steps * self.stem_stride
         x = self.raw_features(flux[:, :used], delta_t[:, :used], None if extra is None else extra[:, :used])
-        return ((x - self.mean) / self.std).reshape(n, steps, -1)
+        return ((x - self.mean) / self.std).reshape(n, steps, self.stem_stride * x.shape[-1])
 
     # ---- the causal core ------------------------------------------------------------------------------------------------
 
@@ -302,10 +306,11 @@ class Stream:
         flux 0.0 or NaN means that this light curve was not observed.
         """
         device = self._pending.device
-        flux = torch.as_tensor(np.asarray(flux, dtype=np.float32), device=device).reshape(self.n, -1)
-        delta_t = torch.as_tensor(np.asarray(delta_t, dtype=np.float32), device=device).reshape(self.n, -1)
-        if flux.shape != delta_t.shape:
-            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; expected one shape.")
+        flux, delta_t = (torch.as_tensor(np.atleast_1d(np.asarray(a, np.float32)), device=device) for a in (flux, delta_t))
+        if flux.shape != delta_t.shape or flux.ndim not in (1, 2) or flux.shape[0] != self.n:
+            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; expected one shape, "
+                             f"({self.n},) or ({self.n}, k).")
+        flux, delta_t = (a.reshape(self.n, -1) for a in (flux, delta_t))
         for k in range(flux.shape[1]):
             rows = torch.nonzero(torch.isfinite(flux[:, k]) & (flux[:, k] != 0))[:, 0]
             self._pending[rows, self._count[rows], 0] = flux[rows, k]
@@ -324,9 +329,13 @@ class Stream:
             extra = torch.from_numpy(running.advance(fits, flux.cpu().numpy(), delta_t.cpu().numpy())).to(flux.device)
             self._fits[rows] = torch.from_numpy(fits)
         patches = c.patches(flux, delta_t, extra)
-        pooled, new = c.advance(patches, {k: v[rows] for k, v in self._core.items()})
+        every = len(rows) == self.n
+        pooled, new = c.advance(patches, self._core if every else {k: v[rows] for k, v in self._core.items()})
         for k, v in new.items():
-            self._core[k][rows] = v
+            if every:
+                self._core[k] = v.contiguous()  # no view of a longer past
+            else:
+                self._core[k][rows] = v
         self._log_p[rows] = c.heads(pooled[:, 0])["log_p"]
         self._count[rows] = 0
 

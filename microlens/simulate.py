@@ -66,6 +66,11 @@ def season_epochs(config: SimulateConfig) -> np.ndarray:
     return survey.epochs(config.schedule or preset.schedule, config.seed)
 
 
+def season_length(timestamps) -> float:
+    """Days of a season with these epochs (T,): t_0 is drawn as a share of it."""
+    return 72.0 if len(timestamps) == 6912 else float(timestamps[-1] - timestamps[0])
+
+
 def magnification_curve(config: SimulateConfig, kind: str, params: dict):
     """What render_event takes: the nodes of one event's curve, the u_0 of a point-source single lens, or None if it is flat.
 
@@ -134,7 +139,7 @@ def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Gene
 
     Raises OversampleError after max_draws draws.
     """
-    season = 72.0 if len(timestamps) == 6912 else float(timestamps[-1] - timestamps[0])
+    season = season_length(timestamps)
     source = thesis_singles(preset) if kind != "binary" and config.single_prior == "thesis" else preset
     failed = 0
     for n_draws in range(1, max_draws + 1):  # noqa: B007  (read after the loop)

@@ -12,6 +12,7 @@ The best epoch is the one of lowest validation loss (cross-entropy of log_p agai
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -30,6 +31,7 @@ from tqdm.auto import tqdm
 from microlens import metrics, paths
 from microlens.config import CLASSES, TrainConfig
 from microlens.dataset import PackedDataset, batches, split_rows, thin
+from microlens.fresh import FreshEvents
 from microlens.model import ARCHITECTURE, from_config, loss_parts, n_flops, n_parameters, read_checkpoint
 from microlens.store import atomic
 
@@ -233,6 +235,9 @@ class Trainer:
         if not len(self.train_rows) or not len(self.val_rows):
             raise ValueError(f"{config.data}: {self.data.n_events} events leave {len(self.train_rows)} for training and "
                              f"{len(self.val_rows)} for validation; simulate more or change val_fraction, test_fraction.")
+        self.fresh = None
+        if config.fresh:
+            self.fresh = FreshEvents(config.data, config.seed, config.view, config.labels == "observable", self.train_rows)
         self.class_weights = np.ones(len(CLASSES), np.float32)
         if config.class_weights == "balanced":
             counts = np.bincount(self.labels[self.train_rows], minlength=len(CLASSES))
@@ -274,7 +279,8 @@ class Trainer:
 
     def events(self, rows):
         """Training events, thinned if the configuration says so, by streams that belong to (seed, epoch, event)."""
-        made, config = self.data.events(rows), self.config
+        config = self.config
+        made = self.data.events(rows) if self.fresh is None else self.fresh.events(rows, epoch=self.epoch)
         if not config.thin:
             return made
         seeds = [(config.seed, 15, self.epoch, int(r)) for r in rows]
@@ -474,6 +480,9 @@ class Trainer:
                 if self.on_epoch is not None:
                     self.on_epoch(record)
                 bar.set_postfix(val_loss=f"{record['val_loss']:.3f}", val_acc=f"{record['val_accuracy']:.3f}")
+                if bar.disable and self.ranks.rank == 0:
+                    log.info("epoch %d/%d: loss %.4f, validation %.4f, accuracy %.3f, %.0f events/s", self.epoch, config.epochs,
+                             record["train_loss"], record["val_loss"], record["val_accuracy"], rate)
                 if config.patience and self.since_best >= config.patience:
                     log.info("no improvement for %d epochs: stopping early", config.patience)
                     break
