@@ -279,7 +279,7 @@ def test_simulated_labels_switch_the_prefixes_off(config):
     steps, labels, weight = trainer.targets(trainer.data.events(rows), 0, 10)
     assert steps.shape == (10, 1) and (weight == 1).all() and labels[:, 0].tolist() == trainer.data.labels[rows].tolist()
     steps, labels, weight = Trainer(config, Ranks(), False).targets(trainer.data.events(rows), 0, 10)
-    assert steps.shape == (10, 5) and weight.sum() == pytest.approx(10 * (1 + config.prefix_weight))
+    assert steps.shape == (10, 1 + N_PREFIXES) and weight.sum() == pytest.approx(10 * (1 + config.prefix_weight))
     assert labels[:, 0].tolist() == trainer.data.labels_observable[rows].tolist()
 
 
