@@ -20,7 +20,7 @@ import yaml
 CLASSES = ("flat", "pspl", "binary")
 BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
 SCHEDULES = ("thesis", "roman")
-VIEWS = ("flux", "residual")
+VIEWS = ("flux", "running", "residual")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
 
 
@@ -192,8 +192,9 @@ class TrainConfig(Config):
     dropout: float = option(0.3, "dropout probability", low=0, high=0.9)
     window_size: int = option(5, "kernel width of the causal convolutions", unit="steps", low=1)
     stem_stride: int = option(8, "valid epochs a network step; 1 is the thesis' network", unit="epochs", low=1, high=64)
-    view: str = option("flux", "what the network sees of a curve: the flux (causal, streams), or also the residual to the best "
-                       "single lens through it (whole seasons only)", choices=VIEWS)
+    view: str = option("flux", "what the network sees of a curve: flux; running, also the best single lens through the past, fitted "
+                       "again every 8 epochs (both causal, both stream); residual, also the residual to the best single lens through "
+                       "the whole season (whole seasons only)", choices=VIEWS)
     hierarchical: bool = option(True, "two-stage head (flat or not, then PSPL or binary); off gives a flat 3-class head")
     use_aux_head: bool = option(True, "auxiliary 3-class head and loss")
     attention_pooling: bool = option(True, "attention pooling with a learnable query; off gives the masked mean")
@@ -203,6 +204,8 @@ class TrainConfig(Config):
     class_weights: str = option("none", "weights of the classes in every loss: none, or balanced (each class counts a third, by its "
                                 "number among the training labels)", choices=("none", "balanced"))
     prefix_weight: float = option(0.5, "loss weight of the random prefixes; 0 with simulated labels", low=0)
+    thin: float = option(0.0, "each training curve loses a random share of its epochs up to this, and up to 8 pauses, anew in each "
+                         "pass, so that other seasons are no surprise; not with prefixes or view running; 0 = off", low=0, high=0.9)
     labels: str = option("observable", "which label the network learns", choices=("simulated", "observable"))
     val_fraction: float = option(0.15, "share of events for validation (thresholds, best epoch)", above=0, high=0.5)
     test_fraction: float = option(0.15, "share of events held out for evaluation", low=0, high=0.5)
@@ -225,6 +228,9 @@ class TrainConfig(Config):
         super().__post_init__()
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model = {self.d_model} is no multiple of n_heads = {self.n_heads}.")
+        if self.thin and (self.view == "running" or self.prefix_weight > 0):
+            raise ValueError(f"thin = {self.thin:g} with view = {self.view!r}, prefix_weight = {self.prefix_weight:g}: its prefixes are "
+                             "not those of the whole curve; give --prefix-weight 0 and another view.")
         if self.view == "residual" and self.prefix_weight > 0:
             raise ValueError(f"prefix_weight = {self.prefix_weight:g} with view = 'residual': the residual is to a fit of the whole "
                              "season, so there are no prefixes to learn from; give --prefix-weight 0.")

@@ -16,7 +16,7 @@ import numpy as np
 
 from microlens import magnification, survey
 from microlens.config import CLASSES, SimulateConfig
-from microlens.dataset import NEVER, Events, residual_view
+from microlens.dataset import NEVER, Events, residual_view, running_view
 from microlens.detectability import observability, observable_label
 from microlens.magnification.curves import REACH
 from microlens.population import load_preset, thesis_singles
@@ -37,8 +37,6 @@ class FreshEvents:
     """
 
     def __init__(self, path, seed: int, view: str = "flux", observable: bool = True, rows=None):
-        if view not in ("flux", "residual"):
-            raise ValueError(f"view = {view!r}: fresh events come for the views flux and residual; train without --fresh.")
         self.path, self.seed, self.view, self.observable = Path(path), seed, view, observable
         with open_dataset(path) as data:
             self.config = SimulateConfig.from_dict(data.config)
@@ -101,5 +99,7 @@ class FreshEvents:
         if self.view == "residual":
             error = survey.sigma_flux(flux, np.array([m[2] for m in made]), self.config.detector, self.config.noise_scale)
             extra = residual_view(flux, delta_t, error, lengths)
+        elif self.view == "running":
+            extra = running_view(flux, delta_t, lengths)
         known = (np.array([m[k] for m in made], dtype=np.int64) for k in (3, 4, 5))
         return Events(flux, delta_t, lengths, extra, self.labels[rows], *known)

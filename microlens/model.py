@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from microlens import paths
-from microlens.dataset import pack, residual_view
+from microlens.dataset import pack, residual_view, running_view
+from microlens.detectability import running
 
 log = logging.getLogger("microlens")
-N_FEATURES = {"flux": 3, "residual": 5}
+N_FEATURES = {"flux": 3, "running": 3 + running.CHANNELS, "residual": 5}
 MAX_LOGIT = 10.0
 ARCHITECTURE = ("d_model", "n_layers", "n_heads", "dropout", "window_size", "stem_stride", "view", "hierarchical", "use_aux_head",
                 "attention_pooling")
@@ -41,6 +42,13 @@ def flash_attention():
     except Exception as error:  # a half-broken install raises anything, not only ImportError
         return None, f"flash_attn does not import: {type(error).__name__}: {error}"
     return flash_attn_func, "flash_attn imports"
+
+
+def check_stride(view: str, stem_stride: int):
+    """ValueError where the running fit, which is brought up to date in blocks, does not fit the patches."""
+    if view == "running" and stem_stride % running.BLOCK:
+        raise ValueError(f"stem_stride = {stem_stride} with view = 'running': expected a multiple of {running.BLOCK}, the epochs "
+                         "between two updates of its fit.")
 
 
 class CausalConv(nn.Module):
@@ -72,6 +80,7 @@ class Classifier(nn.Module):
     def __init__(self, *, d_model=64, n_layers=4, n_heads=4, dropout=0.3, window_size=5, stem_stride=8, view="flux",
                  hierarchical=True, use_aux_head=True, attention_pooling=True):
         super().__init__()
+        check_stride(view, stem_stride)
         self.stem_stride, self.n_heads, self.d_model = stem_stride, n_heads, d_model
         self.hierarchical, self.use_aux_head, self.attention_pooling = hierarchical, use_aux_head, attention_pooling
         self.view, n_features = view, N_FEATURES[view]
@@ -100,11 +109,16 @@ class Classifier(nn.Module):
         self.run: Path | None = None
         self.season: Classifier | None = None  # a network of the residual view that answers for whole seasons with errors
 
+    @property
+    def causal(self) -> bool:
+        """Whether what comes later never changes what was said before: every view but the whole season's residual."""
+        return self.view != "residual"
+
     # ---- features -------------------------------------------------------------------------------------------------------
 
     @staticmethod
     def raw_features(flux, delta_t, extra=None):
-        """(n, T, 3): flux excess on a fine and on a coarse scale, log of the time step; then `extra` (n, T, 2) of the view."""
+        """(n, T, 3): flux excess on a fine and on a coarse scale, log of the time step; then `extra` (n, T, k) of the view."""
         out = torch.stack([torch.asinh((flux - 1.0) / 0.01), torch.asinh((flux - 1.0) / 0.5), torch.log1p(delta_t * 96.0)], dim=-1)
         return out if extra is None else torch.cat([out, extra], dim=-1)
 
@@ -207,7 +221,8 @@ class Classifier(nn.Module):
             if n_valid.shape != (len(f),) or (n_valid > f.shape[1]).any() or (n_valid < 0).any():
                 raise ValueError(f"lengths: came shape {n_valid.shape}; expected ({len(f)},) within 0..{f.shape[1]}.")
             valid = np.arange(f.shape[1]) < n_valid[:, None]
-        extra = residual_view(f, d, e, n_valid) if self.view == "residual" else None
+        extra = {"flux": lambda: None, "running": lambda: running_view(f, d, n_valid),
+                 "residual": lambda: residual_view(f, d, e, n_valid)}[self.view]()
         tensors = [None if a is None else torch.as_tensor(np.nan_to_num(a), dtype=torch.float32, device=self.mean.device)
                    for a in (f, d, extra)]
         return tensors, n_valid, valid, as_numpy
@@ -238,8 +253,8 @@ class Classifier(nn.Module):
     def log_prob_steps(self, flux, delta_t, lengths, extra=None):
         """Log-probabilities (n, L + 1, 3) after 0 .. L full patches of what PackedDataset.gather gives; the last repeats."""
         self._causal_only()
-        f, d = (torch.as_tensor(a, device=self.mean.device) for a in (flux, delta_t))
-        out = self.heads(self.pooled(f, d))["log_p"]
+        f, d, extra = (None if a is None else torch.as_tensor(a, device=self.mean.device) for a in (flux, delta_t, extra))
+        out = self.heads(self.pooled(f, d, extra))["log_p"]
         last = torch.as_tensor(lengths // self.stem_stride, device=f.device)[:, None]
         index = torch.minimum(torch.arange(out.shape[1], device=f.device)[None], last)
         return torch.gather(out, 1, index[..., None].expand(-1, -1, 3))
@@ -252,17 +267,17 @@ class Classifier(nn.Module):
         Raises ValueError for a network of the residual view, which knows whole seasons only.
         """
         self._causal_only()
-        (f, d, _), n_valid, valid, as_numpy = self._inputs(flux, delta_t, lengths, flux_err)
-        table = self.heads(self.pooled(f, d))["log_p"]
+        (f, d, extra), n_valid, valid, as_numpy = self._inputs(flux, delta_t, lengths, flux_err)
+        table = self.heads(self.pooled(f, d, extra))["log_p"]
         seen = np.minimum(np.cumsum(valid, axis=1), n_valid[:, None]) // self.stem_stride
         index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, 3)
         out = torch.gather(table, 1, index)
         return out.cpu().numpy() if as_numpy else out
 
     def _causal_only(self):
-        if self.view != "flux":
+        if not self.causal:
             raise ValueError("this network reads the residual to a fit of the whole season, so it has no answer for a part of one; "
-                             "use a network trained with --view flux.")
+                             "use a network trained with --view running or flux.")
 
     def stream(self, n: int = 1):
         """A Stream that takes n light curves one observation at a time. ValueError for the residual view."""
@@ -279,6 +294,7 @@ class Stream:
         self._core = classifier.initial_state(n, device)
         self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
         self._count = torch.zeros(n, dtype=torch.long, device=device)
+        self._fits = torch.from_numpy(running.new_state(n if classifier.view == "running" else 0))
         with torch.inference_mode():
             start = torch.zeros(n, 2 * classifier.d_model, device=device)
             self._log_p = classifier.heads(start)["log_p"]
@@ -307,7 +323,12 @@ class Stream:
 
     def _step(self, rows):
         c = self.classifier
-        patches = c.patches(self._pending[rows, :, 0], self._pending[rows, :, 1])
+        flux, delta_t, extra = self._pending[rows, :, 0], self._pending[rows, :, 1], None
+        if c.view == "running":
+            fits = self._fits[rows].numpy()
+            extra = torch.from_numpy(running.advance(fits, flux.cpu().numpy(), delta_t.cpu().numpy())).to(flux.device)
+            self._fits[rows] = torch.from_numpy(fits)
+        patches = c.patches(flux, delta_t, extra)
         every = len(rows) == self.n
         pooled, new = c.advance(patches, self._core if every else {k: v[rows] for k, v in self._core.items()})
         for k, v in new.items():
@@ -321,14 +342,14 @@ class Stream:
     def state(self) -> dict:
         """Everything needed to go on later: a dict of tensors (torch.save-able)."""
         return {**{k: v.clone() for k, v in self._core.items()}, "pending": self._pending.clone(), "count": self._count.clone(),
-                "log_p": self._log_p.clone()}
+                "log_p": self._log_p.clone(), "fits": self._fits.clone()}
 
     def restore(self, state: dict) -> Stream:
         """Go on from what state() gave."""
         if state["count"].shape != (self.n,):
             raise ValueError(f"the state is of {len(state['count'])} light curves, this stream holds {self.n}.")
         self._core = {k: state[k].clone() for k in self._core}
-        self._pending, self._count, self._log_p = (state[k].clone() for k in ("pending", "count", "log_p"))
+        self._pending, self._count, self._log_p, self._fits = (state[k].clone() for k in ("pending", "count", "log_p", "fits"))
         return self
 
 

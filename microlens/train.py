@@ -30,13 +30,13 @@ from tqdm.auto import tqdm
 
 from microlens import metrics, paths
 from microlens.config import CLASSES, TrainConfig
-from microlens.dataset import PackedDataset, batches, split_rows
+from microlens.dataset import PackedDataset, batches, split_rows, thin
 from microlens.fresh import FreshEvents
 from microlens.model import ARCHITECTURE, from_config, loss_parts, n_flops, n_parameters, read_checkpoint
 from microlens.store import atomic
 
 log = logging.getLogger("microlens")
-N_PREFIXES = 4
+N_PREFIXES = 16  # they cost a head each, the network itself runs once
 # May differ between a run and its continuation.
 NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "checkpoint_minutes", "device", "threads",
                 "data")
@@ -275,8 +275,17 @@ class Trainer:
         """This rank's share of the batches from `first` on that make one optimiser step: [(batch number, rows, events)]."""
         group = range(first, min(first + self.config.accumulation_steps, len(order)))
         shares = [(i, self.ranks.share(order[i])) for i in group]
-        make = self.data.events if self.fresh is None else functools.partial(self.fresh.events, epoch=self.epoch)
-        return [(i, rows, make(rows) if len(rows) else None) for i, rows in shares]
+        return [(i, rows, self.events(rows) if len(rows) else None) for i, rows in shares]
+
+    def events(self, rows):
+        """Training events, thinned if the configuration says so, by streams that belong to (seed, epoch, event)."""
+        config = self.config
+        made = self.data.events(rows) if self.fresh is None else self.fresh.events(rows, epoch=self.epoch)
+        if not config.thin:
+            return made
+        seeds = [(config.seed, 15, self.epoch, int(r)) for r in rows]
+        thinned = thin(made.flux, made.delta_t, made.lengths, made.extra, config.thin, seeds)
+        return made._replace(**dict(zip(("flux", "delta_t", "lengths", "extra"), thinned, strict=True)))
 
     def network(self, events, steps):
         """The heads of `events` after `steps` (n, k) patches."""

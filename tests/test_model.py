@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from microlens.config import SimulateConfig
-from microlens.dataset import PackedDataset, decode, encode, pack, split_rows
+from microlens.dataset import PackedDataset, decode, encode, pack, split_rows, thin
 from microlens.model import Classifier
 from microlens.simulate import simulate
 from microlens.store import open_dataset
@@ -14,7 +14,8 @@ from microlens.survey import DETECTORS, sigma_flux
 T = 200
 OPTIONS = [{}, {"stem_stride": 1}, {"stem_stride": 5, "window_size": 1}, {"n_layers": 1, "n_heads": 1}, {"attention_pooling": False},
            {"hierarchical": False}, {"use_aux_head": False},
-           {"hierarchical": False, "use_aux_head": False, "attention_pooling": False}]
+           {"hierarchical": False, "use_aux_head": False, "attention_pooling": False},
+           {"view": "running", "stem_stride": 8}, {"view": "running", "stem_stride": 16}]
 each = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 
@@ -159,3 +160,14 @@ def test_split_is_stratified_and_disjoint():
     train, val, test = split_rows(labels, 3)
     assert sorted(np.concatenate([train, val, test])) == list(range(600))
     assert np.bincount(labels[val]).tolist() == [15, 30, 45]
+
+
+def test_thinning_keeps_the_times_of_the_epochs_that_are_left():
+    t = np.sort(np.random.default_rng(1).uniform(0, 70, (2, 500)), axis=1)
+    t[:, 0] = 0.0
+    delta_t, extra = np.diff(t, prepend=0.0).astype(np.float32), np.repeat(t[..., None], 2, axis=2)
+    flux, d, n, x = thin(t + 1, delta_t, np.array([500, 400]), extra, 0.5, [(1, 2), (1, 3)])
+    assert (n < [500, 400]).all() and (n > [100, 80]).all()
+    for i in range(2):
+        assert flux[i, : n[i]] - 1 == pytest.approx(x[i, : n[i], 0]) and not flux[i, n[i] :].any()
+        assert np.cumsum(d[i, : n[i]]) == pytest.approx(flux[i, : n[i]] - flux[i, 0], abs=1e-3)
