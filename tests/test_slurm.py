@@ -52,7 +52,7 @@ PartitionName=debug Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubsc
 """
 EVENTS = "--n_flat 30 --n_pspl 30 --n_binary 30 --seed 3 --shard_size 30"
 SMALL = "--batch-size 16 --d-model 8 --n-layers 1 --n-heads 2 --stem-stride 32 --dropout 0 --device cpu"
-TRAIN, LONG = f"--epochs 6 {SMALL}", f"--epochs 60 {SMALL} --checkpoint-minutes 0.01"
+TRAIN, LONG = f"--epochs 6 {SMALL}", f"--epochs 30 {SMALL} --checkpoint-minutes 0.01"
 
 pytestmark = [pytest.mark.slurm, pytest.mark.validate, pytest.mark.skipif(os.geteuid() != 0, reason="starting SLURM needs root"),
               pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="installs Debian's SLURM; this is no Debian")]
@@ -213,7 +213,7 @@ def submit(cluster, name, links):
 
 
 def finish(cluster, name):
-    wait(cluster, 120, "--name=microlens-train")
+    wait(cluster, 300, "--name=microlens-train")
     assert (cluster.place / "runs" / name / "complete").exists(), logs(cluster)
     assert sorted(cluster("squeue", "-h", "-o", "%j").split()) == ["microlens-evaluate", "microlens-figures"]
     cluster("scancel", "--name=microlens-evaluate")
@@ -222,7 +222,7 @@ def finish(cluster, name):
 
 
 def test_link_that_hits_its_time_limit_is_continued(cluster, whole):
-    job = submit(cluster, "limit", "2")
+    job = submit(cluster, "limit", "4")
     until(cluster, lambda: len(epochs_logged(cluster, "limit")) >= 2, 60, "second epoch")
     for process in processes(cluster, SLURM_JOB_ID=job):  # as slow as can be, so the limit of a minute comes first on any machine
         os.kill(process, signal.SIGSTOP)
