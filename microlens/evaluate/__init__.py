@@ -110,9 +110,9 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     arrays = {"row": rows, "log_p": log_p, "label": page.labels, "label_observable": page.observable}
     scores = {"network": p[:, 2]}
     if config.baselines:
-        summary["baselines"], made = page.baselines(cut, progress)
+        summary["baselines"], made, seen = page.baselines(cut, progress)
         scores |= made
-        arrays |= {f"baseline_{k.replace(' ', '_')}": v for k, v in made.items()}
+        arrays |= seen | {f"baseline_{k.replace(' ', '_')}": v for k, v in made.items()}
     scores["oracle"] = np.where(page.labels == 2, params["delta_chi2_pspl"], 0.0)
     page.draw(cut, scores, scaled)
     if config.early_detection and classifier.view == "flux":
@@ -146,13 +146,13 @@ def score_light_curves(config: EvaluateConfig, classifier, folder: Path) -> Path
             "n_seasons": len(part), "n_ambiguous_left_out": int(((table["set"] == name) & (table["truth"] == "ambiguous")).sum()),
             "share_sparse": float(part["flags"].str.contains("sparse").mean()), "confusion": counts.to_numpy().tolist(),
             "binaries_called_binary": _share((binary["class"] == "binary").to_numpy()),
-            "quiet_called_anything": _share((quiet["class"] != "flat").to_numpy())}
+            "quiet_called_anything": _share((quiet["class"] != "flat").to_numpy()),
+            "right": _share((part["class"] == part["truth"]).to_numpy())}
         print(f"\n{name}: {len(part)} seasons (rows: truth, columns: called)\n{counts.to_string()}")
-    if mistakes:
-        figures.save(folder, "real_light_curves", *figures.real_light_curves(mistakes, "seasons called wrongly"), config.formats)
-        for i in range(12, len(mistakes), 12):
-            figures.save(folder, f"real_light_curves_{i // 12 + 1}",
-                         *figures.real_light_curves(mistakes[i:], "seasons called wrongly, continued"), config.formats)
+    counts = {name: made["confusion"] for name, made in summary["sets"].items()}
+    figures.save(folder, "sets", *figures.sets(counts), config.formats)
+    for page in range(-(-len(mistakes) // figures.PER_PAGE)):
+        figures.save(folder, f"mistakes_{page + 1}", *figures.mistakes(mistakes, page, "Seasons called wrongly"), config.formats)
     _write_summary(folder, summary)
     return folder
 

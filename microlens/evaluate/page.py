@@ -83,7 +83,7 @@ class Page:
     def baselines(self, cut: Frozen, progress=True):
         """The single-lens fit and gradient boosting on the same curves: {name: scores}, {name: (N,) score}."""
         with open_dataset(self.config.data) as data:
-            x, seconds = baselines.table(data, self.rows, progress)
+            x, seen, seconds = baselines.table(data, self.rows, progress)
         found, cost = baselines.fixed_scores(x), dict.fromkeys(("chi^2 excess", "largest window"), seconds["fit"])
         if cut.boosting is not None:
             begun = time.perf_counter()
@@ -93,7 +93,13 @@ class Page:
         for name, score in found.items():
             out[name] = {**self.at_threshold(score, cut.baselines[name]), **self._average_precision(score),
                          "seconds_per_event": cost[name]}
-        return out, found
+        with_guards = baselines.guarded(self.p, *seen.T)
+        out["literature's thresholds"] = {**self.at_threshold(seen[:, 1].astype(float), 0.5), "seconds_per_event": seconds["fit"],
+                                          "rule": "an event (delta chi^2 > 500) with a window of chi^2 excess > 160 and three "
+                                                  "residuals in a row beyond 3 sigma; nothing chosen here"}
+        out["network with the guards of classify"] = {**self.at_threshold((with_guards.argmax(1) == 2).astype(float), 0.5),
+                                                      "accuracy_observable": float((with_guards.argmax(1) == self.observable).mean())}
+        return out, found, {"seen_event": seen[:, 0], "seen_anomaly": seen[:, 1]}
 
     def save(self, name, made):
         figures.save(self.folder, name, *made, self.config.formats)

@@ -98,7 +98,7 @@ def make_validation(classifier, folder, file=None, progress=True):
                 premature = early.alert_scores(score, k, until)
                 table[f"premature_score_{k}"] = np.where(table["label"] == 2, premature, 0.0)
         if classifier.season is None:
-            x, _ = baselines.table(d, rows, progress)
+            x, _, _ = baselines.table(d, rows, progress)
             with atomic(Path(folder) / KEPT[1]) as temporary, open(temporary, "wb") as f:
                 np.savez_compressed(f, x=x.astype(np.float16), observable=table["label_observable"], label=table["label"])
     with atomic(Path(folder) / KEPT[0]) as temporary:
