@@ -1,6 +1,7 @@
 """python -m microlens simulate | train | evaluate | classify | notebook | merge | export | doctor
 
-Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the same, `--help` gives unit and range.
+Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the same, `--help` gives unit and range, and
+`-f parameters.yaml` takes values from a file, the same that a notebook takes.
 """
 
 from __future__ import annotations
@@ -17,13 +18,24 @@ from microlens import config as cfg
 
 
 def parse(cls, args, extra=()):
-    """A configuration (and values of `extra` fields) from the command line, by tyro."""
-    hints = typing.get_type_hints(cls)
+    """A configuration (and values of `extra` fields) from the command line, by tyro.
+
+    `-f FILE` takes values from a YAML file of parameters; flags have the last word.
+    """
+    hints, args, given = typing.get_type_hints(cls), list(args), {}
+    while "-f" in args[:-1]:
+        at = args.index("-f")
+        given |= cfg.read_parameters(args[at + 1])
+        del args[at : at + 2]
+    unknown = sorted(set(given) - set(hints))
+    if unknown:
+        raise ValueError(f"-f: {cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(hints))}.")
     fields = list(extra)
     for f in dataclasses.fields(cls):
         words = [w for w in (f.metadata["unit"], cfg.describe_range(f)) if w]
         text = f.metadata["help"] + (f" [{'; '.join(words)}]" if words else "")
-        fields.append((f.name, Annotated[hints[f.name], tyro.conf.arg(help=text)], dataclasses.field(default=f.default)))
+        default = dataclasses.field(default=given.get(f.name, f.default))
+        fields.append((f.name, Annotated[hints[f.name], tyro.conf.arg(help=text)], default))
     flat = dataclasses.make_dataclass(cls.__name__, fields, kw_only=True)
     flat.__doc__ = cls.__doc__
     parsed = tyro.cli(flat, args=args, prog=f"microlens {cls.__name__.removesuffix('Config').lower()}")
@@ -43,7 +55,7 @@ def train(args):
     config, _ = parse(cfg.TrainConfig, args)
     from microlens.train import train
 
-    print(train(config))
+    print(train(config, progress=sys.stderr.isatty()))  # a bar in a batch job's log is noise; it gets a line an epoch
 
 
 def evaluate(args):
@@ -78,7 +90,7 @@ def notebook(args):
 
     import yaml
 
-    from microlens.notebook import read_parameters, run_all, run_notebook
+    from microlens.notebook import run_all, run_notebook
 
     parser = argparse.ArgumentParser(prog="microlens notebook", description="Execute notebooks; an undeclared parameter is an error.")
     parser.add_argument("name", help="'all', a path, or a unique part of a notebook's name")
@@ -93,7 +105,7 @@ def notebook(args):
         return
     parameters = {}
     for file in given.f:
-        parameters |= read_parameters(file)
+        parameters |= cfg.read_parameters(file)
     parameters |= {k: yaml.safe_load(v) for k, v in given.p}
     print(run_notebook(given.name, parameters, given.o))
 

@@ -12,12 +12,15 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 CLASSES = ("flat", "pspl", "binary")
 BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
 SCHEDULES = ("thesis", "roman")
-VIEWS = ("flux", "residual")
+VIEWS = ("flux", "running", "residual")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
 PERSISTENCES = (1, 2, 3, 5, 8)
 
@@ -46,6 +49,17 @@ def describe_range(field: dataclasses.Field) -> str:
     if low is not None:
         return f">= {low:g}"
     return f"<= {high:g}" if high is not None else ""
+
+
+def read_parameters(file) -> dict:
+    """A YAML file of parameters, for a command or a notebook. Raises ValueError where it is no mapping of names to values."""
+    try:
+        data = yaml.safe_load(Path(file).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: no readable YAML ({str(error).splitlines()[0]}).") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{file}: expected 'name: value' lines.")
+    return data
 
 
 class Config:
@@ -92,8 +106,12 @@ class Config:
         return dataclasses.replace(self, **changes)
 
     def differences(self, other: dict, ignore: tuple[str, ...] = ()) -> list[str]:
-        """'name: mine 1, theirs 2' for each field in which another configuration (a dict) differs."""
+        """'name: here 1, there 2' for each field in which another configuration (a dict) differs.
+
+        A field that the other does not state, because it is younger, had its default there.
+        """
         mine = self.to_dict()
+        other = {**{f.name: f.default for f in dataclasses.fields(self)}, **other}
         names = sorted((set(mine) | set(other)) - set(ignore))
         return [f"{n}: here {mine.get(n)!r}, there {other.get(n)!r}" for n in names if mine.get(n) != other.get(n)]
 
@@ -158,6 +176,8 @@ class TrainConfig(Config):
     """Train the classifier on a dataset into a run folder."""
 
     data: str = option("data/raw/events.h5", "dataset file to train on")
+    fresh: bool = option(False, "draw new light curves of the training part in every epoch: t_0, t_E, f_s, m_base, gaps and noise; "
+                         "the lenses and trajectories stay")
     experiment_name: str | None = option(None, "name of the run; unset means d64_l4_hier_<date>_<time>")
     output: str | None = option(None, "folder that holds the runs; unset means MICROLENS_RUNS or runs/")
     epochs: int = option(20, "passes over the training part", low=1)
@@ -173,15 +193,20 @@ class TrainConfig(Config):
     dropout: float = option(0.3, "dropout probability", low=0, high=0.9)
     window_size: int = option(5, "kernel width of the causal convolutions", unit="steps", low=1)
     stem_stride: int = option(8, "valid epochs a network step; 1 is the thesis' network", unit="epochs", low=1, high=64)
-    view: str = option("flux", "what the network sees of a curve: the flux (causal, streams), or also the residual to the best "
-                       "single lens through it (whole seasons only)", choices=VIEWS)
+    view: str = option("flux", "what the network sees of a curve: flux; running, also the best single lens through the past, fitted "
+                       "again every 8 epochs (both causal, both stream); residual, also the residual to the best single lens through "
+                       "the whole season (whole seasons only)", choices=VIEWS)
     hierarchical: bool = option(True, "two-stage head (flat or not, then PSPL or binary); off gives a flat 3-class head")
     use_aux_head: bool = option(True, "auxiliary 3-class head and loss")
     attention_pooling: bool = option(True, "attention pooling with a learnable query; off gives the masked mean")
     stage1_weight: float = option(1.0, "loss weight of flat / not flat", low=0)
     stage2_weight: float = option(1.0, "loss weight of PSPL / binary, non-flat events only", low=0)
     aux_weight: float = option(0.5, "loss weight of the auxiliary head", low=0)
+    class_weights: str = option("none", "weights of the classes in every loss: none, or balanced (each class counts a third, by its "
+                                "number among the training labels)", choices=("none", "balanced"))
     prefix_weight: float = option(0.5, "loss weight of the random prefixes; 0 with simulated labels", low=0)
+    thin: float = option(0.0, "each training curve loses a random share of its epochs up to this, and up to 8 pauses, anew in each "
+                         "pass, so that other seasons are no surprise; not with prefixes or view running; 0 = off", low=0, high=0.9)
     labels: str = option("observable", "which label the network learns", choices=("simulated", "observable"))
     val_fraction: float = option(0.15, "share of events for validation (thresholds, best epoch)", above=0, high=0.5)
     test_fraction: float = option(0.15, "share of events held out for evaluation", low=0, high=0.5)
@@ -197,11 +222,16 @@ class TrainConfig(Config):
     checkpoint_minutes: float = option(5.0, "write checkpoint_latest.pt at least this often", unit="min", above=0)
     wall_minutes: float = option(0.0, "stop with a good checkpoint after this long; 0 = no limit", unit="min", low=0)
     resume: str | None = option(None, "'auto', a unique part of a run's name, or a checkpoint file")
+    initial: str | None = option(None, "start from the weights (and the feature scaling) of this run: a unique part of its name, its "
+                                 "folder, or a checkpoint file; optimiser, epochs and learning rate start anew")
 
     def __post_init__(self):
         super().__post_init__()
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model = {self.d_model} is no multiple of n_heads = {self.n_heads}.")
+        if self.thin and (self.view == "running" or self.prefix_weight > 0):
+            raise ValueError(f"thin = {self.thin:g} with view = {self.view!r}, prefix_weight = {self.prefix_weight:g}: its prefixes are "
+                             "not those of the whole curve; give --prefix-weight 0 and another view.")
         if self.view == "residual" and self.prefix_weight > 0:
             raise ValueError(f"prefix_weight = {self.prefix_weight:g} with view = 'residual': the residual is to a fit of the whole "
                              "season, so there are no prefixes to learn from; give --prefix-weight 0.")

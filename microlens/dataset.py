@@ -4,7 +4,8 @@
     for rows in batches(train, 128, seed=0, epoch=3): flux, delta_t, lengths = data.gather(rows)
 
 Packed means: only the valid epochs of a curve, moved to the front. Flux is kept as int16 of asinh((F - 1)/SOFTENING), whose
-rounding (1.4e-4 of the flux excess, 1e-7 at the baseline) stays far below the 1e-3 noise floor. The packed file lies in the
+rounding (1.4e-4 of the flux excess, 1e-7 at the baseline) stays far below the 1e-3 noise floor; noise without that floor (the
+thesis' detector, a small noise_scale) is kept as float32. The packed file lies in the
 data folder's cache, is made once, and is mapped into memory, so all processes of a node share one copy.
 """
 
@@ -15,12 +16,13 @@ import fcntl
 import hashlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import median_filter
 from tqdm.auto import tqdm
 
-from microlens.detectability import fit_single_lens, single_lens_model
+from microlens.detectability import fit_single_lens, running, single_lens_model
 from microlens.paths import data_dir
 from microlens.store import atomic, open_dataset
 
@@ -28,6 +30,7 @@ SOFTENING = 1e-3
 LARGEST = 16.0  # asinh((F - 1)/SOFTENING) of F = 4400
 STEP = LARGEST / 32767
 SMOOTH = 9  # epochs of the running median of the error
+MOST_PAUSES, PAUSES = 8, (0.05, 0.6)  # of a thinned curve; their length, d (Roman's: 0.25 and 0.5 d)
 NEVER = np.iinfo(np.int32).max
 
 
@@ -38,7 +41,9 @@ def encode(flux) -> np.ndarray:
 
 
 def decode(code) -> np.ndarray:
-    """F/F_base (float32) of an int16 code: the inverse of encode to its rounding."""
+    """F/F_base (float32) of an int16 code: the inverse of encode to its rounding. What is no code comes back as it is."""
+    if np.asarray(code).dtype != np.int16:
+        return np.array(code, dtype=np.float32)
     return (1.0 + SOFTENING * np.sinh(np.asarray(code, dtype=np.float64) * STEP)).astype(np.float32)
 
 
@@ -83,6 +88,14 @@ def residual_view(flux, delta_t, flux_err, lengths) -> np.ndarray:
     return out
 
 
+def running_view(flux, delta_t, lengths) -> np.ndarray:
+    """What the running view adds to packed curves: (n, T, running.CHANNELS) float32, the single lens through each epoch's past.
+
+    flux, delta_t : (n, T).   Causal: see microlens.detectability.running. 0 beyond the last whole block of `lengths`.
+    """
+    return running.advance(running.new_state(len(flux)), flux, delta_t, lengths)
+
+
 def split_rows(labels, seed: int = 0, val_fraction: float = 0.15, test_fraction: float = 0.15):
     """Row numbers (train, val, test), ascending, stratified by label, a function of labels and seed alone."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(11,)))
@@ -102,6 +115,32 @@ def batches(rows, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
+def thin(flux, delta_t, lengths, extra, largest, seeds):
+    """Packed curves with epochs taken out, as harder seasons would: a random share up to `largest`, and up to MOST_PAUSES pauses.
+
+    flux, delta_t (n, T), lengths (n,), extra (n, T, k) or None; seeds : n integer tuples, one a curve, that decide what is lost.
+    What `extra` says of an epoch stays as it was: a fit hardly moves when epochs are lost at random.
+    Returns the same four.
+    """
+    n_left = np.empty_like(lengths)
+    flux, delta_t, extra = (None if a is None else a.copy() for a in (flux, delta_t, extra))
+    for i, n in enumerate(lengths):
+        rng = np.random.default_rng(np.random.SeedSequence(seeds[i]))
+        t = np.cumsum(delta_t[i, :n], dtype=float)
+        keep = rng.random(n) >= largest * rng.random()
+        for _ in range(rng.integers(MOST_PAUSES + 1)):
+            start = rng.uniform(t[0], t[-1])
+            keep &= (t < start) | (t > start + rng.uniform(*PAUSES))
+        left = np.flatnonzero(keep)
+        n_left[i] = len(left)
+        flux[i, : len(left)], flux[i, len(left) :] = flux[i, left], 0.0
+        delta_t[i, : len(left)], delta_t[i, len(left) :] = np.diff(t[left], prepend=t[left[:1]]), 0.0
+        if extra is not None:
+            extra[i, : len(left)], extra[i, len(left) :] = extra[i, left], 0.0
+    longest = int(n_left.max())
+    return flux[:, :longest], delta_t[:, :longest], n_left, None if extra is None else extra[:, :longest]
+
+
 @contextlib.contextmanager
 def only_one(path: Path):
     """Hold a lock file; other processes of this machine wait."""
@@ -109,6 +148,25 @@ def only_one(path: Path):
     with open(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+class Events(NamedTuple):
+    """Packed curves of some events and what is known of them: see PackedDataset.gather; seen_* are numbers of valid epochs."""
+
+    flux: np.ndarray
+    delta_t: np.ndarray
+    lengths: np.ndarray
+    extra: np.ndarray | None
+    labels: np.ndarray
+    labels_observable: np.ndarray
+    seen_flat: np.ndarray
+    seen_pspl: np.ndarray
+
+    def prefix_labels(self, counts) -> np.ndarray:
+        """What an observer can know after `counts` (n, k) valid epochs: (n, k) int64 class numbers."""
+        flat = counts < self.seen_flat[:, None]
+        binary = (counts >= self.seen_pspl[:, None]) & (self.labels_observable == 2)[:, None]
+        return np.where(flat, 0, np.where(binary, 2, 1))
 
 
 class PackedDataset:
@@ -128,12 +186,11 @@ class PackedDataset:
             with only_one(folder / f"{key}.lock"):  # one process of a node packs, the others wait for it
                 if not (codes.exists() and masks.exists()):
                     self._make(data, codes, masks)
-                residuals = folder / f"{key}.residual.npy"
-                if view == "residual" and not residuals.exists():
-                    self._make_residuals(data, residuals, progress)
+                added = folder / f"{key}.{view}.npy"
+                if view != "flux" and not added.exists():
+                    (self._make_residuals if view == "residual" else self._make_running)(data, added, progress)
             self.codes, self.masks = np.load(codes, mmap_mode="r"), np.load(masks, mmap_mode="r")
-            if view == "residual":
-                self.residuals = np.load(residuals, mmap_mode="r")
+            self.added = None if view == "flux" else np.load(added, mmap_mode="r")
             n_t = data.n_epochs
             self.lengths = np.array([int(np.unpackbits(m, count=n_t).sum()) for m in self.masks], dtype=np.int64)
             self.seen_flat = self._epoch_counts(data.t_observable_flat)
@@ -143,12 +200,14 @@ class PackedDataset:
     def _make(data, codes, masks):
         n, n_t = data.n_events, data.n_epochs
         with atomic(codes) as a, atomic(masks) as b:
-            packed = np.lib.format.open_memmap(a, "w+", np.int16, (n, n_t))
+            below_noise = data.detector != "thesis" and data.config["noise_scale"] >= 0.5
+            packed = np.lib.format.open_memmap(a, "w+", np.int16 if below_noise else np.float32, (n, n_t))
             bits = np.lib.format.open_memmap(b, "w+", np.uint8, (n, (n_t + 7) // 8))
             for i in range(0, n, 256):
                 flux = data.flux(slice(i, i + 256))
                 bits[i : i + 256] = np.packbits(flux != 0, axis=1)
-                packed[i : i + 256] = encode(pack(flux, flux)[0])
+                front = pack(flux, flux)[0]
+                packed[i : i + 256] = encode(front) if below_noise else front
             packed.flush()
             bits.flush()
             os.sync()
@@ -166,6 +225,23 @@ class PackedDataset:
                     made = residual_view(flux, delta_t, error, lengths)
                     out[part, :n_t] = np.clip(np.rint(made[..., 0] / STEP), -32767, 32767)
                     out[part, n_t] = np.rint(made[:, 0, 1] / STEP)
+                    bar.update(len(flux))
+            out.flush()
+
+    @staticmethod
+    def _make_running(data, path, progress):
+        """(N, T // BLOCK, 2 BLOCK + 4) int16, units of STEP: a block's two residuals for each epoch, then what its epochs share."""
+        n, blocks = data.n_events, data.n_epochs // running.BLOCK
+        shape, epochs = (blocks, running.BLOCK, running.CHANNELS), blocks * running.BLOCK
+        with atomic(path) as temporary:
+            out = np.lib.format.open_memmap(temporary, "w+", np.int16, (n, blocks, 2 * running.BLOCK + running.CHANNELS - 2))
+            with tqdm(total=n, desc="running fits", unit="event", disable=not progress) as bar:
+                for i in range(0, n, 256):
+                    part = slice(i, i + 256)
+                    flux, delta_t, _, lengths = pack(data.flux(part), data.delta_t(part))
+                    made = running_view(flux, delta_t, lengths)[:, :epochs].reshape(-1, *shape)
+                    made = np.concatenate([made[..., :2].reshape(*made.shape[:2], -1), made[:, :, 0, 2:]], axis=2)
+                    out[part] = np.clip(np.rint(made / STEP), -32767, 32767)
                     bar.update(len(flux))
             out.flush()
 
@@ -187,20 +263,34 @@ class PackedDataset:
             t = self.timestamps[np.unpackbits(self.masks[r], count=len(self.timestamps)).astype(bool)]
             delta_t[i, 1 : len(t)] = np.diff(t)
             flux[i, len(t) :] = 0.0
+        return flux, delta_t, lengths, self._extra(rows, longest)
+
+    def _extra(self, rows, longest):
+        """What the view adds, (n, longest, k) float32, or None."""
         if self.view == "flux":
-            return flux, delta_t, lengths, None
-        extra = np.empty((len(rows), longest, 2), np.float32)
-        extra[..., 0] = self.residuals[rows, :longest] * np.float32(STEP)
-        extra[..., 1] = self.residuals[rows, -1][:, None] * np.float32(STEP)
-        return flux, delta_t, lengths, extra
+            return None
+        if self.view == "residual":
+            extra = np.empty((len(rows), longest, 2), np.float32)
+            extra[..., 0] = self.added[rows, :longest] * np.float32(STEP)
+            extra[..., 1] = self.added[rows, -1][:, None] * np.float32(STEP)
+            return extra
+        blocks = min(-(-longest // running.BLOCK), self.added.shape[1])
+        made, used = self.added[rows, :blocks] * np.float32(STEP), min(longest, blocks * running.BLOCK)
+        extra = np.zeros((len(rows), longest, running.CHANNELS), np.float32)
+        extra[:, :used, :2] = made[..., : 2 * running.BLOCK].reshape(len(rows), -1, 2)[:, :used]
+        extra[:, :used, 2:] = np.repeat(made[..., 2 * running.BLOCK :], running.BLOCK, axis=1)[:, :used]
+        return extra
 
     def step_times(self, row: int, stride: int) -> np.ndarray:
         """Time (L,), days, of the epoch that fills each patch of `stride` valid epochs."""
         t = self.timestamps[np.unpackbits(self.masks[row], count=len(self.timestamps)).astype(bool)]
         return t[stride - 1 :: stride]
 
+    def events(self, rows) -> Events:
+        """The given rows as the training takes them."""
+        return Events(*self.gather(rows), self.labels[rows], self.labels_observable[rows], self.seen_flat[rows], self.seen_pspl[rows])
+
     def prefix_labels(self, rows, counts) -> np.ndarray:
-        """What an observer can know after `counts` (n, k) valid epochs: (n, k) int64 class numbers."""
-        flat = counts < self.seen_flat[rows][:, None]
-        binary = (counts >= self.seen_pspl[rows][:, None]) & (self.labels_observable[rows] == 2)[:, None]
-        return np.where(flat, 0, np.where(binary, 2, 1))
+        """Events.prefix_labels of the given rows, without their curves."""
+        known = (self.labels[rows], self.labels_observable[rows], self.seen_flat[rows], self.seen_pspl[rows])
+        return Events(None, None, None, None, *known).prefix_labels(counts)

@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from microlens import paths
-from microlens.dataset import pack, residual_view
+from microlens.dataset import pack, residual_view, running_view
+from microlens.detectability import running
 
 log = logging.getLogger("microlens")
-N_FEATURES = {"flux": 3, "residual": 5}
+N_FEATURES = {"flux": 3, "running": 3 + running.CHANNELS, "residual": 5}
 MAX_LOGIT = 10.0
 ARCHITECTURE = ("d_model", "n_layers", "n_heads", "dropout", "window_size", "stem_stride", "view", "hierarchical", "use_aux_head",
                 "attention_pooling")
@@ -43,6 +44,13 @@ def flash_attention():
     return flash_attn_func, "flash_attn imports"
 
 
+def check_stride(view: str, stem_stride: int):
+    """ValueError where the running fit, which is brought up to date in blocks, does not fit the patches."""
+    if view == "running" and stem_stride % running.BLOCK:
+        raise ValueError(f"stem_stride = {stem_stride} with view = 'running': expected a multiple of {running.BLOCK}, the epochs "
+                         "between two updates of its fit.")
+
+
 class CausalConv(nn.Module):
     """Depthwise-separable convolution that sees the past only, with residual. (n, L, d) -> (n, L, d)."""
 
@@ -57,7 +65,11 @@ class CausalConv(nn.Module):
     def forward(self, x, past):
         """past : (n, history, d), the inputs before x. Returns output and the new past."""
         joined = torch.cat([past, x], dim=1)
-        y = self.depthwise(joined.transpose(1, 2)).transpose(1, 2)
+        if x.shape[1] == 1:  # one step of a stream: torch's convolution is ten times slower than these few products
+            taps = joined[:, :: self.depthwise.dilation[0]] * self.depthwise.weight[:, 0].T
+            y = (taps.sum(dim=1) + self.depthwise.bias)[:, None]
+        else:
+            y = self.depthwise(joined.transpose(1, 2)).transpose(1, 2)
         y = self.dropout(F.gelu(self.pointwise(y)))
         return self.norm(x + y), joined[:, joined.shape[1] - self.history :]
 
@@ -68,6 +80,7 @@ class Classifier(nn.Module):
     def __init__(self, *, d_model=64, n_layers=4, n_heads=4, dropout=0.3, window_size=5, stem_stride=8, view="flux",
                  hierarchical=True, use_aux_head=True, attention_pooling=True):
         super().__init__()
+        check_stride(view, stem_stride)
         self.stem_stride, self.n_heads, self.d_model = stem_stride, n_heads, d_model
         self.hierarchical, self.use_aux_head, self.attention_pooling = hierarchical, use_aux_head, attention_pooling
         self.view, n_features = view, N_FEATURES[view]
@@ -96,11 +109,16 @@ class Classifier(nn.Module):
         self.run: Path | None = None
         self.season: Classifier | None = None  # a network of the residual view that answers for whole seasons with errors
 
+    @property
+    def causal(self) -> bool:
+        """Whether what comes later never changes what was said before: every view but the whole season's residual."""
+        return self.view != "residual"
+
     # ---- features -------------------------------------------------------------------------------------------------------
 
     @staticmethod
     def raw_features(flux, delta_t, extra=None):
-        """(n, T, 3): flux excess on a fine and on a coarse scale, log of the time step; then `extra` (n, T, 2) of the view."""
+        """(n, T, 3): flux excess on a fine and on a coarse scale, log of the time step; then `extra` (n, T, k) of the view."""
         out = torch.stack([torch.asinh((flux - 1.0) / 0.01), torch.asinh((flux - 1.0) / 0.5), torch.log1p(delta_t * 96.0)], dim=-1)
         return out if extra is None else torch.cat([out, extra], dim=-1)
 
@@ -116,7 +134,7 @@ class Classifier(nn.Module):
         n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
         used = steps * self.stem_stride
         x = self.raw_features(flux[:, :used], delta_t[:, :used], None if extra is None else extra[:, :used])
-        return ((x - self.mean) / self.std).reshape(n, steps, -1)
+        return ((x - self.mean) / self.std).reshape(n, steps, self.stem_stride * x.shape[-1])
 
     # ---- the causal core ------------------------------------------------------------------------------------------------
 
@@ -203,7 +221,8 @@ class Classifier(nn.Module):
             if n_valid.shape != (len(f),) or (n_valid > f.shape[1]).any() or (n_valid < 0).any():
                 raise ValueError(f"lengths: came shape {n_valid.shape}; expected ({len(f)},) within 0..{f.shape[1]}.")
             valid = np.arange(f.shape[1]) < n_valid[:, None]
-        extra = residual_view(f, d, e, n_valid) if self.view == "residual" else None
+        extra = {"flux": lambda: None, "running": lambda: running_view(f, d, n_valid),
+                 "residual": lambda: residual_view(f, d, e, n_valid)}[self.view]()
         tensors = [None if a is None else torch.as_tensor(np.nan_to_num(a), dtype=torch.float32, device=self.mean.device)
                    for a in (f, d, extra)]
         return tensors, n_valid, valid, as_numpy
@@ -234,8 +253,8 @@ class Classifier(nn.Module):
     def log_prob_steps(self, flux, delta_t, lengths, extra=None):
         """Log-probabilities (n, L + 1, 3) after 0 .. L full patches of what PackedDataset.gather gives; the last repeats."""
         self._causal_only()
-        f, d = (torch.as_tensor(a, device=self.mean.device) for a in (flux, delta_t))
-        out = self.heads(self.pooled(f, d))["log_p"]
+        f, d, extra = (None if a is None else torch.as_tensor(a, device=self.mean.device) for a in (flux, delta_t, extra))
+        out = self.heads(self.pooled(f, d, extra))["log_p"]
         last = torch.as_tensor(lengths // self.stem_stride, device=f.device)[:, None]
         index = torch.minimum(torch.arange(out.shape[1], device=f.device)[None], last)
         return torch.gather(out, 1, index[..., None].expand(-1, -1, 3))
@@ -248,17 +267,17 @@ class Classifier(nn.Module):
         Raises ValueError for a network of the residual view, which knows whole seasons only.
         """
         self._causal_only()
-        (f, d, _), n_valid, valid, as_numpy = self._inputs(flux, delta_t, lengths, flux_err)
-        table = self.heads(self.pooled(f, d))["log_p"]
+        (f, d, extra), n_valid, valid, as_numpy = self._inputs(flux, delta_t, lengths, flux_err)
+        table = self.heads(self.pooled(f, d, extra))["log_p"]
         seen = np.minimum(np.cumsum(valid, axis=1), n_valid[:, None]) // self.stem_stride
         index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, 3)
         out = torch.gather(table, 1, index)
         return out.cpu().numpy() if as_numpy else out
 
     def _causal_only(self):
-        if self.view != "flux":
+        if not self.causal:
             raise ValueError("this network reads the residual to a fit of the whole season, so it has no answer for a part of one; "
-                             "use a network trained with --view flux.")
+                             "use a network trained with --view running or flux.")
 
     def stream(self, n: int = 1):
         """A Stream that takes n light curves one observation at a time. ValueError for the residual view."""
@@ -275,6 +294,7 @@ class Stream:
         self._core = classifier.initial_state(n, device)
         self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
         self._count = torch.zeros(n, dtype=torch.long, device=device)
+        self._fits = torch.from_numpy(running.new_state(n if classifier.view == "running" else 0))
         with torch.inference_mode():
             start = torch.zeros(n, 2 * classifier.d_model, device=device)
             self._log_p = classifier.heads(start)["log_p"]
@@ -286,10 +306,11 @@ class Stream:
         flux 0.0 or NaN means that this light curve was not observed.
         """
         device = self._pending.device
-        flux = torch.as_tensor(np.asarray(flux, dtype=np.float32), device=device).reshape(self.n, -1)
-        delta_t = torch.as_tensor(np.asarray(delta_t, dtype=np.float32), device=device).reshape(self.n, -1)
-        if flux.shape != delta_t.shape:
-            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; expected one shape.")
+        flux, delta_t = (torch.as_tensor(np.atleast_1d(np.asarray(a, np.float32)), device=device) for a in (flux, delta_t))
+        if flux.shape != delta_t.shape or flux.ndim not in (1, 2) or flux.shape[0] != self.n:
+            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; expected one shape, "
+                             f"({self.n},) or ({self.n}, k).")
+        flux, delta_t = (a.reshape(self.n, -1) for a in (flux, delta_t))
         for k in range(flux.shape[1]):
             rows = torch.nonzero(torch.isfinite(flux[:, k]) & (flux[:, k] != 0))[:, 0]
             self._pending[rows, self._count[rows], 0] = flux[rows, k]
@@ -302,24 +323,33 @@ class Stream:
 
     def _step(self, rows):
         c = self.classifier
-        patches = c.patches(self._pending[rows, :, 0], self._pending[rows, :, 1])
-        pooled, new = c.advance(patches, {k: v[rows] for k, v in self._core.items()})
+        flux, delta_t, extra = self._pending[rows, :, 0], self._pending[rows, :, 1], None
+        if c.view == "running":
+            fits = self._fits[rows].numpy()
+            extra = torch.from_numpy(running.advance(fits, flux.cpu().numpy(), delta_t.cpu().numpy())).to(flux.device)
+            self._fits[rows] = torch.from_numpy(fits)
+        patches = c.patches(flux, delta_t, extra)
+        every = len(rows) == self.n
+        pooled, new = c.advance(patches, self._core if every else {k: v[rows] for k, v in self._core.items()})
         for k, v in new.items():
-            self._core[k][rows] = v
+            if every:
+                self._core[k] = v.contiguous()  # no view of a longer past
+            else:
+                self._core[k][rows] = v
         self._log_p[rows] = c.heads(pooled[:, 0])["log_p"]
         self._count[rows] = 0
 
     def state(self) -> dict:
         """Everything needed to go on later: a dict of tensors (torch.save-able)."""
         return {**{k: v.clone() for k, v in self._core.items()}, "pending": self._pending.clone(), "count": self._count.clone(),
-                "log_p": self._log_p.clone()}
+                "log_p": self._log_p.clone(), "fits": self._fits.clone()}
 
     def restore(self, state: dict) -> Stream:
         """Go on from what state() gave."""
         if state["count"].shape != (self.n,):
             raise ValueError(f"the state is of {len(state['count'])} light curves, this stream holds {self.n}.")
         self._core = {k: state[k].clone() for k in self._core}
-        self._pending, self._count, self._log_p = (state[k].clone() for k in ("pending", "count", "log_p"))
+        self._pending, self._count, self._log_p, self._fits = (state[k].clone() for k in ("pending", "count", "log_p", "fits"))
         return self
 
 
@@ -387,3 +417,15 @@ def _load(folder: Path, checkpoint: str, device) -> Classifier:
 
 def n_parameters(classifier: nn.Module) -> int:
     return sum(math.prod(p.shape) for p in classifier.parameters())
+
+
+def n_flops(classifier: Classifier, n_epochs: int, n_outputs: int = 1) -> int:
+    """Floating-point operations of a forward pass over n_epochs valid epochs that answers n_outputs times.
+
+    Matrix products and convolutions only, a multiply-add counts as two: each weight works once a step, those of the heads once
+    an answer.
+    """
+    steps = n_epochs // classifier.stem_stride
+    core = ("stem", "convs", "gru", "key_value", "query")
+    return 2 * sum(math.prod(p.shape) * (steps if name.split(".")[0] in core else n_outputs)
+                   for name, p in classifier.named_parameters() if p.ndim > 1)

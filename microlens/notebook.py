@@ -14,7 +14,6 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import papermill
-import yaml
 
 from microlens import paths
 from microlens.config import SimulateConfig
@@ -88,14 +87,6 @@ def run_notebook(name, parameters: dict | None = None, output=None, progress: bo
     papermill.execute_notebook(str(path), str(output), parameters=parameters or {}, progress_bar=progress, kernel_name="python3",
                                cwd=str(path.parent), extra_arguments=["--log-level=ERROR"])
     return output
-
-
-def read_parameters(file) -> dict:
-    """A YAML file of parameters. Raises ValueError where it is no mapping."""
-    data = yaml.safe_load(Path(file).read_text())
-    if not isinstance(data, dict):
-        raise ValueError(f"{file}: expected 'name: value' lines.")
-    return data
 
 
 def run_all() -> list[Path]:

@@ -41,14 +41,14 @@ class OversampleError(RuntimeError):
 
 
 class Event(NamedTuple):
-    """One simulated event. flux (T,) measured, 0.0 = missing; flux_true (T,); sigma (T,) true error; curve = nodes or None."""
+    """One simulated event. flux (T,) measured, 0.0 = missing; flux_true (T,); sigma (T,) true error; curve for render_event."""
 
     kind: str
     params: dict
     flux: np.ndarray
     flux_true: np.ndarray
     sigma: np.ndarray
-    curve: magnification.Nodes | None
+    curve: magnification.Nodes | float | None
     status: int
     n_draws: int
     observability: tuple
@@ -66,26 +66,72 @@ def season_epochs(config: SimulateConfig) -> np.ndarray:
     return survey.epochs(config.schedule or preset.schedule, config.seed)
 
 
-def magnify(config: SimulateConfig, preset: Preset, kind: str, params: dict, timestamps):
-    """A (T,), nodes or None, and status of one event. Raises MagnificationError if the lens library fails."""
+def season_length(timestamps) -> float:
+    """Days of a season with these epochs (T,): t_0 is drawn as a share of it."""
+    return 72.0 if len(timestamps) == 6912 else float(timestamps[-1] - timestamps[0])
+
+
+def magnification_curve(config: SimulateConfig, kind: str, params: dict):
+    """What render_event takes: the nodes of one event's curve, the u_0 of a point-source single lens, or None if it is flat.
+
+    Raises MagnificationError if the lens library fails.
+    """
     if kind == "flat":
-        return np.ones(len(timestamps)), None, STATUS_ANALYTIC
-    t_0, u_0, t_E, rho = (params[p] for p in ("t_0", "u_0", "t_E", "rho"))
-    tau = (timestamps - t_0) / t_E
-    if kind == "pspl" and rho == 0:
-        return magnification.pspl(timestamps, t_0, u_0, t_E), None, STATUS_ANALYTIC
-    if config.method == "exact":
-        if kind == "pspl":
-            return magnification.fspl(timestamps, t_0, u_0, t_E, rho, config.limb_darkening), None, STATUS_EXACT
-        lens = [params[p] for p in ("rho", "s", "q", "alpha")]
-        return magnification.binary(timestamps, t_0, u_0, t_E, *lens, "exact", engine=config.engine,
-                                    tolerance=config.tolerance, limb_darkening=config.limb_darkening), None, STATUS_EXACT
+        return None
     if kind == "pspl":
-        curve = magnification.single_nodes(u_0, rho, tau[0], tau[-1], config.tolerance, limb_darkening=config.limb_darkening)
+        if params["rho"] == 0:
+            return params["u_0"]
+        return magnification.single_nodes(params["u_0"], params["rho"], tolerance=config.tolerance,
+                                          limb_darkening=config.limb_darkening)
+    lens = [params[p] for p in ("u_0", "rho", "s", "q", "alpha")]
+    return magnification.nodes(*lens, tolerance=config.tolerance, engine=config.engine, limb_darkening=config.limb_darkening)
+
+
+def _exact(config, kind, params, timestamps):
+    """Magnification (T,) of a finite source by the library at every epoch."""
+    lens = [params[p] for p in ("t_0", "u_0", "t_E", "rho")]
+    if kind == "pspl":
+        return magnification.fspl(timestamps, *lens, config.limb_darkening)
+    return magnification.binary(timestamps, *lens, *(params[p] for p in ("s", "q", "alpha")), "exact", engine=config.engine,
+                                tolerance=config.tolerance, limb_darkening=config.limb_darkening)
+
+
+def _true_curve(config, kind, params, timestamps):
+    """Noise-free flux (T,), the curve as magnification_curve has it (None for an exact one), and status of one event."""
+    if config.method == "exact" and params.get("rho", 0) > 0:
+        return 1.0 + params["f_s"] * (_exact(config, kind, params, timestamps) - 1.0), None, STATUS_EXACT
+    curve = magnification_curve(config, kind, params)
+    flux_true = true_flux(curve, params.get("t_0"), params.get("t_E"), params.get("f_s"), timestamps)
+    return flux_true, curve, STATUS_NODES if isinstance(curve, magnification.Nodes) else STATUS_ANALYTIC
+
+
+def observing(config: SimulateConfig) -> dict:
+    """What survey.observe and render_event take of a configuration, as keyword arguments."""
+    return {name: getattr(config, name) for name in ("detector", "noise_scale", "missing_fraction", "correlated_noise",
+                                                     "correlated_timescale", "outlier_fraction", "outlier_size")}
+
+
+def render_event(curve, t_0, t_E, f_s, m_base, timestamps, rng: np.random.Generator, **observing):
+    """A fresh light curve of a known magnification curve: any t_0, t_E, blending, brightness, epochs, dropout and noise.
+
+    curve : Nodes or a (tau, log_A) pair, as simulate keeps them; or the u_0 of a point-source single lens, a float; or None for
+    a flat light curve, for which t_0, t_E and f_s do not count.   t_0, t_E : days.   f_s : lensed share of the baseline flux.
+    m_base : mag.   timestamps : (T,) days.   observing : as in survey.observe, e.g. `**observing(config)`.
+    Returns flux (T,) float32, 0.0 = no observation, and flux_true (T,) float64, both F/F_base.
+    """
+    flux_true = true_flux(curve, t_0, t_E, f_s, timestamps)
+    return survey.observe(flux_true, m_base, timestamps, rng, **observing), flux_true
+
+
+def true_flux(curve, t_0, t_E, f_s, timestamps):
+    """Noise-free F/F_base (T,); the arguments are those of render_event."""
+    if curve is None:
+        return np.ones(len(timestamps))
+    if isinstance(curve, (float, int)):
+        A = magnification.pspl(timestamps, t_0, curve, t_E)
     else:
-        curve = magnification.nodes(u_0, rho, params["s"], params["q"], params["alpha"], tau[0], tau[-1], config.tolerance,
-                                    engine=config.engine, limb_darkening=config.limb_darkening)
-    return magnification.render(curve.tau, curve.log_A, tau), curve, STATUS_NODES
+        A = magnification.render(*curve, (timestamps - t_0) / t_E)
+    return 1.0 + f_s * (A - 1.0)
 
 
 def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Generator, timestamps, max_draws: int) -> Event:
@@ -93,7 +139,7 @@ def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Gene
 
     Raises OversampleError after max_draws draws.
     """
-    season = 72.0 if len(timestamps) == 6912 else float(timestamps[-1] - timestamps[0])
+    season = season_length(timestamps)
     source = thesis_singles(preset) if kind != "binary" and config.single_prior == "thesis" else preset
     failed = 0
     for n_draws in range(1, max_draws + 1):  # noqa: B007  (read after the loop)
@@ -104,7 +150,7 @@ def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Gene
             if not magnification.crosses_caustic(tau, *(params[p] for p in ("u_0", "rho", "s", "q", "alpha"))):
                 continue
         try:
-            A, curve, status = magnify(config, preset, kind, params, timestamps)
+            flux_true, curve, status = _true_curve(config, kind, params, timestamps)
         except magnification.MagnificationError:
             failed += 1
             continue
@@ -112,14 +158,8 @@ def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Gene
     else:
         raise OversampleError(f"a {kind} event was not accepted within {max_draws} draws ({failed} failed magnifications) of "
                               f"preset {config.binary_preset}; widen the preset or raise --oversample.")
-    flux_true = 1.0 + params.get("f_s", 1.0) * (A - 1.0)
+    flux = survey.observe(flux_true, params["m_base"], timestamps, rng, observed=observed, **observing(config))
     sigma = survey.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
-    noise = survey.draw_noise(rng, timestamps, sigma, correlated=config.correlated_noise,
-                              timescale=config.correlated_timescale, outlier_fraction=config.outlier_fraction,
-                              outlier_size=config.outlier_size)
-    flux = (flux_true + noise).astype(np.float32)
-    flux[flux == 0] = np.finfo(np.float32).tiny  # 0.0 is reserved for "no observation"
-    flux[~observed] = 0.0
     seen = (0.0, 0.0, np.nan, np.nan)
     if kind != "flat":
         start = (params["t_0"], params["t_E"], max(params["u_0"], 1e-3))
@@ -128,23 +168,30 @@ def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Gene
     return Event(kind, params, flux, flux_true, sigma, curve, STATUS_REDRAWN if failed else status, n_draws, seen)
 
 
+def stored_curve(data, row: int):
+    """The magnification curve of one event of an open dataset, as render_event takes it.
+
+    Raises DatasetError where the nodes of a finite source were not kept.
+    """
+    label, u_0, rho = data.params.loc[row, ["label", "u_0", "rho"]]
+    if label == 0:
+        return None
+    if label == 1 and rho == 0:
+        return float(u_0)
+    tau, log_A = data.nodes(row) if data.has_nodes else ((), ())
+    if len(tau) == 0:
+        raise DatasetError(f"{data.path}: keeps no magnification curve of row {row}; simulate with --keep-nodes and --method fast.")
+    return magnification.Nodes(tau, log_A)
+
+
 def true_curve(data, row: int):
     """The noise-free curve of one event of an open dataset: (t, flux, sigma), valid epochs only, from its parameters and nodes.
 
-    Raises DatasetError where a binary's nodes were not kept.
+    Raises DatasetError where the nodes of a finite source were not kept.
     """
-    p, valid = data.params.iloc[row], data.flux(int(row)) != 0
-    t, flux = data.timestamps[valid], np.ones(int(valid.sum()))
-    if p["label"] > 0:
-        tau = (t - p["t_0"]) / p["t_E"]
-        nodes = data.nodes(row) if data.has_nodes else ((), ())
-        if len(nodes[0]):
-            A = magnification.render(*nodes, tau)
-        elif p["label"] == 1 and p["rho"] == 0:
-            A = magnification.pspl(t, p["t_0"], p["u_0"], p["t_E"])
-        else:
-            raise DatasetError(f"{data.path}: keeps no magnification curve of row {row}; simulate with --keep-nodes.")
-        flux = 1.0 + p["f_s"] * (A - 1.0)
+    p, valid = data.params.loc[row], data.flux(int(row)) != 0
+    t = data.timestamps[valid]
+    flux = true_flux(stored_curve(data, row), p["t_0"], p["t_E"], p["f_s"], t)
     return t, flux, survey.sigma_flux(flux, p["m_base"], data.detector, data.config["noise_scale"])
 
 
@@ -199,7 +246,7 @@ def _write_shard(config, path, timestamps, made):
     for kind in CLASSES:
         at = [i for i, k in enumerate(kinds) if k == kind]
         params[kind] = np.array([(*(made[i][1][p] for p in PARAMETERS[kind]), i) for i in at], dtype=param_dtype(kind))
-    nodes = [(m[3].tau, m[3].log_A) if m[3] is not None else ((), ()) for m in made] if config.keep_nodes else None
+    nodes = [m[3] if isinstance(m[3], magnification.Nodes) else ((), ()) for m in made] if config.keep_nodes else None
     write_dataset(path, timestamps=timestamps, flux=np.stack([m[2] for m in made]), rows=rows, params=params, nodes=nodes,
                   attrs=attributes(config))
 

@@ -1,6 +1,6 @@
 """The season as Roman sees it: epochs, pauses, dropout and detector noise.
 
-    timestamps = epochs("roman", rng)          sigma_mag(21.0, "roman")          flux = observe(A_total, m_base, rng)
+    timestamps = epochs("roman", seed)     sigma_mag(21.0, "roman")     flux = observe(flux_true, m_base, timestamps, rng)
 
 Photometric noise (shared definition, errors of a total flux in an aperture):
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 MAG_PER_RELATIVE_FLUX = 2.5 / np.log(10.0)  # 1.0857
@@ -44,16 +45,23 @@ DETECTORS = {
 THESIS_LIMIT_MAG, THESIS_SKY_MAG = 27.5, 22.0
 
 
-def relative_sigma(m, detector: str = "roman"):
-    """sigma_F / F of a total magnitude m (AB).  m : any shape.  Source: Penny+ 2019, module docstring."""
-    m = np.asarray(m, dtype=float)
+def noise_variance(m_base, detector: str = "roman", noise_scale: float = 1.0):
+    """Coefficients (a, b, c) of the flux variance sigma^2 = a + b F + c F^2, with F in units of the baseline flux.
+
+    m_base : any shape, mag.   Returns three arrays of that shape: background, photon noise, systematic floor.
+    The definition in the module docstring with N = F N(m_base), so that no magnitude of a noisy flux is ever needed.
+    Raises ValueError for an unknown detector.
+    """
+    m_base = np.asarray(m_base, dtype=float)
     if detector == "thesis":
-        flux, sky = 10 ** (-0.4 * (m - THESIS_LIMIT_MAG)), 10 ** (-0.4 * (THESIS_SKY_MAG - THESIS_LIMIT_MAG))
-        k = 0.2 / np.sqrt(1.0 + sky)
-        return k * np.sqrt(flux + sky) / flux
-    d = _detector(detector)
-    n = d.encircled_energy * d.exposure * 10 ** (0.4 * (d.zero_point - m))
-    return np.sqrt((n + d.background) / n**2 + (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2)
+        flux, sky = 10 ** (-0.4 * (m_base - THESIS_LIMIT_MAG)), 10 ** (-0.4 * (THESIS_SKY_MAG - THESIS_LIMIT_MAG))
+        k2 = 0.04 / (1.0 + sky)
+        a, b, c = k2 * sky / flux**2, k2 / flux, np.zeros_like(flux)
+    else:
+        d = _detector(detector)
+        n = d.encircled_energy * d.exposure * 10 ** (0.4 * (d.zero_point - m_base))
+        a, b, c = d.background / n**2, 1.0 / n, np.full_like(n, (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2)
+    return noise_scale**2 * a, noise_scale**2 * b, noise_scale**2 * c
 
 
 def sigma_mag(m, detector: str = "roman"):
@@ -61,7 +69,7 @@ def sigma_mag(m, detector: str = "roman"):
 
     m : any shape, mag.   Returns the same shape, mag.   Raises ValueError for an unknown detector.
     """
-    return MAG_PER_RELATIVE_FLUX * relative_sigma(m, detector)
+    return MAG_PER_RELATIVE_FLUX * np.sqrt(sum(noise_variance(m, detector)))
 
 
 def sigma_flux(flux, m_base, detector: str = "roman", noise_scale: float = 1.0):
@@ -72,8 +80,8 @@ def sigma_flux(flux, m_base, detector: str = "roman", noise_scale: float = 1.0):
     A flux below a hundredth of the baseline (possible in noise) gets the error of a hundredth: the background dominates there.
     """
     flux = np.maximum(np.asarray(flux, dtype=float), 0.01)
-    m_base = np.asarray(m_base, dtype=float)[..., None]
-    return noise_scale * flux * relative_sigma(m_base - 2.5 * np.log10(flux), detector)
+    a, b, c = (x[..., None] for x in noise_variance(m_base, detector, noise_scale))
+    return np.sqrt(a + flux * (b + c * flux))
 
 
 def _detector(name: str) -> Detector:
@@ -125,15 +133,36 @@ def draw_noise(rng: np.random.Generator, timestamps, sigma, *, correlated=0.0, t
     White Gaussian noise; plus an Ornstein-Uhlenbeck process of `correlated` sigma and `timescale` days; plus, for a share
     `outlier_fraction` of the epochs, a Gaussian of `outlier_size` sigma. Both extras are off by default.
     """
-    noise = rng.normal(size=len(sigma))
+    noise = rng.standard_normal(len(sigma))
     if correlated > 0:
-        steps, red = rng.normal(size=len(sigma)), np.empty(len(sigma))
-        memory = np.exp(-np.diff(timestamps) / timescale)
-        red[0] = steps[0]
-        kick = np.sqrt(1 - memory**2)
-        for i, (m, k) in enumerate(zip(memory, kick, strict=True), start=1):
-            red[i] = m * red[i - 1] + k * steps[i]
-        noise += correlated * red
+        noise += correlated * _ornstein_uhlenbeck(rng.standard_normal(len(sigma)), np.exp(-np.diff(timestamps) / timescale))
     if outlier_fraction > 0:
-        noise += (rng.random(len(sigma)) < outlier_fraction) * outlier_size * rng.normal(size=len(sigma))
+        noise += (rng.random(len(sigma)) < outlier_fraction) * outlier_size * rng.standard_normal(len(sigma))
     return noise * sigma
+
+
+@numba.njit(cache=True)
+def _ornstein_uhlenbeck(kicks, memory):
+    """Unit-variance process (T,) from independent normal kicks (T,); memory (T - 1,): correlation of neighbours."""
+    out = kicks.copy()
+    for i in range(1, len(kicks)):
+        out[i] = memory[i - 1] * out[i - 1] + np.sqrt(1 - memory[i - 1] ** 2) * kicks[i]
+    return out
+
+
+def observe(flux_true, m_base, timestamps, rng: np.random.Generator, *, observed=None, detector="roman", noise_scale=1.0,
+            missing_fraction=0.05, correlated_noise=0.0, correlated_timescale=1.0, outlier_fraction=0.0, outlier_size=10.0):
+    """One measured light curve: dropout, then noise in flux.
+
+    flux_true : (T,) F/F_base at timestamps (T,) days.   m_base : mag.   observed : (T,) bool, drawn by `dropout` unless given.
+    The other arguments are those of `draw_noise` and of the simulation's configuration.
+    Returns flux (T,) float32, 0.0 = no observation.
+    """
+    if observed is None:
+        observed = dropout(rng, len(timestamps), missing_fraction)
+    noise = draw_noise(rng, timestamps, sigma_flux(flux_true, m_base, detector, noise_scale), correlated=correlated_noise,
+                       timescale=correlated_timescale, outlier_fraction=outlier_fraction, outlier_size=outlier_size)
+    flux = (flux_true + noise).astype(np.float32)
+    flux[flux == 0] = np.finfo(np.float32).tiny  # 0.0 is reserved for "no observation"
+    flux[~observed] = 0.0
+    return flux

@@ -12,12 +12,15 @@ The best epoch is the one of lowest validation loss (cross-entropy of log_p agai
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +30,13 @@ from tqdm.auto import tqdm
 
 from microlens import metrics, paths
 from microlens.config import CLASSES, TrainConfig
-from microlens.dataset import PackedDataset, batches, split_rows
-from microlens.model import from_config, loss_parts, n_parameters, read_checkpoint
+from microlens.dataset import PackedDataset, batches, split_rows, thin
+from microlens.fresh import FreshEvents
+from microlens.model import ARCHITECTURE, from_config, loss_parts, n_flops, n_parameters, read_checkpoint
 from microlens.store import atomic
 
 log = logging.getLogger("microlens")
-N_PREFIXES = 4
+N_PREFIXES = 16  # they cost a head each, the network itself runs once
 # May differ between a run and its continuation.
 NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "checkpoint_minutes", "device", "threads",
                 "data")
@@ -65,36 +69,55 @@ class Ranks:
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         self.started = False
         if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            if torch.cuda.is_available():
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+            # Longer than one node may take to pack the data while the others wait for it.
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(minutes=60))
             self.started = True
+        self.device = "cuda" if self.size > 1 and dist.get_backend() == "nccl" else "cpu"
 
     def total(self, *values: float) -> list[float]:
         """Sums of numbers over ranks."""
         if self.size == 1:
             return list(values)
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        t = torch.tensor(values, dtype=torch.float64, device=device)
+        t = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(t)
         return t.tolist()
 
     def sum_gradients(self, parameters):
+        """Every rank's gradients become their sum over ranks."""
         if self.size == 1:
             return
+        parameters = list(parameters)
         for p in parameters:
-            if p.grad is None:
+            if p.grad is None:  # a rank without events in this batch
                 p.grad = torch.zeros_like(p)
-            dist.all_reduce(p.grad)
+        flat = torch.cat([p.grad.flatten() for p in parameters])
+        dist.all_reduce(flat)
+        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            p.grad.copy_(part.view_as(p))
 
     def share(self, rows):
         return rows[self.rank :: self.size]
 
-    def name(self, value: str) -> str:
-        """Rank 0's value of a string, everywhere."""
+    def decide(self, function):
+        """What `function` gives on rank 0, on every rank; and what it raises there is raised on every rank.
+
+        Ranks never look into the run folder each for itself: one that is later, or on another node, sees another state of it.
+        """
         if self.size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box)
-        return box[0]
+            return function()
+        box = [None]
+        if self.rank == 0:
+            try:
+                box = [(function(), None)]
+            except (ValueError, OSError) as error:
+                box = [(None, error)]
+        dist.broadcast_object_list(box, device=torch.device(self.device))
+        value, error = box[0]
+        if error is not None:
+            raise error
+        return value
 
     def close(self):
         if self.started:
@@ -107,6 +130,17 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
         return peak * (step + 1) / warmup
     part = (step - warmup) / max(total - warmup, 1)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(part, 1.0))))
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product here and now, the best of five: what is called the hardware's limit."""
+    n = 8192 if device.type == "cuda" else 768
+    a, times = torch.randn(n, n, device=device, dtype=dtype), []
+    for _ in range(6):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for a GPU
+        times.append(time.perf_counter() - start)
+    return 2 * n**3 / min(times[1:])
 
 
 def stream_seed(*key: int) -> int:
@@ -148,9 +182,42 @@ def usable_checkpoint(run: Path) -> dict | None:
     return None
 
 
+def read_initial(config: TrainConfig) -> tuple[Path, dict]:
+    """The checkpoint (path and content) that `config.initial` names: a file, a folder, a shipped network, or a part of a run's name.
+
+    Raises FileNotFoundError or ValueError; the latter names the fields of the architecture in which it differs.
+    """
+    path = Path(config.initial)
+    if not path.is_file():
+        folders = [path, paths.weights_dir() / config.initial]
+        folder = next((f for f in folders if (f / "best.pt").is_file()), None) or paths.find_run(config.initial, config.output)
+        path = folder / "best.pt"
+        if not path.is_file():
+            raise FileNotFoundError(f"run {folder.name} has no best.pt; its training has not got that far.")
+    saved = read_checkpoint(path)
+    # A field that came after the checkpoint was written had its default then. Dropout has no weights.
+    there, here = {**TrainConfig().to_dict(), **saved["config"]}, config.to_dict()
+    differing = [f"{k}: here {here[k]!r}, there {there[k]!r}" for k in ARCHITECTURE if k != "dropout" and here[k] != there[k]]
+    if differing:
+        raise ValueError(f"--initial {path}: another architecture: {'; '.join(differing)}. Give the same one, or start without.")
+    return path, saved
+
+
 def save(path: Path, content: dict):
     with atomic(path) as temporary:
         torch.save(content, temporary)
+
+
+def look(config: TrainConfig):
+    """(run folder, checkpoint to go on from or None, whether the run is complete, what --initial gives or None)."""
+    run = find_resume(config)
+    if run is None:
+        run = paths.runs_dir(config.output) / (config.experiment_name or default_name(config))
+        if (run / "config.json").exists():
+            raise ValueError(f"run {run} exists; continue it with --resume {run.name}, or give another --experiment-name.")
+    saved = usable_checkpoint(run)
+    initial = read_initial(config) if config.initial is not None and not saved else None
+    return run, saved, (run / "complete").exists(), initial
 
 
 class Trainer:
@@ -168,6 +235,13 @@ class Trainer:
         if not len(self.train_rows) or not len(self.val_rows):
             raise ValueError(f"{config.data}: {self.data.n_events} events leave {len(self.train_rows)} for training and "
                              f"{len(self.val_rows)} for validation; simulate more or change val_fraction, test_fraction.")
+        self.fresh = None
+        if config.fresh:
+            self.fresh = FreshEvents(config.data, config.seed, config.view, config.labels == "observable", self.train_rows)
+        self.class_weights = np.ones(len(CLASSES), np.float32)
+        if config.class_weights == "balanced":
+            counts = np.bincount(self.labels[self.train_rows], minlength=len(CLASSES))
+            self.class_weights = (len(self.train_rows) / (len(CLASSES) * np.maximum(counts, 1))).astype(np.float32)
         torch.manual_seed(config.seed)
         self.model = from_config(config.to_dict()).to(self.device)
         self.model.set_scaling(*(None if a is None else torch.from_numpy(a) for a in self.data.gather(self.train_rows[:512])))
@@ -184,48 +258,73 @@ class Trainer:
         self.sums: dict[str, float] = {}
         self.stop_reason = ""
 
+    def start_from(self, path: Path, saved: dict):
+        """Take the weights and the scaling of another run; its training events must not be held out here."""
+        if saved.get("identity") == self.data.identity:
+            held_out = np.concatenate([self.val_rows, self.test_rows])
+            shared = np.intersect1d(saved["rows"]["train"].numpy(), held_out).size
+            if shared:
+                raise ValueError(f"--initial {path} was trained on {shared} of the {len(held_out)} events that are held out here; "
+                                 "give its --seed, --val-fraction and --test-fraction, or other data.")
+        self.model.load_state_dict(saved["model"])
+        log.info("starting from %s, its epoch %d", path, saved["epoch"])
+
     # ---- one batch ------------------------------------------------------------------------------------------------------
 
-    def tensors(self, rows):
-        f, d, n, extra = self.data.gather(rows)
-        f, d, extra = (None if a is None else torch.from_numpy(a).to(self.device) for a in (f, d, extra))
-        return f, d, n, extra
+    def prepare(self, order, first):
+        """This rank's share of the batches from `first` on that make one optimiser step: [(batch number, rows, events)]."""
+        group = range(first, min(first + self.config.accumulation_steps, len(order)))
+        shares = [(i, self.ranks.share(order[i])) for i in group]
+        return [(i, rows, self.events(rows) if len(rows) else None) for i, rows in shares]
 
-    def prefixes(self, rows, lengths, batch_rows):
-        """Steps (n, k), labels and weights: the whole curve, then N_PREFIXES random prefixes of what is observable by then."""
+    def events(self, rows):
+        """Training events, thinned if the configuration says so, by streams that belong to (seed, epoch, event)."""
+        config = self.config
+        made = self.data.events(rows) if self.fresh is None else self.fresh.events(rows, epoch=self.epoch)
+        if not config.thin:
+            return made
+        seeds = [(config.seed, 15, self.epoch, int(r)) for r in rows]
+        thinned = thin(made.flux, made.delta_t, made.lengths, made.extra, config.thin, seeds)
+        return made._replace(**dict(zip(("flux", "delta_t", "lengths", "extra"), thinned, strict=True)))
+
+    def network(self, events, steps):
+        """The heads of `events` after `steps` (n, k) patches."""
+        f, d, extra = (None if a is None else torch.from_numpy(a).to(self.device, non_blocking=True)
+                       for a in (events.flux, events.delta_t, events.extra))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model(f, d, torch.from_numpy(steps).to(self.device), extra)
+
+    def targets(self, events, batch, n_batch):
+        """Steps, labels, weights (n, 1 + k): the whole curve, then N_PREFIXES random prefixes with what is observable by then.
+
+        batch, n_batch : number and global size of the batch of which `events` are this rank's share.
+        """
         config, stride = self.config, self.config.stem_stride
-        full = lengths // stride
-        steps, labels = full[:, None], self.labels[rows][:, None]
-        weight = np.ones_like(steps, dtype=np.float32)
+        full = events.lengths // stride
+        steps = full[:, None]
+        labels = (events.labels if config.labels == "simulated" else events.labels_observable)[:, None]
+        weight = np.ones(steps.shape, dtype=np.float32)
         if config.labels == "observable" and config.prefix_weight > 0:
             # Drawn for the whole global batch, so that ranks agree with a single process.
-            rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(13, self.epoch, self.batch)))
-            drawn = rng.random((len(batch_rows), N_PREFIXES))[self.ranks.rank :: self.ranks.size]
-            random = np.floor(drawn * full[:, None]).astype(np.int64) + 1
-            steps = np.concatenate([steps, np.minimum(random, full[:, None])], axis=1)
-            labels = np.concatenate([labels, self.data.prefix_labels(rows, steps[:, 1:] * stride)], axis=1)
-            weight = np.concatenate([weight, np.full((len(rows), N_PREFIXES), config.prefix_weight / N_PREFIXES,
-                                                     np.float32)], axis=1)
-        return steps, labels, weight
+            rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(13, self.epoch, batch)))
+            drawn = self.ranks.share(rng.random((n_batch, N_PREFIXES)))
+            random = np.minimum(np.floor(drawn * full[:, None]).astype(np.int64) + 1, full[:, None])
+            steps = np.concatenate([steps, random], axis=1)
+            labels = np.concatenate([labels, events.prefix_labels(random * stride)], axis=1)
+            weight = np.concatenate([weight, np.full(random.shape, config.prefix_weight / N_PREFIXES, np.float32)], axis=1)
+        return steps, labels, weight * self.class_weights[labels]
 
-    def loss(self, batch_rows):
-        """Loss of this rank's share, normalised by the global batch; adds to the sums of the epoch."""
-        config, ranks = self.config, self.ranks
-        rows = ranks.share(batch_rows)
-        f, d, n, extra = self.tensors(rows)
-        steps, labels, weight = self.prefixes(rows, n, batch_rows)
-        w, w_event = ranks.total(float(weight.sum()), float((weight * (labels != 0)).sum()))
-        if len(rows) == 0:
-            return None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            out = self.model(f, d, torch.from_numpy(steps).to(self.device), extra)
+    def loss(self, events, targets, totals, where):
+        """Loss of this rank's share of a batch, divided by the weights of the whole optimiser step; adds to the epoch's sums."""
+        config, (steps, labels, weight) = self.config, targets
+        out = self.network(events, steps)
         parts = loss_parts(out, torch.from_numpy(labels).to(self.device), torch.from_numpy(weight).to(self.device), config)
+        w, w_event = totals
         scale = {"stage1": config.stage1_weight / w, "stage2": config.stage2_weight / max(w_event, 1e-9),
                  "aux": config.aux_weight / w}
         total = sum(parts[k] * scale[k] for k in parts)
         if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss is {total.item()} in batch {self.batch} of epoch {self.epoch}, events "
-                                     f"{rows[:20].tolist()}{' ...' if len(rows) > 20 else ''}; lower --lr or look at them.")
+            raise FloatingPointError(f"the loss is {total.item()} in {where}")
         for k, v in parts.items():
             self.sums[k] = self.sums.get(k, 0.0) + float(v.detach()) * scale[k]
         self.sums["loss"] = self.sums.get("loss", 0.0) + float(total.detach())
@@ -237,26 +336,34 @@ class Trainer:
         per_epoch = math.ceil(len(order) / config.accumulation_steps)
         total, warmup = per_epoch * config.epochs, round(per_epoch * config.warmup_epochs)
         self.model.train()
-        while self.batch < len(order):
-            torch.manual_seed(stream_seed(config.seed, 14, self.epoch, self.batch, ranks.rank))
-            loss = self.loss(order[self.batch])
-            if loss is not None:
-                (loss / config.accumulation_steps).backward()
-            bar.update(len(order[self.batch]))
-            self.batch += 1
-            if self.batch % config.accumulation_steps and self.batch < len(order):
-                continue
-            ranks.sum_gradients(self.model.parameters())
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
-            self.lr = learning_rate(self.step, total, warmup, config.lr)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.lr
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.step += 1
-            self.maybe_stop(len(order))
+        with ThreadPoolExecutor(1) as ahead:  # the next step's events are made while the network works on this one's
+            following = ahead.submit(self.prepare, order, self.batch)
+            while self.batch < len(order):
+                group = following.result()
+                following = ahead.submit(self.prepare, order, self.batch + config.accumulation_steps)
+                targets = [None if e is None else self.targets(e, i, len(order[i])) for i, _, e in group]
+                weights = [(float(t[2].sum()), float((t[2] * (t[1] != 0)).sum())) for t in targets if t is not None]
+                totals = ranks.total(sum(w for w, _ in weights), sum(w for _, w in weights))
+                where = (f"batch {self.batch}{f' to {group[-1][0]}' if len(group) > 1 else ''} of epoch {self.epoch}, events "
+                         f"{np.concatenate([rows for _, rows, _ in group])[:20].tolist()}; lower --lr or look at them.")
+                for (i, rows, events), target in zip(group, targets, strict=True):
+                    torch.manual_seed(stream_seed(config.seed, 14, self.epoch, i, ranks.rank))
+                    if len(rows):
+                        self.loss(events, target, totals, where).backward()
+                    bar.update(len(order[i]))
+                self.batch += len(group)
+                ranks.sum_gradients(self.model.parameters())
+                norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+                if not torch.isfinite(norm):
+                    raise FloatingPointError(f"the gradient is {norm.item()} in {where}")
+                for g in self.optimizer.param_groups:
+                    g["lr"] = learning_rate(self.step, total, warmup, config.lr)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                self.step += 1
+                self.maybe_stop()
 
-    def maybe_stop(self, n_batches):
+    def maybe_stop(self):
         """Write a checkpoint when it is time, and stop when a signal or the clock says so (rank 0 decides for all)."""
         now = time.monotonic()
         over = self.config.wall_minutes and now - self.started > 60 * self.config.wall_minutes
@@ -265,7 +372,8 @@ class Trainer:
         if want:
             self.save_latest()
         if want >= 2:
-            raise Interrupted(self.stop_reason or f"--wall-minutes {self.config.wall_minutes:g} is used up")
+            budget = f"--wall-minutes {self.config.wall_minutes:g} is used up"
+            raise Interrupted(self.stop_reason or (budget if over else "another rank was told to"))
 
     # ---- validation -----------------------------------------------------------------------------------------------------
 
@@ -276,12 +384,10 @@ class Trainer:
         log_p = np.zeros((len(self.val_rows), 3))
         for i in range(0, len(rows), self.config.batch_size):
             part = rows[i : i + self.config.batch_size]
-            f, d, n, extra = self.tensors(part)
-            steps = torch.from_numpy(n // self.config.stem_stride)[:, None].to(self.device)
-            at = np.searchsorted(self.val_rows, part)
-            log_p[at] = self.model(f, d, steps, extra)["log_p"][:, 0].float().cpu().numpy()
+            events, at = self.data.events(part), np.searchsorted(self.val_rows, part)
+            log_p[at] = self.network(events, events.lengths[:, None] // self.config.stem_stride)["log_p"][:, 0].float().cpu().numpy()
         if self.ranks.size > 1:
-            t = torch.from_numpy(log_p).to(self.device if dist.get_backend() == "nccl" else "cpu")
+            t = torch.from_numpy(log_p).to(self.ranks.device)
             dist.all_reduce(t)
             log_p = t.cpu().numpy()
         labels, p = self.labels[self.val_rows], np.exp(log_p)
@@ -337,9 +443,15 @@ class Trainer:
         config = self.config
         self.run, self.started = run, time.monotonic()
         self.saved_at = self.started
+        n_epochs = int(np.median(self.data.lengths))
+        n_outputs = 1 + N_PREFIXES * (config.labels == "observable" and config.prefix_weight > 0)
+        self.flops = 3 * n_flops(self.model, n_epochs, n_outputs)  # the backward pass costs two forward ones
+        self.limit = self.ranks.size * matmul_rate(self.device, torch.bfloat16 if self.bf16 else torch.float32)
         if self.ranks.rank == 0:
-            log.info("run %s: %d parameters, %d/%d/%d events to train/validate/hold out", run, n_parameters(self.model),
-                     len(self.train_rows), len(self.val_rows), len(self.test_rows))
+            log.info("run %s: %d/%d/%d events to train/validate/hold out", run, len(self.train_rows), len(self.val_rows),
+                     len(self.test_rows))
+            log.info("%d parameters, %.3g FLOP to train on an event of %d epochs; matrix products run at %.3g FLOP/s, so at most "
+                     "%.0f events/s", n_parameters(self.model), self.flops, n_epochs, self.limit, self.limit / self.flops)
         with tqdm(total=config.epochs * len(self.train_rows), unit="event", desc=f"train {run.name}",
                   initial=self.epoch * len(self.train_rows) + self.batch * config.batch_size,
                   disable=not self.progress or self.ranks.rank > 0) as bar:
@@ -347,13 +459,15 @@ class Trainer:
                 begun, first = time.monotonic(), self.batch
                 self.run_epoch(bar)
                 n_batches = math.ceil(len(self.train_rows) / config.batch_size)
+                n_steps = math.ceil(n_batches / config.accumulation_steps)
                 names = sorted(self.sums)
                 sums = dict(zip(names, self.ranks.total(*(self.sums[k] for k in names)), strict=True))
                 seconds = time.monotonic() - begun
-                done = (n_batches - first) * config.batch_size
-                record = {"epoch": self.epoch + 1, "step": self.step, "lr": self.lr, "train_loss": sums["loss"] / n_batches,
-                          **{k: sums[k] / n_batches for k in sums if k != "loss"}, **self.validate(),
-                          "events_per_second": min(done, len(self.train_rows)) / seconds, "seconds": time.monotonic() - begun}
+                rate = min((n_batches - first) * config.batch_size, len(self.train_rows)) / seconds
+                record = {"epoch": self.epoch + 1, "step": self.step, "lr": self.optimizer.param_groups[0]["lr"],
+                          **{"train_loss" if k == "loss" else k: v / n_steps for k, v in sums.items()}, **self.validate(),
+                          "events_per_second": rate, "matmul_share": rate * self.flops / self.limit,
+                          "seconds": time.monotonic() - begun}
                 better = record["val_loss"] < self.best
                 self.best, self.since_best = (record["val_loss"], 0) if better else (self.best, self.since_best + 1)
                 self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
@@ -366,10 +480,14 @@ class Trainer:
                 if self.on_epoch is not None:
                     self.on_epoch(record)
                 bar.set_postfix(val_loss=f"{record['val_loss']:.3f}", val_acc=f"{record['val_accuracy']:.3f}")
+                if bar.disable and self.ranks.rank == 0:
+                    log.info("epoch %d/%d: loss %.4f, validation %.4f, accuracy %.3f, %.0f events/s", self.epoch, config.epochs,
+                             record["train_loss"], record["val_loss"], record["val_accuracy"], rate)
                 if config.patience and self.since_best >= config.patience:
                     log.info("no improvement for %d epochs: stopping early", config.patience)
                     break
-                self.maybe_stop(n_batches)
+                if self.epoch < config.epochs:
+                    self.maybe_stop()
         if self.ranks.rank == 0:
             (run / "complete").write_text(f"{self.epoch} epochs\n")
 
@@ -384,20 +502,18 @@ def train(config: TrainConfig, progress: bool = True, on_epoch=None) -> Path:
     """
     ranks = Ranks()
     try:
-        resumed = find_resume(config)
-        run = resumed or paths.runs_dir(config.output) / ranks.name(config.experiment_name or default_name(config))
-        if resumed is None and (run / "config.json").exists():
-            raise ValueError(f"run {run} exists; continue it with --resume {run.name}, or give another --experiment-name.")
+        run, saved, complete, initial = ranks.decide(lambda: look(config))
         trainer = Trainer(config, ranks, progress, on_epoch)
         trainer.run = run
-        saved = usable_checkpoint(run) if resumed else None
         if saved:
             trainer.restore(saved)
             log.info("resuming %s at epoch %d, batch %d", run.name, trainer.epoch, trainer.batch)
-            if (run / "complete").exists():
+            if complete:
                 log.info("%s is complete", run.name)
                 return run
-        elif ranks.rank == 0:
+        if initial:
+            trainer.start_from(*initial)
+        if not saved and ranks.rank == 0:
             with atomic(run / "config.json") as temporary:
                 temporary.write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n")
         previous = {}

@@ -32,3 +32,8 @@ def test_flat_delta_chi2_against_direct_sum():
 def test_observable_label_rule():
     labels = det.observable_label([0, 1, 1, 2, 2, 2], [0, 400, 600, 400, 600, 600], [0, 0, 0, 900, 100, 200])
     assert labels.tolist() == [0, 0, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("n", [5, 8, 200])
+def test_a_prefix_without_change_is_fitted_exactly(n):
+    assert det.prefix_delta_chi2(T[:n], np.ones(n), np.full(n, 0.01)) < 1e-6

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -50,7 +51,8 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port=17012 CPUs=2 State=UNKNO
 PartitionName=debug Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 EVENTS = "--n_flat 30 --n_pspl 30 --n_binary 30 --seed 3 --shard_size 30"
-TRAIN = "--epochs 6 --batch-size 16 --d-model 8 --n-layers 1 --n-heads 2 --stem-stride 32 --dropout 0 --device cpu"
+SMALL = "--batch-size 16 --d-model 8 --n-layers 1 --n-heads 2 --stem-stride 32 --dropout 0 --device cpu"
+TRAIN, LONG = f"--epochs 6 {SMALL}", f"--epochs 60 {SMALL} --checkpoint-minutes 0.01"
 
 pytestmark = [pytest.mark.slurm, pytest.mark.validate, pytest.mark.skipif(os.geteuid() != 0, reason="starting SLURM needs root"),
               pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="installs Debian's SLURM; this is no Debian")]
@@ -90,8 +92,14 @@ def cluster(tmp_path_factory):
     conf.write_text(CONF.format(host=host, place=place))
     environment = {**os.environ, "SLURM_CONF": str(conf), "OMP_NUM_THREADS": "1", "MICROLENS_RUNS": str(place / "runs"),
                    "MICROLENS_DATA": str(place / "data"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    started.append(subprocess.Popen(["slurmctld", "-D", "-f", str(conf), "-i"]))
-    started += [subprocess.Popen(["slurmd", "-D", "-f", str(conf), "-N", n]) for n in ("n1", "n2")]
+
+    def start(*command):
+        with open(place / "slurm.log", "a") as out:
+            started.append(subprocess.Popen([*command, "-D", "-f", str(conf)], stdout=out, stderr=out))
+        return started[-1]
+
+    start("slurmctld", "-i")
+    nodes = {n: start("slurmd", "-N", n) for n in ("n1", "n2")}
 
     def run(*command, **more):
         made = subprocess.run(command, cwd=place, env={**environment, **more}, capture_output=True, text=True, timeout=60)
@@ -102,42 +110,139 @@ def cluster(tmp_path_factory):
         if subprocess.run(["sinfo", "-h", "-t", "idle", "-o", "%D"], env=environment, capture_output=True, text=True).stdout == "2\n":
             break
         time.sleep(0.3)
-    run.place, run.environment = place, environment
+    run.place, run.environment, run.start, run.nodes = place, environment, start, nodes
     yield run
-    subprocess.run(["scancel", "-u", "root"], env=environment)
+    subprocess.run(["scancel", "--user=root", "--full", "--signal=KILL"], env=environment)
+    subprocess.run(["scancel", "--user=root"], env=environment)
     for process in reversed(started):
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
-def wait(cluster, seconds):
-    """Until no job is left in the queue."""
+def until(cluster, condition, seconds, what):
+    """Wait for a condition, but not for ever."""
     end = time.monotonic() + seconds
-    while cluster("squeue", "-h"):
-        assert time.monotonic() < end, cluster("squeue") + "\n".join(p.read_text()[-500:] for p in cluster.place.glob("*.log"))
-        time.sleep(1)
+    while not condition():
+        assert time.monotonic() < end, f"no {what} within {seconds} s\n{cluster('squeue')}\n{logs(cluster)}"
+        time.sleep(0.5)
+
+
+def wait(cluster, seconds, *which):
+    """Until no job is left in the queue."""
+    until(cluster, lambda: not cluster("squeue", "-h", *which), seconds, "empty queue")
+
+
+def processes(cluster, **of):
+    """Ids of the processes whose environment says that they belong to this cluster and to `of`."""
+    wanted = {f"{k}={v}".encode() for k, v in {"SLURM_CONF": cluster.environment["SLURM_CONF"], **of}.items()}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted <= set((entry / "environ").read_bytes().split(b"\0")):
+                yield int(entry.name)
+        except OSError:  # it has ended
+            continue
 
 
 def logs(cluster):
-    return "\n".join(f"{p.name}: {p.read_text()[-1500:]}" for p in sorted(cluster.place.glob("microlens-*.log")))
+    return "\n".join(f"{p.name}: {p.read_text(errors='replace')[-1500:]}" for p in sorted(cluster.place.glob("microlens-*.log")))
+
+
+def trained_at_once(cluster, name, flags):
+    """Weights of the same training on one rank, uninterrupted."""
+    made = subprocess.run([sys.executable, "-m", "microlens", "train", "-f", str(ROOT / "slurm" / "train.yaml"), "--data", "x.h5",
+                           "--experiment-name", name, *flags.split()],
+                          cwd=cluster.place, env=cluster.environment, capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0, made.stderr
+    return weights(cluster, name)
+
+
+def weights(cluster, name):
+    return torch.load(cluster.place / "runs" / name / "checkpoints" / "checkpoint_latest.pt", weights_only=True)["model"]
+
+
+def assert_same(a, b):
+    """Two ranks add up in another order than one: rounding, which training amplifies."""
+    assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
+
+
+def epochs_logged(cluster, name):
+    path = cluster.place / "runs" / name / "log.jsonl"
+    return [json.loads(x)["epoch"] for x in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_pipeline_in_links_ends_like_one_uninterrupted_training(cluster):
-    cluster("bash", str(ROOT / "slurm" / "pipeline.sh"), EVENTS=EVENTS, DATA="x.h5", NAME="chain", TRAIN=TRAIN, WALL_MINUTES="0.02",
-            LINKS="12", TASKS="2", NODES="2", CPUS="1", GPUS="", LOCAL="", FIGURES="-p n_flat 40 -p n_lensed 40 -p n_compared 5")
+    # A wall-clock budget of nothing: each link takes one step, on a machine of any speed. Three links, and the chain has run out.
+    sizes = {"DATA": "x.h5", "NAME": "chain", "TRAIN": TRAIN, "TASKS": "2", "NODES": "2", "CPUS": "1", "GPUS": "",
+             "LOCAL": str(cluster.place / "local"), "FIGURES": "-p n_flat 40 -p n_lensed 40 -p n_compared 5"}
+    cluster("bash", str(ROOT / "slurm" / "pipeline.sh"), EVENTS=EVENTS, WALL_MINUTES="1e-9", LINKS="2", **sizes)
+    wait(cluster, 300)
+    run, links = cluster.place / "runs" / "chain", sorted(cluster.place.glob("microlens-train_*.log"))
+    texts = [p.read_text(errors="replace") for p in links]
+    assert len(links) == 3 and sum("--wall-minutes 1e-09 is used up" in text for text in texts) == 3, logs(cluster)
+    assert any("resuming chain at epoch 0, batch 2" in text for text in texts) and not (run / "complete").exists()
+    # Submitted once more it goes on to the end, and then evaluates and draws.
+    cluster("sbatch", "--nodes=2", str(ROOT / "slurm" / "train.sbatch"), WALL_MINUTES="0", LINKS="0", SLURM_FOLDER=str(ROOT / "slurm"),
+            **sizes)
     wait(cluster, 400)
-    run = cluster.place / "runs" / "chain"
     assert (run / "complete").exists(), logs(cluster)
-    links = sorted(cluster.place.glob("microlens-train_*.log"))
-    assert sum("wall-minutes" in p.read_text() for p in links) >= 1, logs(cluster)
+    jobs = [p.stem.split("_")[1] for p in cluster.place.glob("microlens-*_*.log")]
+    states = [cluster("scontrol", "show", "job", job) for job in jobs]
+    assert all("JobState=COMPLETED" in state and "ExitCode=0:0" in state for state in states), logs(cluster)
     assert list(run.glob("eval_*/evaluation_summary.json")), logs(cluster)
     assert (cluster.place / "runs" / "figures" / "confusion_matrix.pdf").exists(), logs(cluster)
-    # The same training on one rank without interruption.
-    made = subprocess.run([sys.executable, "-m", "microlens", "train", "--data", "x.h5", "--experiment-name", "whole", *TRAIN.split()],
-                          cwd=cluster.place, env=cluster.environment, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
-    weights = [torch.load(cluster.place / "runs" / n / "checkpoints" / "checkpoint_latest.pt", weights_only=True)["model"]
-               for n in ("chain", "whole")]
-    assert all(torch.allclose(weights[0][k], weights[1][k], atol=1e-4) for k in weights[0])
-    log = [json.loads(x)["epoch"] for x in (run / "log.jsonl").read_text().splitlines()]
-    assert log == [1, 2, 3, 4, 5, 6]
+    assert list((cluster.place / "local" / "microlens" / "cache").glob("*.flux.npy"))
+    assert_same(weights(cluster, "chain"), trained_at_once(cluster, "whole", TRAIN))
+    assert epochs_logged(cluster, "chain") == list(range(1, 7))
+
+
+@pytest.fixture(scope="module")
+def whole(cluster):
+    """Weights of an uninterrupted training with the flags of LONG, on the pipeline's data."""
+    cluster(sys.executable, "-m", "microlens", "simulate", "-f", str(ROOT / "slurm" / "simulate.yaml"), *EVENTS.split(), "--output",
+            "x.h5", "--num_workers", "1")
+    return trained_at_once(cluster, "long", LONG)
+
+
+def submit(cluster, name, links):
+    flags = "--nodes=2 --cpus-per-task=1 --time=00:01:00"
+    return cluster("sbatch", "--parsable", *flags.split(), str(ROOT / "slurm" / "train.sbatch"), DATA="x.h5", NAME=name, TRAIN=LONG,
+                   WALL_MINUTES="0", LINKS=links, NODE_FLAGS=flags, SLURM_FOLDER=str(ROOT / "slurm"))
+
+
+def finish(cluster, name):
+    wait(cluster, 120, "--name=microlens-train")
+    assert (cluster.place / "runs" / name / "complete").exists(), logs(cluster)
+    assert sorted(cluster("squeue", "-h", "-o", "%j").split()) == ["microlens-evaluate", "microlens-figures"]
+    cluster("scancel", "--name=microlens-evaluate")
+    cluster("scancel", "--name=microlens-figures")
+    wait(cluster, 60)
+
+
+def test_link_that_hits_its_time_limit_is_continued(cluster, whole):
+    job = submit(cluster, "limit", "2")
+    until(cluster, lambda: len(epochs_logged(cluster, "limit")) >= 2, 60, "second epoch")
+    for process in processes(cluster, SLURM_JOB_ID=job):  # as slow as can be, so the limit of a minute comes first on any machine
+        os.kill(process, signal.SIGSTOP)
+    until(cluster, lambda: "JobState=TIMEOUT" in cluster("scontrol", "show", "job", job), 180, "TIMEOUT")
+    assert not (cluster.place / "runs" / "limit" / "complete").exists()
+    finish(cluster, "limit")
+    assert_same(weights(cluster, "limit"), whole)
+
+
+def test_node_that_fails_is_survived(cluster, whole):
+    job = submit(cluster, "failure", "0")
+    until(cluster, lambda: len(epochs_logged(cluster, "failure")) >= 2, 60, "second epoch")
+    cluster.nodes["n2"].kill()
+    for process in processes(cluster, SLURMD_NODENAME="n2"):
+        os.kill(process, signal.SIGKILL)
+    cluster("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+    assert not (cluster.place / "runs" / "failure" / "complete").exists()
+    until(cluster, lambda: "Restarts=1" in cluster("scontrol", "show", "job", job), 60, "requeued job")
+    cluster.nodes["n2"] = cluster.start("slurmd", "-N", "n2")
+    cluster("scontrol", "update", "nodename=n2", "state=resume")
+    finish(cluster, "failure")
+    assert "resuming failure at epoch" in (cluster.place / f"microlens-train_{job}.log").read_text()
+    assert_same(weights(cluster, "failure"), whole)

@@ -1,6 +1,7 @@
 """What an observer can know of an event.
 
 single_lens    the best PSPL or FSPL through a light curve, noisy or noise-free
+running        the best single lens through the past of a growing light curve, block by block
 labels         delta chi^2, the observable label, the moment of observability, windows of residuals
 """
 

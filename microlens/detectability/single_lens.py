@@ -417,6 +417,8 @@ def fit_noise_free(t, flux_true, sigma, start=None) -> SingleLensFit:
     """
     t, y, s = (np.ascontiguousarray(x, dtype=float) for x in (t, flux_true, sigma))
     tb, yb, wb, _ = _compress(t, y, 1 / s**2, y, COMPRESSION)
+    if len(tb) == 1:  # the curve does not change: a constant is exact
+        return SingleLensFit(0.0, float(t[0]), 1.0, 1.0, 0.0, 0.0, float(yb[0]))
     given = NO_START if start is None else np.array([[start[0], np.log(start[1]), start[2]]])
     span = t[-1] - t[0]
     p, chi2, fs, fb = _fit(tb, yb, wb, given, _b0_table(), True, t[0] - span, t[-1] + span)
