@@ -22,6 +22,7 @@ BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
 SCHEDULES = ("thesis", "roman")
 VIEWS = ("flux", "running", "residual")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
+PERSISTENCES = (1, 2, 3, 5, 8)
 
 
 def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None,
@@ -255,13 +256,19 @@ class EvaluateConfig(Config):
                        choices=("held-out", "val", "train", "all"))
     max_events: int = option(0, "score at most this many events; 0 = all", low=0)
     early_detection: bool = option(True, "alerts and accuracy against the fraction of the season seen")
-    persistence: int = option(3, "network steps that P(binary) must stay above the threshold for an alert", unit="steps", low=1)
+    persistence: int = option(2, "network steps that the alert score must stay at or above its threshold", unit="steps",
+                              choices=PERSISTENCES)
+    premature: float = option(0.005, "largest share of premature alerts (noise-free delta chi^2 < 40) that the alert threshold may "
+                              "have on the validation rows; half of the wanted 1 %, which leaves room for chance", above=0, high=1)
     baselines: bool = option(True, "score the single-lens fit and gradient boosting on the same events")
     n_evolution_per_type: int = option(2, "events a class drawn as evolution_<class>_<row>", low=0)
     colorblind_safe: bool = option(True, "colour-blind-safe palette")
     calibration_n_bins: int = option(15, "bins of the reliability diagram", low=2)
     n_bootstrap: int = option(500, "bootstrap samples behind an interval", low=10)
-    purity: float = option(0.95, "purity at which completeness is quoted", above=0, high=1)
+    purity: float = option(0.95, "purity that the thresholds (of whole curves and of alerts) reach on the validation rows", above=0,
+                           high=1)
+    false_alarms: float = option(0.005, "largest share of single lenses, and of flat curves, that the threshold of whole curves may "
+                                 "call binary on the validation rows; half of the wanted 1 %", above=0, high=1)
     save_formats: str = option("png", "figure formats, comma separated: png, pdf, svg")
     batch_size: int = option(128, "events a forward pass", low=1)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))

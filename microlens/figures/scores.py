@@ -10,7 +10,11 @@ from matplotlib.ticker import NullFormatter
 
 from microlens import metrics
 from microlens.config import CLASSES
+from microlens.dataset import smooth_error
+from microlens.detectability import fit_single_lens, single_lens_model
 from microlens.figures.style import COLOURS, COLUMN, LINES, MARKERS, PAGE, figure, subplots
+
+PER_PAGE, DETAIL = 6, 60  # mistakes a page; epochs on each side of the largest residual
 
 # Parameters of the recall figure: column, label, logarithmic axis.
 RECALL = {"delta_chi2_pspl": ("delta chi^2 against the best single lens", True), "u_0": ("u_0 (Einstein radii)", False),
@@ -25,17 +29,21 @@ def confusion_matrix(labels, p):
     return table, f"Confusion matrix, n = {counts.sum()}; shares are of each true class."
 
 
-@figure
-def draw_confusion_matrix(table):
-    counts = table["n"].to_numpy().reshape(3, 3)
+def _confusion(ax, counts):
+    """Draw counts (3, 3), truth by called, shaded by the share of each true class."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    fig, ax = subplots(size=(COLUMN, 2.8))
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), n in np.ndenumerate(counts):
         ax.text(j, i, f"{share[i, j]:.3f}\n({n})", ha="center", va="center", color="white" if share[i, j] > 0.6 else "black")
     ax.set_xticks(range(3), CLASSES)
     ax.set_yticks(range(3), CLASSES)
-    ax.set(xlabel="called", ylabel="truth")
+
+
+@figure
+def draw_confusion_matrix(table):
+    fig, ax = subplots(size=(COLUMN, 2.8))
+    _confusion(ax, table["n"].to_numpy().reshape(3, 3))
+    ax.set(xlabel="called", ylabel="truth (observable class)")
     return fig
 
 
@@ -281,6 +289,65 @@ def draw_learning_curves(table):
     b.set(xlabel="epoch", ylabel="recall (validation)", ylim=(0, 1.02))
     a.legend()
     b.legend()
+    return fig
+
+
+def mistakes(wrong: list, page=0, title="wrong calls"):
+    """Light curves called wrongly, PER_PAGE a page: each as a whole with its best single lens, and where the residual is largest.
+
+    wrong : (name, time, flux, flux_err, called, p_binary) of each, valid epochs only.
+    """
+    parts, here = [], wrong[page * PER_PAGE : (page + 1) * PER_PAGE]
+    for name, t, flux, error, called, p in here:
+        t, flux, sigma = np.asarray(t, float) - t[0], np.asarray(flux, float), smooth_error(error)
+        model = single_lens_model(t, fit_single_lens(t, flux, sigma, finite_source=True))
+        z = (flux - model) / sigma
+        at = int(np.argmax(np.convolve(z**2, np.ones(min(8, len(z))), "same")))
+        near = slice(max(at - DETAIL, 0), at + DETAIL)
+        every = np.unique(np.append(np.arange(0, len(t), max(1, len(t) // 700)), np.argsort(-np.abs(z))[:40]))
+        for panel, i in (("curve", every), ("detail", np.arange(len(t))[near])):
+            parts.append(pd.DataFrame({"name": name, "panel": panel, "t": t[i], "flux": flux[i], "model": model[i], "sigma": sigma[i],
+                                       "called": called, "p_binary": p}))
+    first = page * PER_PAGE + 1
+    return pd.concat(parts), (f"{title}, {first} to {first + len(here) - 1} of n = {len(wrong)}: the light curve with its best single "
+                              "lens (line), and the epochs around the largest residual; the class called and P(binary) above.")
+
+
+@figure
+def draw_mistakes(table):
+    groups = list(table.groupby("name", sort=False))
+    fig, axes = subplots(len(groups), 2, size=(PAGE, 0.4 + 1.25 * len(groups)), squeeze=False, width_ratios=(3, 2))
+    for (a, b), (name, t) in zip(axes, groups, strict=True):
+        called = t["called"].iloc[0]
+        for ax, panel in ((a, "curve"), (b, "detail")):
+            d = t[t["panel"] == panel]
+            if panel == "detail":
+                ax.errorbar(d["t"], d["flux"], d["sigma"], fmt="none", ecolor="0.75", elinewidth=0.5)
+            ax.plot(d["t"], d["flux"], MARKERS[called], ms=1.3, color=COLOURS[called], rasterized=True)
+            ax.plot(d["t"], d["model"], "-", color="0.15", lw=0.7)
+        a.set_title(f"{name}: called {called}, P(binary) = {t['p_binary'].iloc[0]:.3f}", fontsize=7, loc="left")
+        a.set_ylabel("flux / baseline", fontsize=7)
+    for ax in axes[-1]:
+        ax.set_xlabel("time (d)")
+    return fig
+
+
+def sets(counts: dict):
+    """Confusion of seasons of several sets of light-curve files: {set: (3, 3) counts, truth by called}."""
+    table = pd.DataFrame([{"set": name, "truth": a, "called": b, "n": int(np.asarray(c)[i, j])}
+                          for name, c in counts.items() for i, a in enumerate(CLASSES) for j, b in enumerate(CLASSES)])
+    return table, f"Seasons of other people's light curves, n = {table['n'].sum()}: truth against class called, for each set."
+
+
+@figure
+def draw_sets(table):
+    groups = list(table.groupby("set", sort=False))
+    fig, axes = subplots(1, len(groups), size=(max(COLUMN, min(PAGE, 2.3 * len(groups))), 2.4), squeeze=False, sharey=True)
+    for ax, (name, t) in zip(axes[0], groups, strict=True):
+        counts = t["n"].to_numpy().reshape(3, 3)
+        _confusion(ax, counts)
+        ax.set(title=f"{name} (n = {counts.sum()})", xlabel="called")
+    axes[0, 0].set_ylabel("truth")
     return fig
 
 
