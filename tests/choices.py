@@ -97,7 +97,7 @@ def score(name, changes, training, test):
 
 def main(folder="data/choices"):
     folder, rows = Path(folder), []
-    events = {"n_flat": 1200, "n_pspl": 2400, "n_binary": 2400}
+    events = {"n_flat": 800, "n_pspl": 1600, "n_binary": 1600}
     training = simulate(SimulateConfig(**events, seed=30, output=str(folder / "train.h5")))
     test = simulate(SimulateConfig(n_flat=2000, n_pspl=1000, n_binary=1000, seed=30, split="test", output=str(folder / "test.h5")))
     for name, changes in CHOICES.items():
