@@ -18,7 +18,7 @@ from microlens.config import SimulateConfig, TrainConfig
 from microlens.dataset import Events, PackedDataset, batches
 from microlens.model import Classifier, loss_parts, n_flops, read_checkpoint
 from microlens.simulate import simulate
-from microlens.train import Ranks, Trainer, learning_rate, train
+from microlens.train import N_PREFIXES, Ranks, Trainer, learning_rate, train
 
 TIMES = ("events_per_second", "matmul_share", "seconds")  # of a line of the log, which no two runs share
 
@@ -308,7 +308,7 @@ def test_simulated_labels_switch_the_prefixes_off(config):
     steps, labels, weight = trainer.targets(trainer.data.events(rows), 0, 10)
     assert steps.shape == (10, 1) and (weight == 1).all() and labels[:, 0].tolist() == trainer.data.labels[rows].tolist()
     steps, labels, weight = Trainer(config, Ranks(), False).targets(trainer.data.events(rows), 0, 10)
-    assert steps.shape == (10, 5) and weight.sum() == pytest.approx(10 * (1 + config.prefix_weight))
+    assert steps.shape == (10, 1 + N_PREFIXES) and weight.sum() == pytest.approx(10 * (1 + config.prefix_weight))
     assert labels[:, 0].tolist() == trainer.data.labels_observable[rows].tolist()
 
 
