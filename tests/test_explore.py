@@ -18,6 +18,7 @@ from microlens.magnification import binary
 from microlens.notebook import FOLDER, declared_parameters
 from microlens.simulate import simulate
 from microlens.store import concatenate, open_dataset, write_predictions
+from microlens.thinning import FLUX_STEPS, thin
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +66,14 @@ def test_drawn_epochs_show_every_narrow_feature_and_make_up_nothing():
     t, rng = np.arange(6912) / 96.0, np.random.default_rng(0)
     y = np.exp(-0.5 * ((t - 30) / 10) ** 2)
     y[4000:4003] += 0.4  # three epochs
-    keep = panels.thin(t, y)
+    keep = thin(t, y)
     assert {4000, 4003} <= set(keep) and len(keep) < 800 and np.diff(t[keep]).max() < 0.4
     # Between drawn epochs the curve stays within two of the steps, so a line through them is the curve to the eye.
-    assert np.abs(np.interp(t, t[keep], y[keep]) - y).max() <= 2 * np.ptp(y) / panels.FLUX_STEPS
+    assert np.abs(np.interp(t, t[keep], y[keep]) - y).max() <= 2 * np.ptp(y) / FLUX_STEPS
     noise = rng.normal(size=len(t))
     noise[100] = 12.0
-    assert 100 in panels.thin(t, noise, noise) and len(panels.thin(t, noise)) < 1000
-    assert panels.thin(t, np.ones(len(t)), time_steps=100)[0] == 0
+    assert 100 in thin(t, noise, noise) and len(thin(t, noise)) < 1000
+    assert thin(t, np.ones(len(t)), time_steps=100)[0] == 0
 
 
 def test_controls_move_the_figure_and_hold_what_was_typed():

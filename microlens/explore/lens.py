@@ -20,6 +20,7 @@ from microlens.explore import panels
 from microlens.magnification import crosses_caustic, nodes, render, topology
 from microlens.population import draw, load_preset
 from microlens.store import time_since_last
+from microlens.thinning import thin
 
 RANGES = {  # low, high, logarithmic, unit
     "t_0": (0.0, 72.0, False, "d"), "u_0": (-2.0, 2.0, False, "Einstein radii"), "t_E": (1.0, 100.0, True, "d"),
@@ -59,7 +60,7 @@ def prepare(parameters: dict, detector="roman", seed=0, schedule="thesis") -> di
     flux = flux_true + sigma * np.random.default_rng(seed).normal(size=len(t))
     fit = fit_noise_free(t, flux_true, sigma, (p["t_0"], p["t_E"], max(abs(p["u_0"]), 1e-3)))
     model = single_lens_model(t, fit)
-    data, line = panels.thin(t, np.log(flux_true)), panels.thin(t, np.log(np.maximum(model, 1e-2)), time_steps=100)
+    data, line = thin(t, np.log(flux_true)), thin(t, np.log(np.maximum(model, 1e-2)), time_steps=100)
     arrays = {**panels.lens_plane(p, t[0], t[-1]),
               "light curve": np.column_stack([t, np.maximum(flux, 1e-2)])[data],
               "best single lens": np.column_stack([t, model])[line],
@@ -73,7 +74,7 @@ def probabilities(classifier, t, flux, delta_t=None) -> dict:
     p = np.exp(classifier.log_prob_prefixes(np.asarray(flux, dtype=np.float32)[None], delta_t))[0]
     step = classifier.stem_stride
     t, p = t[step - 1 :: step], p[step - 1 :: step]
-    keep = panels.thin(t, np.cumsum(np.abs(np.diff(p, axis=0, prepend=p[:1])).max(axis=1)), time_steps=150)
+    keep = thin(t, np.cumsum(np.abs(np.diff(p, axis=0, prepend=p[:1])).max(axis=1)), time_steps=150)
     return {name: np.column_stack([t, p[:, i]])[keep] for i, name in enumerate(PROBABILITIES)}
 
 

@@ -27,8 +27,6 @@ COLOUR = {"flat": "#0072B2", "pspl": "#E69F00", "binary": "#CC79A7", "data": "#6
 DASH = {"flat": "solid", "pspl": "dash", "binary": "dashdot"}
 NOTHING = np.empty((0, 2))
 PLANE = ("caustics", "critical curves", "lenses", "trajectory", "direction", "source")
-FLUX_STEPS = 120  # a drawn curve has an epoch at least every 1/120 of its range
-LARGE = 4.0  # standard deviations; such a residual is always drawn, until there are hundreds of them
 
 
 @functools.cache
@@ -110,26 +108,6 @@ def export(panel: Panel, path) -> Path:
 def joined(curves) -> np.ndarray:
     """Closed curves as one (m, 2) array with gaps of NaN between them."""
     return np.vstack([np.vstack([c, [np.nan, np.nan]]) for c in curves]) if curves else NOTHING
-
-
-def thin(t, y, residual=None, time_steps=220) -> np.ndarray:
-    """Indices of the epochs to draw of a curve y (T,): equal steps of time and of the way that y goes up and down.
-
-    So a narrow feature keeps its points, both sides of a jump are kept, and nothing is averaged or made up.
-    time_steps : in the whole season, at least.   residual (T,), in standard deviations: large ones are kept, too.
-    """
-    t, y = np.asarray(t, dtype=float), np.asarray(y, dtype=float)
-    if len(t) < 3:
-        return np.arange(len(t))
-    change = np.abs(np.diff(y, prepend=y[0]))
-    step = max(np.ptp(y) / FLUX_STEPS, change.sum() / (4 * FLUX_STEPS), 1e-12)
-    way = np.diff(t, prepend=t[0]) / max(np.ptp(t), 1e-12) * time_steps + change / step
-    if residual is not None:
-        large = np.abs(residual) > LARGE
-        way += large * min(1.0, 2 * FLUX_STEPS / max(large.sum(), 1))
-    keep = np.diff(np.floor(np.cumsum(way)), prepend=-1) > 0
-    keep[:-1] |= change[1:] > step  # the epoch before a jump
-    return np.flatnonzero(keep)
 
 
 def lens_plane(params: dict, t_first: float, t_last: float) -> dict:
