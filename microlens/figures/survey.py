@@ -192,7 +192,7 @@ def preset_examples(datasets: dict):
             seen = flux != 0
             t, f = data.timestamps[seen], flux[seen]
             keep = thin(t, np.log(np.maximum(f, 1e-2)), time_steps=N_DRAWN, flux_steps=N_DRAWN // 3)
-            parts.append(pd.DataFrame({"panel": kind, "x": t[keep].round(2), "y": f[keep].round(3), "preset": name}))
+            parts.append(pd.DataFrame({"panel": kind, "x": t[keep].round(2), "y": f[keep].round(4), "preset": name}))
             n += 1
             if kind == "binary":
                 parts.append(plane(data.params.loc[row].to_dict()).assign(preset=name))
