@@ -12,7 +12,6 @@ The best epoch is the one of lowest validation loss (cross-entropy of log_p agai
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import math
