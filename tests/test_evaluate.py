@@ -129,8 +129,8 @@ def test_an_exported_run_needs_no_training_file(made):
     data, _ = made
     folder = export("baseline", paths.runs_dir() / "copied", season="baseline/season", validation=data)
     assert {"best.pt", "config.json", "log.jsonl", "validation.csv"} <= {x.name for x in folder.iterdir()}
-    out = evaluate(EvaluateConfig(experiment_name="copied", data=str(data), n_bootstrap=10, n_evolution_per_type=0, colorblind_safe=False,
-                                  max_events=40, save_formats="pdf"), progress=False)
+    out = evaluate(EvaluateConfig(experiment_name="copied", data=str(data), n_bootstrap=10, n_evolution_per_type=0, max_events=40,
+                                  colorblind_safe=False, save_formats="pdf"), progress=False)
     summary = json.loads((out / "evaluation_summary.json").read_text())
     assert summary["threshold_from"].startswith("120 events of t.h5 (split test, seed 8)") and summary["n"] == 40
     assert (out / "recall.pdf").exists() and not (out / "recall.png").exists()

@@ -86,8 +86,9 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     figures.use_palette(config.colorblind_safe)
     if config.light_curves is not None:
         return score_light_curves(config, classifier, folder)
+    with open_dataset(config.data) as d:
+        check_cadence(config.data, d.timestamps, classifier)
     data = PackedDataset(config.data, whole.view, progress)
-    check_cadence(config.data, data.timestamps, classifier)
     rows, what = choose_rows(config, data, classifier.saved)
     log.info("scoring %d events: %s", len(rows), what)
     cut = frozen(classifier, config, progress)
