@@ -227,11 +227,12 @@ def baseline_flux(time, flux, error) -> float:
 def error_scale(flux, error) -> float:
     """Factor that brings reported errors (n,) to the scatter of neighbouring fluxes (n,), robustly; 1 for fewer than MIN_POINTS.
 
-    Neighbours of a densely sampled curve differ by noise alone, so half the differences lie within 0.6745 of their error.
+    Of a densely sampled curve second differences are noise alone, so half of them lie within 0.6745 of their error.
     """
     if len(flux) < MIN_POINTS:
         return 1.0
-    return float(np.median(np.abs(np.diff(flux)) / np.hypot(error[1:], error[:-1])) / 0.6745)
+    expected = np.sqrt(error[:-2] ** 2 + 4 * error[1:-1] ** 2 + error[2:] ** 2)
+    return float(np.median(np.abs(np.diff(flux, 2)) / expected) / 0.6745)
 
 
 def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
