@@ -193,9 +193,10 @@ class TrainConfig(Config):
     dropout: float = option(0.3, "dropout probability", low=0, high=0.9)
     window_size: int = option(5, "kernel width of the causal convolutions", unit="steps", low=1)
     stem_stride: int = option(8, "valid epochs a network step; 1 is the thesis' network", unit="epochs", low=1, high=64)
-    view: str = option("flux", "what the network sees of a curve: flux; running, also the best single lens through the past, fitted "
-                       "again every 8 epochs (both causal, both stream); residual, also the residual to the best single lens through "
-                       "the whole season (whole seasons only)", choices=VIEWS)
+    view: str | None = option(None, "what the network sees of a curve: flux; running, also the best single lens through the past, "
+                              "fitted every 8 epochs (both causal, both stream); residual, also the residual to the best single lens "
+                              "through the whole season (whole seasons only); unset means running where stem_stride is a multiple of "
+                              "8, else flux", choices=VIEWS)
     hierarchical: bool = option(True, "two-stage head (flat or not, then PSPL or binary); off gives a flat 3-class head")
     use_aux_head: bool = option(True, "auxiliary 3-class head and loss")
     attention_pooling: bool = option(True, "attention pooling with a learnable query; off gives the masked mean")
@@ -227,11 +228,13 @@ class TrainConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.view is None:
+            object.__setattr__(self, "view", "flux" if self.stem_stride % 8 else "running")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model = {self.d_model} is no multiple of n_heads = {self.n_heads}.")
         if self.thin and (self.view == "running" or self.prefix_weight > 0):
-            raise ValueError(f"thin = {self.thin:g} with view = {self.view!r}, prefix_weight = {self.prefix_weight:g}: its prefixes are "
-                             "not those of the whole curve; give --prefix-weight 0 and another view.")
+            raise ValueError(f"thin = {self.thin:g} with view = {self.view!r}, prefix_weight = {self.prefix_weight:g}: its prefixes "
+                             "are not those of the whole curve; give --prefix-weight 0 and another view.")
         if self.view == "residual" and self.prefix_weight > 0:
             raise ValueError(f"prefix_weight = {self.prefix_weight:g} with view = 'residual': the residual is to a fit of the whole "
                              "season, so there are no prefixes to learn from; give --prefix-weight 0.")

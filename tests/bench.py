@@ -27,7 +27,7 @@ from microlens.magnification.engine import new_engine
 from microlens.model import Classifier, loss_parts, n_flops, n_parameters
 from microlens.population import draw, load_preset
 from microlens.simulate import simulate
-from microlens.train import matmul_rate
+from microlens.train import N_PREFIXES, matmul_rate
 
 T = np.arange(6912) / 96
 
@@ -102,15 +102,15 @@ def prefixes(n=7, k=100, stride=8):
 
 
 def training(n=5, batch=16):
-    """One optimiser step on `batch` events of 6912 epochs, with the loss on the whole curve and four prefixes."""
-    config, rng, took = TrainConfig(), np.random.default_rng(3), {8: [], 1: []}
+    """One optimiser step on `batch` events of 6912 epochs, with the loss on the whole curve and N_PREFIXES prefixes."""
+    config, rng, took, shape = TrainConfig(), np.random.default_rng(3), {8: [], 1: []}, (batch, 1 + N_PREFIXES)
     flux, delta_t = (torch.from_numpy(a) for a in curves(batch))
-    labels, weight = torch.from_numpy(rng.integers(0, 3, (batch, 5))), torch.ones(batch, 5)
+    labels, weight = torch.from_numpy(rng.integers(0, 3, shape)), torch.ones(shape)
     networks = {stride: network(stride).train() for stride in took}
     optimisers = {stride: torch.optim.AdamW(c.parameters()) for stride, c in networks.items()}
 
     def step(stride):
-        steps = torch.from_numpy(rng.integers(1, 6912 // stride, (batch, 5)))
+        steps = torch.from_numpy(rng.integers(1, 6912 // stride, shape))
         sum(loss_parts(networks[stride](flux, delta_t, steps), labels, weight, config).values()).backward()
         optimisers[stride].step()
         optimisers[stride].zero_grad()
@@ -121,7 +121,7 @@ def training(n=5, batch=16):
             took[stride].append(seconds(lambda s=stride: step(s)) / batch)
     limit = matmul_rate(torch.device("cpu"), torch.float32)
     for stride, times in took.items():
-        flops = 3 * n_flops(networks[stride], 6912, 5)
+        flops = 3 * n_flops(networks[stride], 6912, shape[1])
         print(f"training, d_model 64, 4 layers, stride {stride}: {1 / np.mean(times):.0f} events/s, {n_parameters(networks[stride])} "
               f"parameters, {flops:.3g} FLOP an event, {flops / np.mean(times) / limit:.0%} of the matrix-product rate")
     report("training an event at stride 8, at the thesis' stride 1 (wanted: at least 8)", took[8], took[1])

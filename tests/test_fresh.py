@@ -119,9 +119,7 @@ def test_residual_view_is_fitted_anew(path):
     assert np.std(np.sinh(events.extra[quiet, :n, 0])) == pytest.approx(1.0, abs=0.1)
 
 
-def test_wrong_files_and_views_are_named(path, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="wavelet"):
-        FreshEvents(path, 0, view="wavelet")
+def test_file_without_whole_curves_is_named(path, tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="keep-nodes"):
         FreshEvents(dataset(tmp_path, keep_nodes=False), 0)
     monkeypatch.setattr("microlens.fresh.stored_curve", lambda data, row: Nodes(np.linspace(-2, 3, 9), np.zeros(9)))

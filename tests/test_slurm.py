@@ -52,7 +52,7 @@ PartitionName=debug Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubsc
 """
 EVENTS = "--n_flat 30 --n_pspl 30 --n_binary 30 --seed 3 --shard_size 30"
 SMALL = "--batch-size 16 --d-model 8 --n-layers 1 --n-heads 2 --stem-stride 32 --dropout 0 --device cpu"
-TRAIN, LONG = f"--epochs 6 {SMALL}", f"--epochs 60 {SMALL} --checkpoint-minutes 0.01"
+TRAIN, LONG = f"--epochs 6 {SMALL}", f"--epochs 30 {SMALL} --checkpoint-minutes 0.01"
 
 pytestmark = [pytest.mark.slurm, pytest.mark.validate, pytest.mark.skipif(os.geteuid() != 0, reason="starting SLURM needs root"),
               pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="installs Debian's SLURM; this is no Debian")]
@@ -102,7 +102,7 @@ def cluster(tmp_path_factory):
     nodes = {n: start("slurmd", "-N", n) for n in ("n1", "n2")}
 
     def run(*command, **more):
-        made = subprocess.run(command, cwd=place, env={**environment, **more}, capture_output=True, text=True, timeout=60)
+        made = subprocess.run(command, cwd=place, env={**environment, **more}, capture_output=True, text=True, timeout=300)
         assert made.returncode == 0, made.stderr
         return made.stdout.strip()
 
@@ -207,13 +207,13 @@ def whole(cluster):
 
 
 def submit(cluster, name, links):
-    flags = "--nodes=2 --cpus-per-task=1 --time=00:01:00"
+    flags = "--nodes=2 --cpus-per-task=1 --time=00:20:00"
     return cluster("sbatch", "--parsable", *flags.split(), str(ROOT / "slurm" / "train.sbatch"), DATA="x.h5", NAME=name, TRAIN=LONG,
                    WALL_MINUTES="0", LINKS=links, NODE_FLAGS=flags, SLURM_FOLDER=str(ROOT / "slurm"))
 
 
 def finish(cluster, name):
-    wait(cluster, 120, "--name=microlens-train")
+    wait(cluster, 400, "--name=microlens-train")
     assert (cluster.place / "runs" / name / "complete").exists(), logs(cluster)
     assert sorted(cluster("squeue", "-h", "-o", "%j").split()) == ["microlens-evaluate", "microlens-figures"]
     cluster("scancel", "--name=microlens-evaluate")
@@ -223,9 +223,10 @@ def finish(cluster, name):
 
 def test_link_that_hits_its_time_limit_is_continued(cluster, whole):
     job = submit(cluster, "limit", "2")
-    until(cluster, lambda: len(epochs_logged(cluster, "limit")) >= 2, 60, "second epoch")
-    for process in processes(cluster, SLURM_JOB_ID=job):  # as slow as can be, so the limit of a minute comes first on any machine
+    until(cluster, lambda: len(epochs_logged(cluster, "limit")) >= 2, 300, "second epoch")
+    for process in processes(cluster, SLURM_JOB_ID=job):  # as slow as can be, so that the limit comes first on any machine
         os.kill(process, signal.SIGSTOP)
+    cluster("scontrol", "update", f"jobid={job}", "timelimit=1")  # in minutes, from the job's start
     until(cluster, lambda: "JobState=TIMEOUT" in cluster("scontrol", "show", "job", job), 180, "TIMEOUT")
     assert not (cluster.place / "runs" / "limit" / "complete").exists()
     finish(cluster, "limit")
@@ -234,13 +235,13 @@ def test_link_that_hits_its_time_limit_is_continued(cluster, whole):
 
 def test_node_that_fails_is_survived(cluster, whole):
     job = submit(cluster, "failure", "0")
-    until(cluster, lambda: len(epochs_logged(cluster, "failure")) >= 2, 60, "second epoch")
+    until(cluster, lambda: len(epochs_logged(cluster, "failure")) >= 2, 300, "second epoch")
     cluster.nodes["n2"].kill()
     for process in processes(cluster, SLURMD_NODENAME="n2"):
         os.kill(process, signal.SIGKILL)
     cluster("scontrol", "update", "nodename=n2", "state=down", "reason=test")
     assert not (cluster.place / "runs" / "failure" / "complete").exists()
-    until(cluster, lambda: "Restarts=1" in cluster("scontrol", "show", "job", job), 60, "requeued job")
+    until(cluster, lambda: "Restarts=1" in cluster("scontrol", "show", "job", job), 120, "requeued job")
     cluster.nodes["n2"] = cluster.start("slurmd", "-N", "n2")
     cluster("scontrol", "update", "nodename=n2", "state=resume")
     finish(cluster, "failure")

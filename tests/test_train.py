@@ -18,7 +18,7 @@ from microlens.config import SimulateConfig, TrainConfig
 from microlens.dataset import Events, PackedDataset, batches
 from microlens.model import Classifier, loss_parts, n_flops, read_checkpoint
 from microlens.simulate import simulate
-from microlens.train import Ranks, Trainer, learning_rate, train
+from microlens.train import N_PREFIXES, Ranks, Trainer, learning_rate, train
 
 TIMES = ("events_per_second", "matmul_share", "seconds")  # of a line of the log, which no two runs share
 
@@ -83,24 +83,53 @@ def test_sigterm_stops_with_a_checkpoint_from_which_it_goes_on(config):
     assert equal(weights(whole), weights(run(config, "part", resume="part")))
 
 
+def killed(config, changes, after):
+    """A training in a process of its own that is killed `after(its id)`; it may also kill itself."""
+    child = os.fork()
+    if child == 0:
+        try:
+            run(config, "part", resume="auto", **changes)
+        finally:
+            os._exit(0)
+    after(child)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
 def test_kill_9_at_any_moment_leaves_a_checkpoint_that_loads(config):
-    changes = {"epochs": 8, "checkpoint_minutes": 1e-9}  # a checkpoint after each step
+    changes = {"epochs": 4, "checkpoint_minutes": 1e-9}  # a checkpoint after each step
     whole, rng = run(config, "whole", **changes), np.random.default_rng(0)
     latest = whole.parent / "part" / "checkpoints" / "checkpoint_latest.pt"
-    for _ in range(6):
-        child = os.fork()
-        if child == 0:
-            try:
-                run(config, "part", resume="auto", **changes)
-            finally:
-                os._exit(0)
+
+    def a_moment(child):
         end = time.monotonic() + 30
         while not latest.exists() and time.monotonic() < end:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0.0, 0.5))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        time.sleep(rng.uniform(0.0, 0.3))
+
+    for _ in range(3):
+        killed(config, changes, a_moment)
         read_checkpoint(latest)
+    assert equal(weights(whole), weights(run(config, "part", resume="auto", **changes)))
+
+
+@pytest.mark.parametrize("nth", [2, 8])  # the second step's, and that of the best epoch, which is written before the latest
+def test_kill_9_in_the_middle_of_writing_leaves_the_checkpoint_before(config, nth, monkeypatch):
+    changes = {"checkpoint_minutes": 1e-9}
+    whole, real, calls = run(config, "whole", **changes), torch.save, []
+
+    def half(content, path):
+        real(content, path)
+        calls.append(path)
+        if len(calls) == nth:
+            os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", half)
+        killed(config, changes, lambda child: os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT))
+    part = whole.parent / "part"
+    assert not (part / "complete").exists() and read_checkpoint(part / "checkpoints" / "checkpoint_latest.pt")["step"] in (1, 6)
     assert equal(weights(whole), weights(run(config, "part", resume="auto", **changes)))
 
 
@@ -279,7 +308,7 @@ def test_simulated_labels_switch_the_prefixes_off(config):
     steps, labels, weight = trainer.targets(trainer.data.events(rows), 0, 10)
     assert steps.shape == (10, 1) and (weight == 1).all() and labels[:, 0].tolist() == trainer.data.labels[rows].tolist()
     steps, labels, weight = Trainer(config, Ranks(), False).targets(trainer.data.events(rows), 0, 10)
-    assert steps.shape == (10, 5) and weight.sum() == pytest.approx(10 * (1 + config.prefix_weight))
+    assert steps.shape == (10, 1 + N_PREFIXES) and weight.sum() == pytest.approx(10 * (1 + config.prefix_weight))
     assert labels[:, 0].tolist() == trainer.data.labels_observable[rows].tolist()
 
 
