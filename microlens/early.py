@@ -1,8 +1,8 @@
 """Early detection over a mixed stream: alerts, their purity, completeness and delay. Arrays in, numbers out.
 
-The causal network watches every light curve. Where its P(binary) reaches CANDIDATE, the run's whole-season network, if it has
-one, reads the curve up to that epoch (single-lens fit included, so nothing later is used), and its P(binary) is the alert score of
-that step; elsewhere the score is 0. Without a whole-season network the score is the causal P(binary) itself.
+The alert score of a step is the causal network's P(binary). A run that also has a whole-season network can confirm: where the
+causal P(binary) reaches CANDIDATE, the whole-season network reads the curve up to that epoch (single-lens fit included, so nothing
+later is used), and its P(binary) is the score of that step; elsewhere the score is 0.
 
 An alert is raised when the score has stayed at or above a threshold for `persistence` network steps. The alert score of a curve is
 the highest threshold at which it would still raise one, and its premature score the same before the noise-free anomaly reaches

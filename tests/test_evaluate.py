@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from microlens import baselines, early, metrics, paths
 from microlens.config import EvaluateConfig, SimulateConfig
 from microlens.dataset import residual_view
 from microlens.detectability import fit_single_lens
-from microlens.evaluate import evaluate
+from microlens.evaluate import evaluate, export
 from microlens.magnification import pspl
 from microlens.simulate import simulate, true_curve
 from microlens.store import open_dataset, read_predictions
@@ -113,13 +115,52 @@ def test_thresholds_come_from_the_shipped_validation_rows(made):
     purity, false = rates(t, p, p[p < attrs["threshold"] * (1 - 1e-9)].max())
     assert purity < config.purity or false > config.false_alarms
     t = pd.read_csv(folder / "validation.csv", comment="#")
-    score, too_early, cut = t["alert_score_2"], t["premature_score_2"], attrs["alert_threshold"]
+    score, too_early, cut = t["confirmed_alert_score_2"], t["confirmed_premature_score_2"], attrs["alert_threshold"]
     purity, _ = rates(t, score, cut)
     on_binary = ((score >= cut) & (t["label"] == 2)).sum()
     assert purity >= config.purity and (too_early >= cut).sum() <= config.premature * on_binary
     lower = score[score < cut].max()
     on_binary = ((score >= lower) & (t["label"] == 2)).sum()
     assert rates(t, score, lower)[0] < config.purity or (too_early >= lower).sum() > config.premature * on_binary
+
+
+def test_an_exported_run_needs_no_training_file(made):
+    """Weights copied with a validation file answer with thresholds from that file, and say so."""
+    data, _ = made
+    folder = export("baseline", paths.runs_dir() / "copied", season="baseline/season", validation=data)
+    assert {"best.pt", "config.json", "log.jsonl", "validation.csv"} <= {x.name for x in folder.iterdir()}
+    out = evaluate(EvaluateConfig(experiment_name="copied", data=str(data), n_bootstrap=10, n_evolution_per_type=0, max_events=40,
+                                  colorblind_safe=False, save_formats="pdf"), progress=False)
+    summary = json.loads((out / "evaluation_summary.json").read_text())
+    assert summary["threshold_from"].startswith("120 events of t.h5 (split test, seed 8)") and summary["n"] == 40
+    assert (out / "recall.pdf").exists() and not (out / "recall.png").exists()
+
+
+def _with(path, kind):
+    """A damaged copy of a dataset."""
+    if kind == "cut short":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        with h5py.File(path, "a") as f:
+            if kind == "other version":
+                f.attrs["format_version"] = 99
+            elif kind == "other cadence":
+                f["timestamps"][:] = 3 * f["timestamps"][:]
+            else:
+                del f["labels"]
+    return path
+
+
+@pytest.mark.parametrize("kind, words", [("cut short", "truncated"), ("empty", "HDF5"), ("other version", "version 99"),
+                                         ("other cadence", "trained on"), ("incomplete", "labels is missing")])
+def test_unusable_data_is_one_clear_error(made, tmp_path, kind, words):
+    path = tmp_path / "bad.h5"
+    shutil.copy(made[0], path)
+    with pytest.raises(ValueError, match=words) as caught:
+        evaluate(EvaluateConfig(data=str(_with(path, kind)), output=str(tmp_path / "out")), progress=False)
+    assert "bad.h5" in str(caught.value) and "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
 def test_every_figure_is_there(made):

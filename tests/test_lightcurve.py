@@ -59,6 +59,16 @@ def test_errors_are_rescaled_to_the_scatter_of_neighbours(tmp_path):
         assert np.median(season.flux_err) == pytest.approx(wanted, rel=0.08) and bool(season.note) == (factor != 1.0)
 
 
+def test_nights_with_many_epochs_are_still_sparse(tmp_path):
+    """Twenty epochs an hour before dawn every night are no Roman cadence; a season with pauses is."""
+    night = np.concatenate([np.arange(60)[:, None] + np.arange(20) / 480]).ravel()
+    paused = np.delete(np.arange(6000) / 96, slice(1000, 1100))
+    for t, wanted in ((night, True), (paused, False)):
+        path = tmp_path / "x.dat"
+        path.write_text("\n".join(f"{2461000 + a:.5f} 19.0 0.01" for a in t))
+        assert [s.sparse for s in seasons(read_light_curve(path))] == [wanted]
+
+
 @pytest.mark.skipif(not FOREIGN.is_dir(), reason=f"no foreign light curves in {FOREIGN}")
 def test_every_foreign_file_is_read():
     files = [p for p in FOREIGN.glob("*/*") if p.is_file()]

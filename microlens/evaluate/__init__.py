@@ -86,8 +86,9 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     figures.use_palette(config.colorblind_safe)
     if config.light_curves is not None:
         return score_light_curves(config, classifier, folder)
+    with open_dataset(config.data) as d:
+        check_cadence(config.data, d.timestamps, classifier)
     data = PackedDataset(config.data, whole.view, progress)
-    check_cadence(config.data, data.timestamps, classifier)
     rows, what = choose_rows(config, data, classifier.saved)
     log.info("scoring %d events: %s", len(rows), what)
     cut = frozen(classifier, config, progress)
@@ -115,15 +116,15 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
         arrays |= seen | {f"baseline_{k.replace(' ', '_')}": v for k, v in made.items()}
     scores["oracle"] = np.where(page.labels == 2, params["delta_chi2_pspl"], 0.0)
     page.draw(cut, scores, scaled)
-    if config.early_detection and classifier.view == "flux":
-        stream = data if whole is classifier else PackedDataset(config.data)
+    if config.early_detection and classifier.causal:
+        stream = data if whole is classifier else PackedDataset(config.data, classifier.view, progress)
         summary["early"], more = page.early(classifier, stream, cut, progress)
         arrays |= more
+    cuts = {"threshold": cut.threshold, "alert_threshold": list(cut.alerts.values())[-1] if cut.alerts else np.inf,
+            **{f"threshold_{k.replace(' ', '_')}": v for k, v in cut.baselines.items()}}
     write_predictions(folder / "predictions.h5", arrays,
-                      {"data": str(config.data), "run": classifier.run.name, "threshold": cut.threshold,
-                       "alert_threshold": cut.alert_threshold, "temperature": cut.temperature, "persistence": config.persistence,
-                       "threshold_from": cut.source,
-                       **{f"threshold_{k.replace(' ', '_')}": v for k, v in cut.baselines.items()}})
+                      {"data": str(config.data), "run": classifier.run.name, "temperature": cut.temperature,
+                       "persistence": config.persistence, "threshold_from": cut.source, **cuts})
     _write_summary(folder, summary)
     return folder
 

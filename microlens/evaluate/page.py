@@ -140,29 +140,30 @@ class Page:
         steps = predict_steps(classifier, data, rows, progress)
         seconds = {"prefixes": (time.perf_counter() - begun) / len(rows)}
         accuracy = self._against_fraction(data, steps, stride)
-        begun, score = time.perf_counter(), steps.p_binary
+        scores = {"causal network alone": steps.p_binary}
         with open_dataset(config.data) as d:
-            if classifier.season is not None:
-                score = early.confirm(classifier.season, d, rows, score, stride, progress)
-            seconds["confirm"] = (time.perf_counter() - begun) / len(rows)
+            if "confirmed" in cut.alerts:
+                begun = time.perf_counter()
+                scores["confirmed"] = early.confirm(classifier.season, d, rows, steps.p_binary, stride, progress)
+                seconds["confirm"] = (time.perf_counter() - begun) / len(rows)
             t_premature = early.moments(d, rows)
-        step = early.alert_steps(score, cut.alert_threshold, config.persistence)
-        t_alert = np.array([step_times(data, r, stride)[k] if k >= 0 else np.nan for r, k in zip(rows, step, strict=True)])
         t_observable = self.params["t_observable_pspl"].to_numpy()
-        season = data.timestamps[-1] - data.timestamps[0]
-        about = labels, observable, t_alert, t_observable, t_premature, self.weight
-        report = early.report(*about, season)
+        season, about = data.timestamps[-1] - data.timestamps[0], (t_observable, t_premature, self.weight)
+        out = {"accuracy_at_fraction": accuracy, "persistence_steps": config.persistence, "seconds_per_event": seconds}
+        for rule, score in scores.items():  # the last one is the rule in use
+            step = early.alert_steps(score, cut.alerts[rule], config.persistence)
+            t_alert = np.array([step_times(data, r, stride)[k] if k >= 0 else np.nan for r, k in zip(rows, step, strict=True)])
+            report = early.report(labels, observable, t_alert, *about, season)
+            out[f"alerts_{rule.replace(' ', '_')}"] = out["alerts"] = {"rule": rule, "threshold": cut.alerts[rule], **report}
         grid = data.timestamps[0] + FRACTIONS * season
         self.save("alerts", figures.alerts(grid, *early.against_time(grid, labels, observable, t_alert, self.weight),
                                            (t_alert - t_observable)[observable == 2], report))
         times = lambda i: step_times(data, rows[i], stride)  # noqa: E731
-        curve = early.tradeoff(labels, observable, score, times, t_observable, t_premature, self.weight)
-        self.save("alert_tradeoff", figures.alert_tradeoff(curve, config.persistence, cut.alert_threshold, len(rows)))
-        self._draw_events(classifier, data, score, t_observable)
-        return ({"accuracy_at_fraction": accuracy, "alert_rule": cut.alert_rule, "alert_threshold": cut.alert_threshold,
-                 "persistence_steps": config.persistence, "seconds_per_event": seconds, "alerts": report},
-                {"p_binary_steps": steps.p_binary, "alert_score_steps": score, "called_at_fraction": steps.called,
-                 "t_alert": t_alert, "t_premature": t_premature, "t_observable": t_observable})
+        curve = early.tradeoff(labels, observable, score, times, *about)
+        self.save("alert_tradeoff", figures.alert_tradeoff(curve, config.persistence, cut.alerts[rule], len(rows)))
+        self._draw_events(classifier, data, t_observable)
+        return out, {"p_binary_steps": steps.p_binary, "alert_score_steps": score, "called_at_fraction": steps.called,
+                     "t_alert": t_alert, "t_premature": t_premature, "t_observable": t_observable}
 
     def _against_fraction(self, data, steps: Steps, stride) -> dict:
         truth = data.prefix_labels(self.rows, steps.step * stride)
@@ -176,12 +177,13 @@ class Page:
         return {f"{FRACTIONS[k]:.1f}": {"value": accuracy[k], "interval_95": [low[k], high[k]], "n": n,
                                         **{f"recall_{c}": recall[k, i] for i, c in enumerate(CLASSES)}} for k in marked}
 
-    def _draw_events(self, classifier, data, score, t_observable):
+    def _draw_events(self, classifier, data, t_observable):
         for c, name in enumerate(CLASSES):
             for i in self.some(self.observable == c, self.config.n_evolution_per_type):
-                row, (flux, delta_t, lengths, _) = self.rows[i], data.gather(self.rows[i : i + 1])
+                row, packed = self.rows[i], data.gather(self.rows[i : i + 1])
+                flux, delta_t, lengths, _ = packed
                 times, n = step_times(data, row, classifier.stem_stride), int(lengths[0])
                 t = data.timestamps[0] + np.cumsum(delta_t[0, :n], dtype=float)
-                p = np.exp(classifier.log_prob_steps(flux, delta_t, lengths)[0, : len(times)].float().cpu().numpy())
+                p = np.exp(classifier.log_prob_steps(*packed)[0, : len(times)].float().cpu().numpy())
                 self.save(f"evolution_{name}_{row}", figures.evolution(t, flux[0, :n], times, p, truth=name,
                                                                       t_observable=t_observable[i] if c == 2 else np.nan))

@@ -27,15 +27,15 @@ KEPT = ("validation.csv", "validation_features.npz")
 
 
 class Frozen(NamedTuple):
-    """threshold : of P(binary) of whole curves; alert_threshold : of the alert score; temperature; what both were chosen on, in words;
-    validation : scores that the thresholds reach there; baselines : {name: threshold}; boosting : fitted model or None.
+    """threshold : of P(binary) of whole curves; alerts : {rule: threshold of its alert score}, the last is the one in use;
+    source : what all were chosen on, in words; validation : scores reached there; baselines : {name: threshold}; boosting : a fitted
+    model or None.
     """
 
     threshold: float
-    alert_threshold: float
+    alerts: dict
     temperature: float
     source: str
-    alert_rule: str
     validation: dict
     baselines: dict
     boosting: object
@@ -43,12 +43,12 @@ class Frozen(NamedTuple):
 
 def alert_rule(classifier) -> str:
     """How the alerts of a run come about, in words that name the weights of the confirming network."""
-    if classifier.view != "flux":
+    if not classifier.causal:
         return "no alerts"
     if classifier.season is None:
-        return "alerts of the causal network alone"
+        return "alerts of the causal network"
     weights = b"".join(v.cpu().numpy().tobytes() for v in classifier.season.state_dict().values())
-    return (f"alerts where the causal P(binary) >= {early.CANDIDATE:g}, confirmed by network "
+    return (f"alerts of the causal network, confirmed where P(binary) >= {early.CANDIDATE:g} by network "
             f"{hashlib.sha256(weights).hexdigest()[:12]}")
 
 
@@ -77,26 +77,26 @@ def make_validation(classifier, folder, file=None, progress=True):
     """Write validation.csv and, where this network answers for whole curves, validation_features.npz into `folder`.
 
     Table: label, label_observable, log_p_<class>; for a causal network alert_score_<k> and premature_score_<k> for each
-    persistence k (see `microlens.early`). Its first line says which events and which alert rule.
+    persistence k (see `microlens.early`), and the same with confirmed_ before, where there is a whole-season network. Its first line
+    says which events and which alert rule.
     """
     data, rows, words = validation_events(classifier, file, progress)
     table = pd.DataFrame({"label": data.labels[rows], "label_observable": data.labels_observable[rows]})
-    causal = classifier.view == "flux"
+    causal = classifier.causal
     steps = predict_steps(classifier, data, rows, progress) if causal else None
     log_p = steps.log_p if causal else predict(classifier, data, rows, progress)
     table[[f"log_p_{c}" for c in CLASSES]] = log_p
     with open_dataset(data.path) as d:
         if causal:
-            stride, score = classifier.stem_stride, steps.p_binary
+            stride, scores = classifier.stem_stride, {"": steps.p_binary}
             if classifier.season is not None:
-                score = early.confirm(classifier.season, d, rows, score, stride, progress)
-            t_premature = early.moments(d, rows)
-            until = np.array([np.searchsorted(step_times(data, r, stride), t) if t == t else score.shape[1]
-                              for r, t in zip(rows, t_premature, strict=True)])
-            for k in PERSISTENCES:
-                table[f"alert_score_{k}"] = early.alert_scores(score, k)
-                premature = early.alert_scores(score, k, until)
-                table[f"premature_score_{k}"] = np.where(table["label"] == 2, premature, 0.0)
+                scores["confirmed_"] = early.confirm(classifier.season, d, rows, steps.p_binary, stride, progress)
+            until = np.array([np.searchsorted(step_times(data, r, stride), t) if t == t else steps.p_binary.shape[1]
+                              for r, t in zip(rows, early.moments(d, rows), strict=True)])
+            for kind, score in scores.items():
+                for k in PERSISTENCES:
+                    table[f"{kind}alert_score_{k}"] = early.alert_scores(score, k)
+                    table[f"{kind}premature_score_{k}"] = np.where(table["label"] == 2, early.alert_scores(score, k, until), 0.0)
         if classifier.season is None:
             x, _, _ = baselines.table(d, rows, progress)
             with atomic(Path(folder) / KEPT[1]) as temporary, open(temporary, "wb") as f:
@@ -132,9 +132,11 @@ def frozen(classifier, config: EvaluateConfig, progress=True) -> Frozen:
     threshold = metrics.operating_threshold(labels, p, weight, *limits)
     reached = {"whole_curves": metrics.completeness_purity(labels, observable, p, weight, threshold),
                "threshold_for_purity_alone": metrics.threshold_at_purity(labels == 2, p, weight, config.purity)}
-    alert = np.inf
-    if classifier.view == "flux" and config.early_detection:
-        alert, reached["alerts"] = _alert_threshold(classifier, config, progress)
+    alerts = {}
+    if classifier.causal and config.early_detection:
+        alerts["causal network alone"], reached["alerts_causal_network_alone"] = _alert_threshold(classifier, "", config, progress)
+        if classifier.season is not None and config.confirm:
+            alerts["confirmed"], reached["alerts_confirmed"] = _alert_threshold(classifier, "confirmed_", config, progress)
     cuts, boosting = {}, None
     if config.baselines:
         kept = np.load(whole.run / KEPT[1])
@@ -143,13 +145,13 @@ def frozen(classifier, config: EvaluateConfig, progress=True) -> Frozen:
         for name, score in {**baselines.fixed_scores(x), "gradient boosting": p_boosting}.items():
             if score is not None:
                 cuts[name] = metrics.operating_threshold(label, score, metrics.class_mix(label), *limits)
-    return Frozen(threshold, alert, metrics.temperature(learned, log_p), source, alert_rule(classifier), reached, cuts, boosting)
+    return Frozen(threshold, alerts, metrics.temperature(learned, log_p), source, reached, cuts, boosting)
 
 
-def _alert_threshold(classifier, config, progress) -> tuple[float, dict]:
+def _alert_threshold(classifier, kind, config, progress) -> tuple[float, dict]:
     table, source = read_validation(classifier, progress)
     labels = table["label"].to_numpy()
-    score, too_early = (table[f"{kind}_score_{config.persistence}"].to_numpy() for kind in ("alert", "premature"))
+    score, too_early = (table[f"{kind}{what}_score_{config.persistence}"].to_numpy() for what in ("alert", "premature"))
     weight = metrics.class_mix(labels)
     cut = early.choose_threshold(labels, score, too_early, weight, config.purity, config.premature)
     on_binary, total = int(((score >= cut) & (labels == 2)).sum()), weight[score >= cut].sum()

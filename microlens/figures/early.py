@@ -29,10 +29,10 @@ def draw_early_detection_curve(table):
     a.plot(table["fraction"], table["accuracy"], color="0.3")
     a.plot(marked["fraction"], marked["accuracy"], "o", ms=4, color="0.3")
     for c in CLASSES:
-        b.plot(table["fraction"], table[f"recall_{c}"], LINES[c], color=COLOURS[c])
-        b.plot(marked["fraction"], marked[f"recall_{c}"], MARKERS[c], ms=3.5, color=COLOURS[c], ls=LINES[c], label=c)
+        b.plot(table["fraction"], table[f"recall_{c}"], LINES[c] + MARKERS[c], ms=3.5, color=COLOURS[c], label=c,
+               markevery=np.flatnonzero(table["marked"]).tolist())
     a.set(xlabel="fraction of the season", ylabel="accuracy", ylim=(0, 1.02))
-    b.set(xlabel="fraction of the season", ylabel="recall of the class observable by then")
+    b.set(xlabel="fraction of the season", ylabel="recall of the class\nobservable by then")
     b.legend(loc="lower right")
     return fig
 
@@ -119,13 +119,13 @@ def draw_evolution(table):
     for name in CLASSES:
         b.plot(t["t"], t[f"p_{name}"], LINES[name], color=COLOURS[name], label=name)
     b.set(ylabel="probability", ylim=(-0.02, 1.02))
-    b.legend(loc="center left")
+    fig.legend(*b.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     c.plot(t["t"], t[[f"p_{name}" for name in CLASSES]].max(axis=1), color="0.3")
     c.set(xlabel="time (d into the season)", ylabel="confidence", ylim=(0.3, 1.02))
     moment = table["t_observable"].iloc[0]
     if np.isfinite(moment):
         for ax in (a, b, c):
             ax.axvline(moment, color="k", lw=0.7, ls=":")
-        a.annotate("observable", (moment, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points",
-                   fontsize=6)
+        a.annotate("observable", (moment, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
+                   fontsize=6, ha="center")
     return fig

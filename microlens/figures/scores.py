@@ -74,7 +74,8 @@ def draw_roc_curves(table):
         ax.plot(t["false_positive_rate"], t["true_positive_rate"], LINES[name], color=COLOURS[name],
                 label=f"{name}: AUC {r['auc']:.4f} [{r['auc_low']:.4f}, {r['auc_high']:.4f}]")
         ax.fill_between(t["false_positive_rate"], t["low"], t["high"], color=COLOURS[name], alpha=0.25, lw=0)
-    ax.set(xscale="log", xlabel="false positive rate", ylabel="true positive rate", ylim=(0, 1.02), xlim=(1e-4, 1))
+    ax.set(xscale="log", xlabel="false positive rate", ylabel="true positive rate", xlim=(1e-4, 1),
+           ylim=(0.5 if table["low"][table["false_positive_rate"] > 0].min() > 0.7 else 0.0, 1.01))
     ax.legend(loc="lower right")
     return fig
 
@@ -117,9 +118,10 @@ def calibration(truth, p, p_scaled, n_bins=15):
 def draw_calibration(table):
     fig, (ax, below) = subplots(2, 1, size=(COLUMN, 3.6), height_ratios=(3, 1), sharex=True)
     ax.plot([0, 1], [0, 1], "k:", lw=0.8)
-    for (name, t), marker, colour in zip(table.groupby("kind", sort=False), "os", ("0.55", COLOURS["binary"]), strict=False):
+    for (name, t), marker, colour, face in zip(table.groupby("kind", sort=False), "os", ("0.3", COLOURS["binary"]),
+                                               ("white", COLOURS["binary"]), strict=False):
         bars = [np.maximum(t["share"] - t["low"], 0), np.maximum(t["high"] - t["share"], 0)]
-        ax.errorbar(t["p"], t["share"], bars, fmt=marker, ms=3, color=colour, label=name)
+        ax.errorbar(t["p"], t["share"], bars, fmt=marker, ms=3, color=colour, mfc=face, label=name)
     ax.set(ylabel="share of observable binaries", xlim=(0, 1), ylim=(0, 1))
     ax.legend()
     first = table[table["kind"] == table["kind"].iloc[0]]
@@ -163,7 +165,7 @@ def draw_recall(table):
     fig, axes = subplots(2, 3, size=(PAGE, 3.8), sharey=True)
     for ax, name in zip(axes.flat, RECALL, strict=True):
         _recall_panel(ax, table[table["parameter"] == name], name)
-    axes[0, 0].legend(loc="upper left")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     for ax in axes[:, 0]:
         ax.set_ylabel("recall of binaries")
     return fig
@@ -267,7 +269,7 @@ def draw_per_class_metrics(table):
             ax.bar_label(bars, fmt="%.2f", fontsize=5.5)
         ax.set_xticks(range(3), ("precision", "recall", "F1"))
         ax.set(title=f"{policy} labels", ylim=(0, 1.12))
-    axes[1].legend(loc="upper center", bbox_to_anchor=(-0.05, -0.12), ncols=3)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, columnspacing=0.8, handletextpad=0.4)
     return fig
 
 
@@ -351,22 +353,41 @@ def draw_sets(table):
     return fig
 
 
-def robustness(rows: list[dict]):
-    """Scores under shifted conditions: rows with condition, n, completeness, completeness_low, _high, false_alarms, ..."""
+def robustness(conditions: dict):
+    """Scores under shifted conditions: {name: (shifted, evaluation summary)}, the first as trained."""
+    rows = []
+    for name, (shifted, summary) in conditions.items():
+        head, sure = summary["at_threshold"], summary["most_probable_class"]
+        counts = {c: summary["simulated_labels"]["per_class"][c]["n"] for c in CLASSES}
+        n = counts["flat"] + counts["pspl"]
+        row = {"condition": name + (" (shifted)" if shifted else ""), "shifted": shifted, "n": summary["n"],
+               "n_observable": head["n_observable"], "purity": head["purity"]}
+        for kind, score in (("", head), ("_most_probable", sure)):
+            false = sum(round((score[f"false_alarms_{c}"] or 0) * counts[c]) for c in ("flat", "pspl"))
+            found = round((score["completeness_observable"] or 0) * head["n_observable"])
+            for what, k, of in (("completeness", found, head["n_observable"]), ("false_alarms", false, n)):
+                low, high = metrics.binomial_interval(k, of, 0.95)
+                row |= {f"{what}{kind}": k / of if of else np.nan, f"{what}{kind}_low": float(low), f"{what}{kind}_high": float(high)}
+        rows.append(row)
     table = pd.DataFrame(rows)
-    return table, (f"Completeness of observable binaries and false alarms at the frozen threshold under shifted conditions, n = "
-                   f"{int(table['n'].min())} events each; the first is what the network was trained on. Bars: 95 % intervals.")
+    return table, (f"Completeness of observable binaries and false alarms under shifted conditions, n = {int(table['n'].min())} "
+                   "events each, the first as trained; circles: threshold frozen on validation events, squares: most probable class. "
+                   "Bars: 95 % binomial intervals.")
 
 
 @figure
 def draw_robustness(table):
-    fig, (a, b) = subplots(1, 2, size=(PAGE, 0.9 + 0.22 * len(table)), sharey=True)
+    fig, (a, b) = subplots(1, 2, size=(PAGE, 1.0 + 0.24 * len(table)), sharey=True)
     y = np.arange(len(table))[::-1]
     for ax, name, colour in ((a, "completeness", COLOURS["binary"]), (b, "false_alarms", COLOURS["pspl"])):
-        bars = np.maximum([table[name] - table[f"{name}_low"], table[f"{name}_high"] - table[name]], 0)
-        ax.errorbar(table[name], y, xerr=bars, fmt="o", ms=3, color=colour)
+        for kind, marker, shift, face in (("", "o", 0.13, colour), ("_most_probable", "s", -0.13, "white")):
+            x = table[name + kind]
+            bars = np.maximum([x - table[f"{name}{kind}_low"], table[f"{name}{kind}_high"] - x], 0)
+            ax.errorbar(x, y + shift, xerr=bars, fmt=marker, ms=3, color=colour, mfc=face, elinewidth=0.8,
+                        label="frozen threshold" if not kind else "most probable class")
         ax.axvline(table[name].iloc[0], color="0.7", lw=0.6, zorder=0)
+    fig.legend(*a.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     a.set_yticks(y, table["condition"])
     a.set(xlabel="completeness of observable binaries", xlim=(0, 1.02))
-    b.set(xlabel="false alarms (flat and single lenses called binary)", xlim=(0, None))
+    b.set(xlabel="false alarms (flat and single lenses called binary)", xlim=(-0.01, None))
     return fig
