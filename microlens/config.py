@@ -133,7 +133,7 @@ class SimulateConfig(Config):
     split: str = option("train", "independent random streams: events of two splits are never shared",
                         choices=("train", "val", "test"))
     seed: int = option(0, "seed of the random streams", low=0)
-    schedule: str | None = option(None, "epochs of the season; unset means roman for preset roman, else thesis",
+    schedule: str | None = option(None, "epochs of the season; unset means what the preset says: roman for preset roman, else thesis",
                                   choices=SCHEDULES)
     detector: str = option("roman", "detector noise set", choices=DETECTORS)
     noise_scale: float = option(1.0, "multiplies the photometric error", above=0)
@@ -165,10 +165,6 @@ class SimulateConfig(Config):
             k, _, n = self.part.partition("/")
             if not (k.isdigit() and n.isdigit() and int(k) < int(n)):
                 raise ValueError(f"part: came {self.part!r}, expected 'k/n' with 0 <= k < n, e.g. 0/8.")
-
-    @property
-    def resolved_schedule(self) -> str:
-        return self.schedule or ("roman" if self.binary_preset == "roman" else "thesis")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from microlens import magnification, survey
 from microlens.config import CLASSES, SimulateConfig
 from microlens.detectability import observability, observable_label
 from microlens.population import PARAMETERS, Preset, draw, load_preset, thesis_singles
-from microlens.store import DatasetError, concatenate, open_dataset, param_dtype, write_dataset
+from microlens.store import DatasetError, atomic, concatenate, open_dataset, param_dtype, remove_leftovers, write_dataset
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 ORDER_STREAM = 99  # spawn key of the row order
@@ -269,8 +269,10 @@ def _only_one(path: Path):
         except OSError:
             raise DatasetError(f"{path}: another simulation is writing the same output; wait for it or give another "
                                "--output.") from None
-        yield
-    path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def simulate(config: SimulateConfig, progress: bool = True) -> Path:
@@ -281,12 +283,15 @@ def simulate(config: SimulateConfig, progress: bool = True) -> Path:
     """
     output = Path(config.output)
     load_preset(config.binary_preset)
+    folder = output.with_name(output.name + ".shards")
     if output.exists():
         with open_dataset(output) as found:
             counts = dict(zip(("n_flat", "n_pspl", "n_binary"), np.bincount(found.labels, minlength=3).tolist(), strict=True))
             _check_same(output, config, {**found.config, **counts})
+            virtual = found.is_virtual
+        if folder.exists() and not virtual and config.part is None:
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed between its last two steps
         return output
-    folder = output.with_name(output.name + ".shards")
     tag = "" if config.part is None else "." + config.part.replace("/", "of")
     with _only_one(folder.with_name(f".{output.name}{tag}.lock")):
         folder.mkdir(parents=True, exist_ok=True)
@@ -297,9 +302,8 @@ def simulate(config: SimulateConfig, progress: bool = True) -> Path:
             if stated["shard_size"] != config.shard_size:
                 raise DatasetError(f"{folder}: shard_size: here {config.shard_size}, there {stated['shard_size']}.")
         else:
-            temporary = statement.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(config.to_json())
-            os.replace(temporary, statement)
+            with atomic(statement) as temporary:
+                temporary.write_text(config.to_json())
         tasks = row_order(config)
         shards = [tasks[i : i + config.shard_size] for i in range(0, len(tasks), config.shard_size)]
         paths = [folder / f"shard_{i:05d}.h5" for i in range(len(shards))]
@@ -310,10 +314,11 @@ def simulate(config: SimulateConfig, progress: bool = True) -> Path:
         _run(config, shards, paths, [i for i in mine if not paths[i].exists()], progress)
         if config.part is not None:
             return folder
+        remove_leftovers(output)
         concatenate(paths, output, attrs={**attributes(config), "format_version": 1, "classes": list(CLASSES)},
                     virtual=config.virtual)
         if not config.virtual:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
     return output
 
 

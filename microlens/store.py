@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,16 +51,30 @@ class DatasetError(ValueError):
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well and is removed when it does not."""
+    """A temporary path beside `path` that takes its place when the block ends well and is removed when it does not.
+
+    Raises DatasetError, naming file and cause, where writing fails (a full disk).
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        cause = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise DatasetError(f"{path}: could not be written ({cause}). Nothing of it was left behind; the same command goes on where it "
+                           "stopped.") from error
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | os.PathLike) -> None:
+    """Remove the temporary files of killed writers of `path`; call it while nobody else may write it."""
+    path = Path(path)
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
@@ -207,6 +222,11 @@ class Dataset:
         m_base = self.m_base if rows is None else self.m_base[rows]
         sigma = sigma_flux(flux, m_base, self.detector, self.config["noise_scale"])
         return np.where(flux != 0, sigma, np.nan).astype(np.float32)
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the curves are references to shards."""
+        return self._f["flux"].is_virtual
 
     @property
     def has_nodes(self) -> bool:

@@ -93,17 +93,17 @@ def _detector(name: str) -> Detector:
 # ---- the season ---------------------------------------------------------------------------------------------------------
 
 CADENCE_ROMAN = 12.139 / 1440.0  # d (RMDC26 ephemerides)
-SEASON_ROMAN = 70.7  # d
-PAUSE = 6.2 / 24.0  # d, a pause of the high-cadence visits lasts 6.1 to 6.3 h (RMDC26 ephemerides)
+SEASON_ROMAN = 70.74  # d
+PAUSE_EPOCHS = 30  # epochs that a pause takes: 6.3 h from the last one before to the first one after (RMDC26: 6.1 to 6.3 h)
 FIXED_PAUSES = (0.99, 35.24, 69.49)  # d into the season, every season
-MOVING_PAUSES = 4  # with the three above about 43.5 h a season
+MOVING_PAUSES = 4  # with the three above 43.9 h (RMDC26: about 43.5) and 8182 epochs (8181 to 8185) a season
 
 
 def epochs(schedule: str, seed: int = 0) -> np.ndarray:
     """Epochs (T,) of one season, days from its start.
 
     'thesis': 72 d every 15 min, 6912 epochs. 'roman': 70.7 d every 12.139 min without the pauses (they are absent, not masked):
-    three recur every season, four are drawn from `seed`, one of those of 12.1 h. Source: RMDC26 ephemerides.
+    three recur every season, four are drawn from `seed`. Source: RMDC26 ephemerides.
     Raises ValueError for an unknown schedule.
     """
     if schedule == "thesis":
@@ -117,7 +117,8 @@ def epochs(schedule: str, seed: int = 0) -> np.ndarray:
     moving = edges[:-1] + rng.uniform(0.1, 0.9, MOVING_PAUSES) * np.diff(edges)
     keep = np.ones(len(t), dtype=bool)
     for start in (*FIXED_PAUSES, *moving):
-        keep &= ~((t >= start) & (t < start + PAUSE))
+        last = int(start / CADENCE_ROMAN)
+        keep[last + 1 : last + 1 + PAUSE_EPOCHS] = False
     return t[keep]
 
 

@@ -1,4 +1,9 @@
 import hashlib
+import resource
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -25,6 +30,7 @@ def digest(path):
 def test_bytes_do_not_depend_on_workers_parts_or_interruption(tmp_path):
     one = digest(make(tmp_path / "a" / "x.h5", num_workers=1))
     assert digest(make(tmp_path / "b" / "x.h5", num_workers=2)) == one
+    assert digest(make(tmp_path / "d" / "x.h5", num_workers=4)) == one
     for part in ("0/2", "1/2"):
         make(tmp_path / "c" / "x.h5", num_workers=1, part=part)
     next((tmp_path / "c").glob("x.h5.shards/shard_*.h5")).unlink()  # as if it had been killed before this shard
@@ -90,3 +96,70 @@ def test_render_event_repeats_what_simulate_draws():
     assert p == e.params
     flux, true = render_event(e.curve, p["t_0"], p["t_E"], p["f_s"], p["m_base"], t, rng, **observing(config))
     assert np.array_equal(true, e.flux_true) and np.array_equal(flux, e.flux)
+
+
+def command(path, *more):
+    """The command line of a small simulation with 9 shards."""
+    events = [f"--n_{kind}" for kind in ("flat", "pspl", "binary")]
+    counts = [word for name in events for word in (name, "12")]
+    return [sys.executable, "-m", "microlens", "simulate", *counts, "--shard_size", "4", "--output", str(path), *more]
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, workers):
+    make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=4)
+    path, rng, kills = tmp_path / "killed" / "x.h5", np.random.default_rng(0), 0
+    folder = path.with_name("x.h5.shards")
+    while not path.exists():
+        done = len(list(folder.glob("shard_*.h5")))
+        run = subprocess.Popen(command(path, "--num_workers", workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while run.poll() is None and not path.exists() and len(list(folder.glob("shard_*.h5"))) < done + 1:
+            time.sleep(0.01)  # each run gets at least one shard further, so the test ends
+        time.sleep(rng.uniform(0, 0.1))
+        kills += run.poll() is None
+        run.kill()
+        run.wait()
+    subprocess.run(command(path, "--num_workers", workers), check=True, capture_output=True)
+    assert kills >= 3
+    assert digest(path) == digest(tmp_path / "whole" / "x.h5")
+    assert [f for f in files(path.parent) if not f.endswith(".lock")] == ["x.h5"]
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_no_half_written_file(tmp_path):
+    path = tmp_path / "x.h5"
+
+    def small_disk():  # a file that would grow beyond this cannot be written, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    run = subprocess.run(command(path, "--num_workers", "1"), preexec_fn=small_disk, capture_output=True, text=True)
+    errors = [line for line in run.stderr.replace("\r", "\n").splitlines() if line.startswith("error:")]
+    assert run.returncode == 1 and len(errors) == 1 and "could not be written" in errors[0] and "Traceback" not in run.stderr
+    assert files(tmp_path) == ["x.h5.shards/config.json"]
+    subprocess.run(command(path, "--num_workers", "1"), check=True, capture_output=True)  # the disk has room again
+    make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=4)
+    assert digest(path) == digest(tmp_path / "whole" / "x.h5")
+
+
+def test_two_runs_with_one_output_do_not_mix(tmp_path):
+    path = tmp_path / "x.h5"
+    first = subprocess.Popen(command(path, "--num_workers", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not (tmp_path / ".x.h5.lock").exists():
+        time.sleep(0.01)
+    with pytest.raises(DatasetError, match="another simulation is writing"):
+        make(path, num_workers=1, shard_size=4)
+    assert first.wait() == 0
+    make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=4)
+    assert digest(path) == digest(tmp_path / "whole" / "x.h5")
+
+
+def test_shards_of_a_virtual_dataset_are_kept(tmp_path):
+    path = make(tmp_path / "x.h5", num_workers=1, virtual=True)
+    with open_dataset(make(tmp_path / "copy" / "x.h5", num_workers=1)) as copy:
+        make(path, num_workers=1)  # finished: nothing to do, whether virtual was asked for or not
+        with open_dataset(path) as virtual:
+            assert virtual.is_virtual and np.array_equal(virtual.flux(), copy.flux())

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from microlens import survey
+from microlens.config import SimulateConfig
+from microlens.population import FOLDER
+from microlens.simulate import season_epochs
 
 M = [15, 18, 20, 21, 22, 24, 26]
 TABLE = {"penny2019": [0.00113, 0.00230, 0.00544, 0.00896, 0.01570, 0.06434, 0.3595],
@@ -18,6 +21,37 @@ def test_sigma_table(detector):
 
 def test_schedules():
     assert len(survey.epochs("thesis")) == 6912
-    t = survey.epochs("roman", 1)
-    assert 8150 <= len(t) <= 8200 and (np.diff(t) > 0).all()
-    assert (np.diff(t) > 0.2).sum() == 7
+    for seed in range(20):  # RMDC26: 8181 to 8185 epochs, pauses of 6.1 to 6.3 h, about 43.5 h of them, three at the same place
+        t = survey.epochs("roman", seed)
+        gaps = np.diff(t)
+        pauses = np.flatnonzero(gaps > 0.1)
+        assert 8181 <= len(t) <= 8185 and len(pauses) == 7
+        assert (np.abs(24 * gaps[pauses] - 6.2) < 0.1).all() and 24 * gaps[pauses].sum() == pytest.approx(43.5, abs=0.5)
+        assert all(np.abs(t[pauses] - start).min() < 0.02 for start in (0.99, 35.24, 69.49))
+
+
+def test_the_schedule_is_the_presets_unless_given(tmp_path):
+    text = (FOLDER / "roman.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text)
+    n = {None: 8182, "thesis": 6912}
+    for schedule, expected in n.items():
+        for preset in ("roman", str(tmp_path / "mine.yaml")):
+            assert len(season_epochs(SimulateConfig(binary_preset=preset, schedule=schedule))) == expected
+    assert len(season_epochs(SimulateConfig(binary_preset="baseline"))) == 6912
+
+
+@pytest.mark.parametrize("detector", [*TABLE, "thesis"])
+def test_noise_of_flux_and_of_magnitude_are_one(detector):
+    m_base, flux = 21.0, np.array([0.5, 1.0, 30.0])
+    relative = survey.sigma_flux(flux, m_base, detector) / flux
+    assert relative == pytest.approx(survey.sigma_mag(m_base - 2.5 * np.log10(flux), detector) / survey.MAG_PER_RELATIVE_FLUX, rel=1e-9)
+
+
+def test_correlated_noise_and_outliers_have_their_sizes():
+    rng, t = np.random.default_rng(0), survey.epochs("thesis")
+    noise = np.array([survey.draw_noise(rng, t, np.ones(len(t)), correlated=2.0, timescale=1.0) for _ in range(100)])
+    assert noise.var() == pytest.approx(5.0, rel=0.1)
+    lag = int(1.0 / (t[1] - t[0]))  # one correlation time: 4/e of the variance is shared
+    assert (noise[:, lag:] * noise[:, :-lag]).mean() == pytest.approx(4 / np.e, rel=0.15)
+    noise = survey.draw_noise(rng, np.arange(1e5), np.ones(100_000), outlier_fraction=0.1, outlier_size=10.0)
+    assert noise.var() == pytest.approx(11.0, rel=0.1)
