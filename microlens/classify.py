@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from microlens import baselines
 from microlens.config import CLASSES, ClassifyConfig
+from microlens.dataset import residual_view, smooth_error
 from microlens.lightcurve import LightCurveError, read_light_curve, seasons
 from microlens.model import load_run
 
@@ -23,9 +25,10 @@ COLUMNS = ["file", "season", "n_points", "t_first", "t_last", "time_system", "m_
 def classify(files, config: ClassifyConfig, classifier=None) -> tuple[pd.DataFrame, list[str]]:
     """Classify files; a bad one is a line in `errors` and does not stop the others.
 
-    Returns a table (one row a season; p_* sum to 1; flags: 'saturated', 'sparse', 'few points', notes of the reader) and errors.
-    A season with fewer than config.min_points points has NaN probabilities. Flag 'sparse' marks a cadence that the network
-    was not trained on: its answer there means nothing.
+    Returns a table (one row a season; p_* sum to 1; flags: 'saturated', 'sparse', 'few points', 'residual', notes of the reader) and
+    errors. A season with fewer than config.min_points points has NaN probabilities. Flag 'sparse' marks a cadence that the network
+    was not trained on: its answer there means nothing. Flag 'residual' marks an answer that the residual to the best single lens gave
+    against the network's.
     """
     classifier = classifier or load_run(config.experiment_name, device="cpu" if config.device == "auto" else config.device,
                                         whole_season=config.whole_season)
@@ -39,14 +42,30 @@ def classify(files, config: ClassifyConfig, classifier=None) -> tuple[pd.DataFra
             continue
         for s in parts:
             few = len(s.flux) < config.min_points
-            p = np.full(3, np.nan)
+            p, overruled = np.full(3, np.nan), False
             if not few:
-                p = np.exp(classifier.log_prob(s.flux[None], s.delta_t[None], flux_err=s.flux_err[None])[0].astype(float))
-                p /= p.sum()
-            flags = [w for w, on in (("few points", few), ("saturated", s.saturated), ("sparse", s.sparse)) if on] + curve.notes
+                p, overruled = season_probabilities(s, classifier)
+            marks = (("few points", few), ("saturated", s.saturated), ("sparse", s.sparse), ("residual", overruled), (s.note, s.note))
+            flags = [w for w, on in marks if on] + curve.notes
             rows.append([str(file), s.number, len(s.flux), s.time[0], s.time[-1], s.time_system, s.m_base, *p,
                          "" if few else CLASSES[int(p.argmax())], "; ".join(flags)])
     return pd.DataFrame(rows, columns=COLUMNS), errors
+
+
+def season_probabilities(season, classifier) -> tuple[np.ndarray, bool]:
+    """Probabilities (3,) of one season, and whether the literature's thresholds overruled the network (baselines.guarded).
+
+    A sparse season, whose few points a single lens seldom fits to 3 sigma, is left to the network.
+    """
+    curve = season.flux[None], season.delta_t[None]
+    p = np.exp(classifier.log_prob(*curve, flux_err=season.flux_err[None]).astype(float))
+    p /= p.sum()
+    if season.sparse:
+        return p[0], False
+    z = np.sinh(residual_view(*curve, season.flux_err[None], [len(season.flux)])[0, :, 0].astype(float))
+    event, anomaly = baselines.seen(z, season.flux.astype(float), smooth_error(season.flux_err))
+    out = baselines.guarded(p, np.array([event]), np.array([anomaly]))[0]
+    return out, bool(out.argmax() != p[0].argmax())
 
 
 def read_truth(path) -> pd.DataFrame:
@@ -73,8 +92,8 @@ def _brightness(season) -> float:
 def score_folder(folder, truth, classifier):
     """Classify the files that a truth table names and put the truth beside each season.
 
-    Returns the table of classify() with columns set and truth, the seasons called wrongly as (name, time, flux, called,
-    P(binary)), and the lines of files that could not be read.
+    Returns the table of classify() with columns set and truth, the seasons called wrongly as (name, time, flux,
+    flux_err, called, P(binary)), and the lines of files that could not be read.
     """
     table, parts, errors, mistakes = read_truth(truth), [], [], []
     for row in table.itertuples():
@@ -99,6 +118,6 @@ def score_folder(folder, truth, classifier):
         if len(wrong):
             found = {s.number: s for s in seasons(read_light_curve(path, unit), ClassifyConfig().season_gap)}
             mistakes += [(f"{path.name.split('.')[0]} season {m.season}, truth {m.truth}", found[m.season].time, found[m.season].flux,
-                          wrong.loc[m.Index, "class"], m.p_binary)
+                          found[m.season].flux_err, wrong.loc[m.Index, "class"], m.p_binary)
                          for m in wrong.itertuples()]
     return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS, "set", "truth"])), mistakes, errors

@@ -22,6 +22,7 @@ BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
 SCHEDULES = ("thesis", "roman")
 VIEWS = ("flux", "running", "residual")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
+PERSISTENCES = (1, 2, 3, 5, 8)
 
 
 def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None,
@@ -192,9 +193,10 @@ class TrainConfig(Config):
     dropout: float = option(0.3, "dropout probability", low=0, high=0.9)
     window_size: int = option(5, "kernel width of the causal convolutions", unit="steps", low=1)
     stem_stride: int = option(8, "valid epochs a network step; 1 is the thesis' network", unit="epochs", low=1, high=64)
-    view: str = option("flux", "what the network sees of a curve: flux; running, also the best single lens through the past, fitted "
-                       "again every 8 epochs (both causal, both stream); residual, also the residual to the best single lens through "
-                       "the whole season (whole seasons only)", choices=VIEWS)
+    view: str | None = option(None, "what the network sees of a curve: flux; running, also the best single lens through the past, "
+                              "fitted every 8 epochs (both causal, both stream); residual, also the residual to the best single lens "
+                              "through the whole season (whole seasons only); unset means running where stem_stride is a multiple of "
+                              "8, else flux", choices=VIEWS)
     hierarchical: bool = option(True, "two-stage head (flat or not, then PSPL or binary); off gives a flat 3-class head")
     use_aux_head: bool = option(True, "auxiliary 3-class head and loss")
     attention_pooling: bool = option(True, "attention pooling with a learnable query; off gives the masked mean")
@@ -226,11 +228,13 @@ class TrainConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.view is None:
+            object.__setattr__(self, "view", "flux" if self.stem_stride % 8 else "running")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model = {self.d_model} is no multiple of n_heads = {self.n_heads}.")
         if self.thin and (self.view == "running" or self.prefix_weight > 0):
-            raise ValueError(f"thin = {self.thin:g} with view = {self.view!r}, prefix_weight = {self.prefix_weight:g}: its prefixes are "
-                             "not those of the whole curve; give --prefix-weight 0 and another view.")
+            raise ValueError(f"thin = {self.thin:g} with view = {self.view!r}, prefix_weight = {self.prefix_weight:g}: its prefixes "
+                             "are not those of the whole curve; give --prefix-weight 0 and another view.")
         if self.view == "residual" and self.prefix_weight > 0:
             raise ValueError(f"prefix_weight = {self.prefix_weight:g} with view = 'residual': the residual is to a fit of the whole "
                              "season, so there are no prefixes to learn from; give --prefix-weight 0.")
@@ -252,13 +256,20 @@ class EvaluateConfig(Config):
                        choices=("held-out", "val", "train", "all"))
     max_events: int = option(0, "score at most this many events; 0 = all", low=0)
     early_detection: bool = option(True, "alerts and accuracy against the fraction of the season seen")
-    persistence: int = option(3, "network steps that P(binary) must stay above the threshold for an alert", unit="steps", low=1)
+    persistence: int = option(2, "network steps that the alert score must stay at or above its threshold", unit="steps",
+                              choices=PERSISTENCES)
+    confirm: bool = option(True, "let a run's whole-season network, given the curve so far, confirm the alerts of the causal one")
+    premature: float = option(0.005, "largest share of premature alerts (noise-free delta chi^2 < 40) that the alert threshold may "
+                              "have on the validation rows; half of the wanted 1 %, which leaves room for chance", above=0, high=1)
     baselines: bool = option(True, "score the single-lens fit and gradient boosting on the same events")
     n_evolution_per_type: int = option(2, "events a class drawn as evolution_<class>_<row>", low=0)
     colorblind_safe: bool = option(True, "colour-blind-safe palette")
     calibration_n_bins: int = option(15, "bins of the reliability diagram", low=2)
     n_bootstrap: int = option(500, "bootstrap samples behind an interval", low=10)
-    purity: float = option(0.95, "purity at which completeness is quoted", above=0, high=1)
+    purity: float = option(0.95, "purity that the thresholds (of whole curves and of alerts) reach on the validation rows", above=0,
+                           high=1)
+    false_alarms: float = option(0.005, "largest share of single lenses, and of flat curves, that the threshold of whole curves may "
+                                 "call binary on the validation rows; half of the wanted 1 %", above=0, high=1)
     save_formats: str = option("png", "figure formats, comma separated: png, pdf, svg")
     batch_size: int = option(128, "events a forward pass", low=1)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))

@@ -64,6 +64,11 @@ def pack(flux, delta_t, flux_err=None):
     return (*out, lengths)
 
 
+def smooth_error(flux_err) -> np.ndarray:
+    """Running median (n,) of the reported errors (n,), which an epoch's own noise does not enter."""
+    return median_filter(np.asarray(flux_err, dtype=float), SMOOTH, mode="nearest")
+
+
 def residual_view(flux, delta_t, flux_err, lengths) -> np.ndarray:
     """What the residual view adds to packed curves: (n, T, 2) float32, zero beyond `lengths`.
 
@@ -75,7 +80,7 @@ def residual_view(flux, delta_t, flux_err, lengths) -> np.ndarray:
     for i, n in enumerate(lengths):
         if n < 5:
             continue
-        y, sigma = flux[i, :n].astype(float), median_filter(flux_err[i, :n].astype(float), SMOOTH, mode="nearest")
+        y, sigma = flux[i, :n].astype(float), smooth_error(flux_err[i, :n])
         t = np.cumsum(delta_t[i, :n], dtype=float)
         model = single_lens_model(t, fit_single_lens(t, y, sigma, finite_source=True))
         out[i, :n, 0] = np.arcsinh((y - model) / sigma)

@@ -1,17 +1,65 @@
 """Early detection over a mixed stream: alerts, their purity, completeness and delay. Arrays in, numbers out.
 
-An alert is raised when P(binary) has stayed at or above a threshold for `persistence` network steps. The alert score of a curve
-is the highest threshold at which it would still raise one, so a threshold can be chosen on validation curves alone.
+The alert score of a step is the causal network's P(binary). A run that also has a whole-season network can confirm: where the
+causal P(binary) reaches CANDIDATE, the whole-season network reads the curve up to that epoch (single-lens fit included, so nothing
+later is used), and its P(binary) is the score of that step; elsewhere the score is 0.
+
+An alert is raised when the score has stayed at or above a threshold for `persistence` network steps. The alert score of a curve is
+the highest threshold at which it would still raise one, and its premature score the same before the noise-free anomaly reaches
+delta chi^2 = 40, so the threshold can be chosen on validation curves alone.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from microlens import metrics
-from microlens.detectability import prefix_delta_chi2
+from microlens.config import PERSISTENCES
+from microlens.dataset import pack
+from microlens.detectability import observability
+from microlens.simulate import true_curve
 
 PREMATURE = 40.0  # noise-free delta chi^2 of the prefix below which an alert is premature
+CANDIDATE = 0.3  # causal P(binary) from which the whole-season network is asked
+CERTAIN = 0.99  # alert scores end here; a curve this certain for the longest persistence is not looked at further
+TOGETHER = 8  # prefixes of one curve that the whole-season network reads at once
+ROWS = 512  # curves whose steps are held as float32 at once
+
+
+def confirm(season, data, rows, p_binary, stride: int, progress=True) -> np.ndarray:
+    """Alert scores (n, K) float16 of the whole-season network `season` on the prefixes that the causal one finds suspicious.
+
+    data : open dataset; rows (n,) of it; p_binary (n, K) causal P(binary) after each step of `stride` valid epochs.
+    """
+    score = np.zeros(p_binary.shape, np.float16)
+    suspicious = np.flatnonzero((p_binary[:, 1:] >= CANDIDATE).any(axis=1))
+    for i in tqdm(suspicious, desc="confirm alerts", unit="event", disable=not progress):
+        row = [int(rows[i])]
+        flux, delta_t, error, _ = pack(data.flux(row), data.delta_t(row), data.sigma(row))
+        steps = np.flatnonzero(p_binary[i] >= CANDIDATE)
+        steps = steps[steps > 0]
+        for j in range(0, len(steps), TOGETHER):
+            k = steps[j : j + TOGETHER]
+            n = k[-1] * stride
+            prefixes = (np.repeat(x[:, :n], len(k), axis=0) for x in (flux, delta_t))
+            log_p = season.log_prob(*prefixes, lengths=k * stride, flux_err=np.repeat(error[:, :n], len(k), axis=0))
+            score[i, k] = np.minimum(np.exp(log_p[:, 2]), CERTAIN)
+            last = score[i, max(k[-1] + 1 - PERSISTENCES[-1], 0) : k[-1] + 1]
+            if len(last) == PERSISTENCES[-1] and (last >= np.float16(CERTAIN)).all():
+                break
+    return score
+
+
+def moments(data, rows) -> np.ndarray:
+    """When the noise-free anomaly reaches delta chi^2 = 40, (n,) days: before it an alert is premature; NaN = never or no binary."""
+    out = np.full(len(rows), np.nan)
+    for i, row in enumerate(rows):
+        p = data.params.iloc[int(row)]
+        if p["label"] == 2 and p["delta_chi2_pspl"] > PREMATURE:
+            start = p["t_0"], p["t_E"], max(p["u_0"], 1e-3)
+            out[i] = observability(*true_curve(data, int(row)), True, start, threshold_pspl=PREMATURE)[3]
+    return out
 
 
 def sustained(score, persistence: int) -> np.ndarray:
@@ -23,59 +71,99 @@ def sustained(score, persistence: int) -> np.ndarray:
     return out
 
 
-def alert_scores(score, persistence: int) -> np.ndarray:
-    """The highest threshold (n,) at which each row of score (n, K) raises an alert."""
-    return sustained(score, persistence).max(axis=1)
+def alert_scores(score, persistence: int, until=None) -> np.ndarray:
+    """The highest threshold (n,) at which each row of score (n, K) raises an alert; with `until` (n,), at a step before that one."""
+    out = np.zeros(len(score), np.float32)
+    for i in range(0, len(score), ROWS):
+        part = sustained(score[i : i + ROWS], persistence)
+        if until is not None:
+            part[np.arange(part.shape[1]) >= until[i : i + ROWS, None]] = 0.0
+        out[i : i + ROWS] = part.max(axis=1)
+    return out
 
 
 def alert_steps(score, threshold: float, persistence: int) -> np.ndarray:
     """Step (n,) of each row's alert, -1 where there is none."""
-    above = sustained(score, persistence) >= threshold
-    return np.where(above.any(axis=1), above.argmax(axis=1), -1)
+    out = np.full(len(score), -1)
+    for i in range(0, len(score), ROWS):
+        above = sustained(score[i : i + ROWS], persistence) >= np.float32(threshold)
+        out[i : i + ROWS] = np.where(above.any(axis=1), above.argmax(axis=1), -1)
+    return out
 
 
-def alert_delta_chi2(curves, t_alert) -> np.ndarray:
-    """Noise-free delta chi^2 (n,) against the best single lens of each curve up to its alert.
+def choose_threshold(labels, alert_score, premature_score, weight, purity: float, premature: float) -> float:
+    """Lowest threshold with alert purity >= purity and a share of premature alerts (of those on binaries) <= premature.
 
-    curves : iterable of (t, flux_true, sigma), valid epochs only; t_alert (n,) days.
+    labels (N,) simulated classes; alert_score, premature_score (N,) as alert_scores gives; weight (N,) class mix. Infinity if none.
     """
-    return np.array([prefix_delta_chi2(t[t <= at + 1e-9], f[t <= at + 1e-9], s[t <= at + 1e-9])
-                     for (t, f, s), at in zip(curves, t_alert, strict=True)])
+    binary = labels == 2
+    pure, early_ones = metrics.purity_holds(binary, weight, purity), np.sort(premature_score[binary])
+
+    def holds(order):
+        n_early = len(early_ones) - np.searchsorted(early_ones, alert_score[order])
+        return pure(order) & (n_early <= premature * np.cumsum(binary[order])) & (alert_score[order] > 0)
+
+    return metrics.lowest_threshold(alert_score, holds)
 
 
-def report(labels, observable, t_alert, t_observable, delta_chi2, weight, season: float) -> dict:
+def report(labels, observable, t_alert, t_observable, t_premature, weight, season: float) -> dict:
     """Alert statistics of a mixed stream.
 
     labels, observable (N,) class numbers; t_alert (N,) days, NaN = none; t_observable (N,) days when the anomaly passed
-    delta chi^2 = 160, NaN = never; delta_chi2 (N,) of the prefix at the alert (NaN where not needed); weight (N,) class mix.
+    delta chi^2 = 160 and t_premature (N,) when it passed 40, NaN = never; weight (N,) class mix.
     Shares come with 95 % Clopper-Pearson intervals; an alert at delta chi^2 40 to 160 has delay 0.
     """
     alerted, seen, other = np.isfinite(t_alert), observable == 2, labels != 2
-    delay = (t_alert - t_observable)[alerted & seen]
-    early = (delta_chi2[alerted & seen] >= PREMATURE) & (delay < 0)
-    delay = np.where(early, 0.0, delay)
     binary = alerted & (labels == 2)
-    premature = binary & (delta_chi2 < PREMATURE)
+    premature = binary & ~(t_alert >= t_premature)
+    delay = t_alert - t_observable
+    delay = np.where(premature, delay, np.maximum(delay, 0.0))[alerted & seen]
     total = weight[alerted].sum()
-    years = len(labels[other]) / 1000
 
     def share(k, n):
         low, high = metrics.binomial_interval(k, n, 0.95)
         return {"value": float(k / n) if n else None, "interval_95": [float(low), float(high)], "n": int(n)}
 
     late = np.concatenate([delay, np.full(int((seen & ~alerted).sum()), np.inf)])  # never alerted: infinitely late
+    false = share(int((alerted & other).sum()), int(other.sum()))
     return {
         "n": len(labels), "n_alerts": int(alerted.sum()), "season_days": float(season),
         "purity": float(weight[binary].sum() / total) if total else None,
-        "purity_counts": share(int(binary.sum()), int(alerted.sum())),
+        "purity_unweighted": share(int(binary.sum()), int(alerted.sum())),
         "completeness_observable": share(int((alerted & seen).sum()), int(seen.sum())),
         "within_1_day": share(int((late <= 1.0).sum()), len(late)),
         "median_delay_days_all_observable": float(np.median(late)) if len(late) and np.isfinite(np.median(late)) else None,
         "delay_days_16_50_84": [float(x) for x in np.percentile(delay, [16, 50, 84])] if len(delay) else None,
         "premature_of_binary_alerts": share(int(premature.sum()), int(binary.sum())),
-        "false_alerts_per_1000_light_curves_and_season": float((alerted & other).sum() / years) if years else None,
-        "false_alerts": share(int((alerted & other).sum()), int(other.sum())),
+        "false_alerts": false,
+        "false_alerts_per_1000_light_curves_and_season": 1000 * false["value"] if other.any() else None,
+        "false_alerts_per_1000_interval_95": [1000 * x for x in false["interval_95"]],
     }
+
+
+def tradeoff(labels, observable, score, times, t_observable, t_premature, weight, n=16) -> list[dict]:
+    """Purity, premature share and share alerted within a day of rows of score (N, K) over thresholds, for each persistence.
+
+    times(i) -> (L,) days of the steps of row i; other arrays as report takes them.
+    """
+    out, active = [], np.flatnonzero(score.max(axis=1) > 0)
+    when = np.full((len(active), score.shape[1]), np.nan, np.float32)
+    for j, i in enumerate(active):
+        t = times(i)
+        when[j, : len(t)] = t
+    for persistence in PERSISTENCES:
+        reached = alert_scores(score[active], persistence)
+        for threshold in np.unique(np.round(np.append(np.linspace(0.1, 0.9, n), (0.95, 0.98, 0.99)), 3)):
+            if not (reached >= np.float32(threshold)).any():
+                continue
+            step, t_alert = alert_steps(score[active], threshold, persistence), np.full(len(labels), np.nan)
+            t_alert[active] = np.where(step >= 0, when[np.arange(len(active)), step], np.nan)
+            made = report(labels, observable, t_alert, t_observable, t_premature, weight, np.nan)
+            premature, soon = made["premature_of_binary_alerts"], made["within_1_day"]
+            out.append({"persistence": persistence, "threshold": threshold, "purity": made["purity"],
+                        "premature": premature["value"], "within_1_day": soon["value"], "n_alerts": made["n_alerts"],
+                        "completeness": made["completeness_observable"]["value"]})
+    return out
 
 
 def against_time(time, labels, observable, t_alert, weight):

@@ -31,7 +31,8 @@ MIN_POINTS = 20
 BIN = 0.25  # d
 SHORTEST, LONGEST = 0.04, 1.5  # t_E for which the baseline is fitted, in lengths of the data: shorter events show it
 LOWEST, HIGHEST = 0.4, 1.05  # believable baseline of the fit / quiet flux
-SPARSE = 1 / 24  # d: a median step longer than this is not Roman's cadence
+ERROR_TOLERANCE = 0.1  # errors off by more than this from the scatter of neighbours are rescaled
+SPARSE, COVERED = 1 / 24, 0.5  # d: a season is sparse where steps no longer than this cover less than such a share of it
 TIME_WORDS = ("bjd", "hjd", "jd", "mjd", "time", "date", "t")
 MAG_WORDS, FLUX_WORDS = ("mag", "magnitude", "w149", "f146", "i"), ("flux", "relative_flux", "magnification", "rel_flux")
 ERROR_WORDS = ("err", "error", "e_mag", "mag_err", "magerr", "flux_err", "sigma", "uncertainty")
@@ -68,6 +69,7 @@ class Season:
     saturated: bool
     sparse: bool
     time_system: str
+    note: str = ""
 
 
 def _text(path: Path) -> str:
@@ -222,6 +224,17 @@ def baseline_flux(time, flux, error) -> float:
     return float(fitted * quiet) if believable else quiet
 
 
+def error_scale(flux, error) -> float:
+    """Factor that brings reported errors (n,) to the scatter of neighbouring fluxes (n,), robustly; 1 for fewer than MIN_POINTS.
+
+    Of a densely sampled curve second differences are noise alone, so half of them lie within 0.6745 of their error.
+    """
+    if len(flux) < MIN_POINTS:
+        return 1.0
+    expected = np.sqrt(error[:-2] ** 2 + 4 * error[1:-1] ** 2 + error[2:] ** 2)
+    return float(np.median(np.abs(np.diff(flux, 2)) / expected) / 0.6745)
+
+
 def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
     """Split at gaps longer than `gap` days and bring each season to the network's input, one baseline for all.
 
@@ -243,8 +256,11 @@ def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
         t, f = curve.time[part], (flux[part] / base).astype(np.float32)
         f[f == 0] = np.finfo(np.float32).tiny
         step = np.diff(t, prepend=t[0])
+        error_here, sparse, note = error[part] / base, bool(step[step <= SPARSE].sum() < COVERED * (t[-1] - t[0])), ""
+        scale = 1.0 if sparse else error_scale(f.astype(float), error_here)
+        if abs(scale - 1) > max(ERROR_TOLERANCE, 6 / np.sqrt(len(t))):  # the scale of n points is known to about 1.2 / sqrt(n)
+            error_here, note = error_here * scale, f"errors x {scale:.2f}, from the scatter of neighbours"
         brightest = np.min(curve.value[part]) if curve.unit == "mag" else np.inf
-        out.append(Season(curve.name, number, t, f, step.astype(np.float32), (error[part] / base).astype(np.float32), m_base,
-                          bool(brightest < SATURATION_MAG), bool(len(t) > 1 and np.median(step[1:]) > SPARSE),
-                          curve.time_system))
+        out.append(Season(curve.name, number, t, f, step.astype(np.float32), error_here.astype(np.float32), m_base,
+                          bool(brightest < SATURATION_MAG), sparse, curve.time_system, note))
     return out

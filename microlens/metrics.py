@@ -49,6 +49,22 @@ def summary(labels, p, n_bins=15) -> dict:
     return out
 
 
+def f1_macro(labels, called) -> float:
+    return float(skm.f1_score(labels, called, average="macro", zero_division=0))
+
+
+def auroc_macro(labels, p) -> float | None:
+    """Macro one-vs-rest AUROC of p (N, 3); None where a class is missing."""
+    if len(np.unique(labels)) < 3:
+        return None
+    return float(skm.roc_auc_score(labels, p / p.sum(axis=1, keepdims=True), multi_class="ovr"))
+
+
+def brier(truth, p) -> float:
+    """Brier score of a binary truth (N,) bool, 0 to 1."""
+    return float(skm.brier_score_loss(np.asarray(truth, dtype=bool), p))
+
+
 def roc(truth, score, at) -> np.ndarray:
     """True positive rates at the false positive rates `at` (K,) of a one-vs-rest ROC; NaN if truth has one value only."""
     if not 0 < np.sum(truth) < len(truth):
@@ -89,17 +105,40 @@ def temperature(labels, log_p) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def threshold_at_purity(right, score, weight, purity) -> float:
-    """Lowest threshold on score (N,) at and above which the weighted share of `right` (N,) bool is >= purity.
+def lowest_threshold(score, holds) -> float:
+    """Lowest value of score (N,) at and above which a condition holds; infinity if there is none.
 
-    Returns infinity if no threshold reaches it.
+    holds(order) -> (N,) bool: whether it holds when all down to each place of `order`, the rows from the highest score, are called.
     """
-    order = np.argsort(-np.asarray(score), kind="stable")
-    good, total = np.cumsum((weight * right)[order]), np.cumsum(weight[order])
-    sorted_score = np.asarray(score)[order]
-    last_of_tie = np.append(sorted_score[1:] != sorted_score[:-1], True)
-    reached = np.flatnonzero((good >= purity * total) & last_of_tie)
-    return float(sorted_score[reached[-1]]) if len(reached) else np.inf
+    score = np.asarray(score)
+    order = np.argsort(-score, kind="stable")
+    last_of_tie = np.append(np.diff(score[order]) != 0, True)
+    good = np.flatnonzero(holds(order) & last_of_tie)
+    return float(score[order][good[-1]]) if len(good) else np.inf
+
+
+def purity_holds(right, weight, purity):
+    """Condition of lowest_threshold: the weighted share of `right` (N,) bool among the called is >= purity."""
+    return lambda order: np.cumsum((weight * right)[order]) >= purity * np.cumsum(weight[order])
+
+
+def threshold_at_purity(right, score, weight, purity) -> float:
+    """Lowest threshold on score (N,) at and above which the weighted share of `right` (N,) bool is >= purity."""
+    return lowest_threshold(score, purity_holds(right, weight, purity))
+
+
+def operating_threshold(labels, score, weight, purity, false_alarms) -> float:
+    """Lowest threshold with purity >= purity that calls at most a share false_alarms of the single lenses, and of the flats, binary.
+
+    labels (N,) simulated classes.
+    """
+    pure = purity_holds(labels == 2, weight, purity)
+
+    def holds(order):
+        few = [np.cumsum((labels == c)[order]) <= false_alarms * (labels == c).sum() for c in (0, 1)]
+        return pure(order) & few[0] & few[1]
+
+    return lowest_threshold(score, holds)
 
 
 def completeness_purity(labels, observable, score, weight, threshold) -> dict:

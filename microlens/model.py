@@ -5,10 +5,13 @@
     log_p = classifier.log_prob_prefixes(flux, delta_t)   # (n, T, 3) after every epoch, from one pass
     stream = classifier.stream(1000); p = stream.update(flux_now, delta_t_now)
 
-(flux, delta t) of each valid epoch -> patches of `stem_stride` epochs -> two causal depthwise-separable convolutions -> GRU
-layers, layer norm, residual -> attention pooling over the steps so far -> heads. Nothing looks ahead: no normalisation along
-time, no statistic of the whole curve. Attention compares unit vectors, so its exponent is bounded by MAX_LOGIT and a prefix's
-softmax is a ratio of two running sums that needs no maximum, neither global (which would not be causal) nor running.
+(flux, delta t) of each valid epoch, and what the view adds -> patches of `stem_stride` epochs -> two causal depthwise-separable
+convolutions -> GRU layers, layer norm, residual -> attention pooling over the steps so far -> heads. Nothing looks ahead: no
+normalisation along time, no statistic of the whole curve. Attention compares unit vectors, so its exponent is bounded by MAX_LOGIT
+and a prefix's softmax is a ratio of two running sums that needs no maximum, neither global (which would not be causal) nor running.
+
+Views: `flux`; `running`, with the best single lens through the past (microlens.detectability.running), causal as well; `residual`,
+with the residual to the best single lens of the whole season, which answers for whole seasons only and needs the errors.
 """
 
 from __future__ import annotations

@@ -310,10 +310,13 @@ def write_predictions(path, arrays: dict, attrs: dict) -> Path:
     return Path(path)
 
 
-def read_predictions(path) -> tuple[dict, dict]:
-    """(arrays, attributes) of a predictions file. Raises DatasetError naming file and cause."""
+def read_predictions(path, names=None) -> tuple[dict, dict]:
+    """(arrays, attributes) of a predictions file; only the arrays `names`, if given. Raises DatasetError naming file and cause."""
     try:
         with h5py.File(path, "r") as f:
-            return {k: v[:] for k, v in f.items()}, dict(f.attrs)
+            missing = sorted(set(names or ()) - set(f))
+            if missing:
+                raise DatasetError(f"{path}: holds no {', '.join(missing)}, so it is no predictions file of this format.")
+            return {k: f[k][:] for k in names or f}, dict(f.attrs)
     except OSError as error:
         raise DatasetError(f"{path}: not a readable predictions file ({error}).") from error

@@ -18,7 +18,7 @@ import torch
 from microlens import metrics
 from microlens.config import SimulateConfig, TrainConfig
 from microlens.dataset import PackedDataset
-from microlens.evaluate import predict
+from microlens.evaluate.network import predict
 from microlens.model import Classifier, load_run
 from microlens.simulate import simulate
 from microlens.train import train
@@ -79,14 +79,14 @@ def score(name, changes, training, test):
     spent = time.process_time() - begun
     classifier = load_run(run.name)
     begun = time.process_time()
-    out = predict(classifier, held, np.arange(held.n_events))
+    log_p = predict(classifier, held, np.arange(held.n_events))
     answer = (time.process_time() - begun) / held.n_events
     val = classifier.saved["rows"]["val"].numpy()
-    tuned, is_binary = np.exp(predict(classifier, data, val).log_p[:, 2].astype(float)), data.labels[val] == 2
+    tuned, is_binary = np.exp(predict(classifier, data, val)[:, 2].astype(float)), data.labels[val] == 2
     row = {"choice": name, "parameters": sum(p.numel() for p in classifier.parameters()),
            "training, ms an event": 1e3 * spent / (config.epochs * len(classifier.saved["rows"]["train"])),
            "answer, ms an event": 1e3 * answer, "n_test": held.n_events, "n_observable": int((held.labels_observable == 2).sum())}
-    p, weight = np.exp(out.log_p[:, 2].astype(float)), metrics.class_mix(held.labels)
+    p, weight = np.exp(log_p[:, 2].astype(float)), metrics.class_mix(held.labels)
     for purity in (0.9, 0.95):
         cut = metrics.threshold_at_purity(is_binary, tuned, metrics.class_mix(data.labels[val]), purity)
         made = metrics.completeness_purity(held.labels, held.labels_observable, p, weight, cut)
@@ -97,7 +97,7 @@ def score(name, changes, training, test):
 
 def main(folder="data/choices"):
     folder, rows = Path(folder), []
-    events = {"n_flat": 1200, "n_pspl": 2400, "n_binary": 2400}
+    events = {"n_flat": 800, "n_pspl": 1600, "n_binary": 1600}
     training = simulate(SimulateConfig(**events, seed=30, output=str(folder / "train.h5")))
     test = simulate(SimulateConfig(n_flat=2000, n_pspl=1000, n_binary=1000, seed=30, split="test", output=str(folder / "test.h5")))
     for name, changes in CHOICES.items():

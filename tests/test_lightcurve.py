@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from microlens.lightcurve import LightCurveError, read_light_curve, seasons
+from microlens.magnification import pspl
 
 EXAMPLES = Path(__file__).parents[1] / "notebooks" / "light_curves"
 FOREIGN = Path(os.environ.get("MICROLENS_LIGHT_CURVES", Path(__file__).parents[2] / "shared" / "light_curves"))
@@ -43,6 +44,29 @@ def test_unsorted_and_repeated_times_are_put_right(tmp_path):
     path.write_text("\n".join([*GOOD[::-1], GOOD[3]]))
     curve = read_light_curve(path)
     assert (np.diff(curve.time) > 0).all() and len(curve.notes) == 2
+
+
+def test_errors_are_rescaled_to_the_scatter_of_neighbours(tmp_path):
+    """Truth: noise drawn 1.5 times the stated error, under an event that changes slowly."""
+    rng, t = np.random.default_rng(3), np.arange(5000) / 96
+    flux = pspl(t, 25.0, 0.3, 6.0)
+    for factor in (1.0, 1.5, 0.6):
+        path = tmp_path / "x.csv"
+        noisy = flux + 0.01 * factor * rng.normal(size=len(t))
+        path.write_text("bjd,flux,flux_err\n" + "\n".join(f"{a:.6f},{b:.6f},0.01" for a, b in zip(t, noisy, strict=True)))
+        (season,) = seasons(read_light_curve(path))
+        wanted = 0.01 if factor == 1.0 else 0.01 * factor
+        assert np.median(season.flux_err) == pytest.approx(wanted, rel=0.08) and bool(season.note) == (factor != 1.0)
+
+
+def test_nights_with_many_epochs_are_still_sparse(tmp_path):
+    """Twenty epochs an hour before dawn every night are no Roman cadence; a season with pauses is."""
+    night = np.concatenate([np.arange(60)[:, None] + np.arange(20) / 480]).ravel()
+    paused = np.delete(np.arange(6000) / 96, slice(1000, 1100))
+    for t, wanted in ((night, True), (paused, False)):
+        path = tmp_path / "x.dat"
+        path.write_text("\n".join(f"{2461000 + a:.5f} 19.0 0.01" for a in t))
+        assert [s.sparse for s in seasons(read_light_curve(path))] == [wanted]
 
 
 @pytest.mark.skipif(not FOREIGN.is_dir(), reason=f"no foreign light curves in {FOREIGN}")

@@ -29,7 +29,7 @@ LONGEST_SPAN = 3.0  # d, of an average
 EVERY = 4  # blocks after which the fit is brought up to date even if the newest agree with it
 AGAIN, AGAIN_BY = 30.0, 1.3  # the fit is begun again when its excess has passed 30 and grown by this factor
 STEPS, START_STEPS = 2, 6  # Levenberg-Marquardt steps of an update, and of a trial start
-SHORTEST = -0.7  # ln t_E: a peak far ahead of a still shorter event is a power law of no scale, lost in rounding
+SHORTEST = -0.7  # ln t_E: the far wing of a still shorter event is a power law of no scale, lost in rounding
 CLOSEST = 1e-3  # u_0: a peak narrower than the time between two epochs says nothing
 POINT = -20.0  # ln rho of a point source
 AHEAD = 60.0  # d after the last epoch at which a peak may lie
@@ -41,8 +41,9 @@ FLOOR = (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2
 CHANNELS = 6
 _HEAD = 17
 STATE = _HEAD + 3 * (MAX_BINS + BLOCK)
-# Places in the head of the state: time; number of averages; blocks since the event began; t_0, ln t_E, u_0, ln rho; source and blend flux;
-# excess at the last new beginning; second differences seen; the last two epochs' time and flux; time of the first epoch; variance.
+# Places in the head of the state: time; number of averages; blocks since the event began; t_0, ln t_E, u_0, ln rho; source and
+# blend flux; excess at the last new beginning; second differences seen; the last two epochs' time and flux; time of the first epoch;
+# variance of F/F_base at the baseline.
 _T, _N, _EVENT, _P, _FS, _FB, _SEARCHED, _SEEN, _T1, _F1, _T2, _F2, _T0, _V = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
 
 

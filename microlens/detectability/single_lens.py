@@ -28,6 +28,8 @@ FSPL_CHI2 = 200.0  # delta chi^2 against a constant below which a finite source 
 FSPL_U_0 = 0.3  # a finite source matters only for a lens passing this close
 FINE_BINS, FINE_STEPS = 400, 12  # coarse bins and Levenberg-Marquardt steps that choose a start, noise-free curves
 START_BINS, COARSE_STEPS = 200, 10  # the same for noisy points
+SHARP, POOR = 0.05, 10.0  # |u_0| below and excess chi^2 (standard deviations) above which a noisy fit is tried again
+SHARP_STARTS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 
@@ -351,6 +353,20 @@ def _fit_noisy(t, y, w, given, table, finite_source, t_low, t_high):
         if c < best_chi2:
             best_chi2, best_fs, best_fb = c, fs, fb
             best[:] = p
+    if abs(best[2]) < SHARP and best_chi2 > n + POOR * np.sqrt(2.0 * n):
+        # A peak narrower than the coarse bins: u_0 ran to 0, where its derivative vanishes. Start again at the brightest point.
+        for u_0 in SHARP_STARTS:
+            p = np.array([t[np.argmax(y)], best[1], u_0, -30.0])
+            for _stage in range(2):
+                _model(t, p, 3, table, a, d)
+                fs, fb, c = _linear(a, y, w)
+                tc, yc, wc, _ = _compress(t, y, w, fs * a, COMPRESSION)
+                _levenberg(tc, yc, wc, p, 3, table, 40, t_low, t_high)
+            _model(t, p, 3, table, a, d)
+            fs, fb, c = _linear(a, y, w)
+            if c < best_chi2:
+                best_chi2, best_fs, best_fb = c, fs, fb
+                best[:] = p
     return best, best_chi2, best_fs, best_fb
 
 

@@ -6,19 +6,24 @@
 
 style      widths, colours, saving          survey    noise, light curves, populations, lens planes, the network
 scores     what an evaluation draws         early     early detection, alerts, probabilities in time
+real       light curves that came as files
 """
 
-from microlens.figures.early import alerts, early_detection_curve, evolution
+from microlens.figures.early import alert_tradeoff, alerts, early_detection_curve, evolution
+from microlens.figures.real import light_curve_scores, real_light_curves
 from microlens.figures.scores import (
+    PER_PAGE,
     calibration,
     completeness_purity,
     confusion_matrix,
     learning_curves,
+    mistakes,
     per_class_metrics,
     recall,
     recall_s_q,
     robustness,
     roc_curves,
+    sets,
     temporal_bias_check,
     u0_dependency,
 )
@@ -30,12 +35,14 @@ from microlens.figures.survey import (
     noise_curve,
     observability,
     parameter_distributions,
-    real_light_curves,
+    preset_distributions,
+    preset_examples,
     survey_season,
 )
 
-__all__ = ["COLOURS", "DRAW", "alerts", "calibration", "completeness_purity", "confusion_matrix", "draw", "early_detection_curve",
-           "event_by_hand", "evolution", "example_light_curves", "learning_curves", "network_diagram", "noise_curve",
-           "observability", "parameter_distributions", "per_class_metrics", "read_table", "real_light_curves", "recall",
-           "recall_s_q", "redraw", "robustness", "roc_curves", "save", "survey_season", "temporal_bias_check", "u0_dependency",
+__all__ = ["COLOURS", "DRAW", "PER_PAGE", "alert_tradeoff", "alerts", "calibration", "completeness_purity", "confusion_matrix",
+           "draw", "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "learning_curves",
+           "light_curve_scores", "mistakes", "network_diagram", "noise_curve", "observability", "parameter_distributions",
+           "per_class_metrics", "preset_distributions", "preset_examples", "read_table", "real_light_curves", "recall", "recall_s_q",
+           "redraw", "robustness", "roc_curves", "save", "sets", "survey_season", "temporal_bias_check", "u0_dependency",
            "use_palette"]

@@ -11,40 +11,43 @@ from microlens.figures.style import COLOURS, LINES, MARKERS, PAGE, figure, subpl
 MARKED = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # fractions of the season that the thesis reported
 
 
-def early_detection_curve(fraction, accuracy, recall, n):
-    """Accuracy and recall against what is observable by then. fraction, accuracy (K,); recall (K, 3); n events."""
-    table = pd.DataFrame({"fraction": fraction, "accuracy": accuracy})
+def early_detection_curve(fraction, accuracy, low, high, recall, n):
+    """Accuracy (K,) with its interval and recall (K, 3) at fractions (K,) of the season, by the class observable then; n events."""
+    table = pd.DataFrame({"fraction": fraction, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high})
     for i, c in enumerate(CLASSES):
         table[f"recall_{c}"] = recall[:, i]
     table["marked"] = [any(abs(f - m) < 1e-9 for m in MARKED) for f in fraction]
-    return table, (f"Accuracy and recall after a fraction of the season, against the class observable by then, n = {n}; marks at "
-                   "10, 20, 30, 50, 70 and 100 %.")
+    return table, (f"Accuracy and recall of the causal network after a fraction of the season, against the class observable by then, "
+                   f"n = {n}; marks at 10, 20, 30, 50, 70 and 100 %; band: 95 % binomial interval.")
 
 
 @figure
 def draw_early_detection_curve(table):
     fig, (a, b) = subplots(1, 2, size=(PAGE, 2.4), sharey=True)
     marked = table[table["marked"]]
+    a.fill_between(table["fraction"], table["accuracy_low"], table["accuracy_high"], color="0.3", alpha=0.25, lw=0)
     a.plot(table["fraction"], table["accuracy"], color="0.3")
     a.plot(marked["fraction"], marked["accuracy"], "o", ms=4, color="0.3")
     for c in CLASSES:
-        b.plot(table["fraction"], table[f"recall_{c}"], LINES[c], color=COLOURS[c], label=c)
-        b.plot(marked["fraction"], marked[f"recall_{c}"], MARKERS[c], ms=3.5, color=COLOURS[c])
+        b.plot(table["fraction"], table[f"recall_{c}"], LINES[c] + MARKERS[c], ms=3.5, color=COLOURS[c], label=c,
+               markevery=np.flatnonzero(table["marked"]).tolist())
     a.set(xlabel="fraction of the season", ylabel="accuracy", ylim=(0, 1.02))
-    b.set(xlabel="fraction of the season", ylabel="recall of the class observable by then")
+    b.set(xlabel="fraction of the season", ylabel="recall of the class\nobservable by then")
     b.legend(loc="lower right")
     return fig
 
 
 def alerts(time, purity, completeness, delay, summary):
-    """Alert purity and completeness against time (K,), and the delays (n,) in days of the observable binaries alerted."""
+    """Alert purity and completeness against time (K,), and t_alert - t_observable (n,) days of the observable binaries, NaN = none."""
     a = pd.DataFrame({"panel": "time", "x": time, "purity": purity, "completeness": completeness})
+    raised = delay[np.isfinite(delay)]
     edges = np.arange(-10, 20.5, 0.5)
-    counts, _ = np.histogram(np.clip(delay, edges[0], edges[-1] - 1e-9), edges)
-    b = pd.DataFrame({"panel": "delay", "x": edges[:-1], "count": counts})
+    counts, _ = np.histogram(np.clip(raised, edges[0], edges[-1] - 1e-9), edges)
+    b = pd.DataFrame({"panel": "delay", "x": edges[:-1], "count": counts,
+                      "share": [np.mean(raised <= x) * len(raised) / max(len(delay), 1) if len(raised) else 0.0 for x in edges[1:]]})
     return pd.concat([a, b]), (f"Alerts over a mixed stream of {summary['n']} light curves: purity and completeness of observable "
-                               f"binaries so far; delay of {len(delay)} alerts after the anomaly became observable (ends of the "
-                               "histogram hold what lies beyond).")
+                               f"binaries so far; delay of {len(raised)} alerts after the anomaly of {len(delay)} binaries became "
+                               "observable (ends of the histogram hold what lies beyond), and the share of all alerted by then.")
 
 
 @figure
@@ -54,11 +57,42 @@ def draw_alerts(table):
     a.plot(t["x"], t["purity"], color="0.3", label="purity of the alerts so far")
     a.plot(t["x"], t["completeness"], "--", color=COLOURS["binary"], label="completeness, all observable binaries")
     a.set(xlabel="time (d into the season)", ylabel="share", ylim=(0, 1.02))
-    a.legend(loc="lower right")
+    a.legend(loc="upper left", bbox_to_anchor=(0.0, 0.94))
     d = table[table["panel"] == "delay"]
     b.bar(d["x"], d["count"], width=0.5, align="edge", color=COLOURS["binary"], edgecolor="black", lw=0.3)
     b.axvline(0, color="k", lw=0.8)
-    b.set(xlabel="alert - moment of observability (d)", ylabel="observable binaries")
+    b.set(xlabel="alert - moment of observability (d)", ylabel="observable binaries (bars)")
+    right = b.twinx()
+    right.spines["right"].set_visible(True)
+    right.plot(d["x"] + 0.5, d["share"], color="0.3")
+    right.set(ylabel="share alerted by then (line)", ylim=(0, 1.02))
+    return fig
+
+
+def alert_tradeoff(rows: list[dict], persistence: int, threshold: float, n: int):
+    """Premature share against the share alerted within a day over thresholds, from early.tradeoff; the threshold in use is marked."""
+    columns = ["persistence", "threshold", "purity", "premature", "within_1_day", "n_alerts", "completeness"]
+    table = pd.DataFrame(rows, columns=columns)
+    mine = table[table["persistence"] == persistence]
+    nearest = (mine["threshold"] - threshold).abs().idxmin() if len(mine) and np.isfinite(threshold) else -1
+    return table.assign(used=table.index == nearest), (
+        "Premature alerts and timely ones (within a day of observability) against the alert threshold for several persistences, n = "
+        f"{n} light curves; ring: nearest to the threshold in use; dotted: the wanted 1 % and one half.")
+
+
+@figure
+def draw_alert_tradeoff(table):
+    fig, axes = subplots(1, 2, size=(PAGE, 2.4))
+    used = table[table["used"]]
+    for ax, name, wanted in zip(axes, ("premature", "within_1_day"), (0.01, 0.5), strict=True):
+        for i, (persistence, t) in enumerate(table.groupby("persistence")):
+            ax.plot(t["threshold"], t[name], marker="os^Dv"[i % 5], ms=3, lw=0.8, color=str(0.17 * i), label=f"{persistence}")
+        ax.plot(used["threshold"], used[name], "o", ms=9, mfc="none", mec=COLOURS["pspl"], mew=1.5)
+        ax.axhline(wanted, color="0.3", ls=":", lw=0.8)
+        ax.set(xlabel="alert threshold", xlim=(0.05, 1.02))
+    axes[0].set(ylabel="premature share of alerts on binaries", ylim=(0, None))
+    axes[1].set(ylabel="observable binaries\nalerted within 1 d", ylim=(0, 1.02))
+    axes[1].legend(title="persistence (steps)", ncols=5, loc="upper center", columnspacing=0.8, handletextpad=0.3)
     return fig
 
 
@@ -85,13 +119,13 @@ def draw_evolution(table):
     for name in CLASSES:
         b.plot(t["t"], t[f"p_{name}"], LINES[name], color=COLOURS[name], label=name)
     b.set(ylabel="probability", ylim=(-0.02, 1.02))
-    b.legend(loc="center left")
+    fig.legend(*b.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     c.plot(t["t"], t[[f"p_{name}" for name in CLASSES]].max(axis=1), color="0.3")
     c.set(xlabel="time (d into the season)", ylabel="confidence", ylim=(0.3, 1.02))
     moment = table["t_observable"].iloc[0]
     if np.isfinite(moment):
         for ax in (a, b, c):
             ax.axvline(moment, color="k", lw=0.7, ls=":")
-        a.annotate("observable", (moment, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points",
-                   fontsize=6)
+        a.annotate("observable", (moment, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
+                   fontsize=6, ha="center")
     return fig

@@ -10,7 +10,11 @@ from matplotlib.ticker import NullFormatter
 
 from microlens import metrics
 from microlens.config import CLASSES
+from microlens.dataset import smooth_error
+from microlens.detectability import fit_single_lens, single_lens_model
 from microlens.figures.style import COLOURS, COLUMN, LINES, MARKERS, PAGE, figure, subplots
+
+PER_PAGE, DETAIL = 6, 60  # mistakes a page; epochs on each side of the largest residual
 
 # Parameters of the recall figure: column, label, logarithmic axis.
 RECALL = {"delta_chi2_pspl": ("delta chi^2 against the best single lens", True), "u_0": ("u_0 (Einstein radii)", False),
@@ -25,17 +29,21 @@ def confusion_matrix(labels, p):
     return table, f"Confusion matrix, n = {counts.sum()}; shares are of each true class."
 
 
-@figure
-def draw_confusion_matrix(table):
-    counts = table["n"].to_numpy().reshape(3, 3)
+def _confusion(ax, counts):
+    """Draw counts (3, 3), truth by called, shaded by the share of each true class."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    fig, ax = subplots(size=(COLUMN, 2.8))
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), n in np.ndenumerate(counts):
         ax.text(j, i, f"{share[i, j]:.3f}\n({n})", ha="center", va="center", color="white" if share[i, j] > 0.6 else "black")
     ax.set_xticks(range(3), CLASSES)
     ax.set_yticks(range(3), CLASSES)
-    ax.set(xlabel="called", ylabel="truth")
+
+
+@figure
+def draw_confusion_matrix(table):
+    fig, ax = subplots(size=(COLUMN, 2.8))
+    _confusion(ax, table["n"].to_numpy().reshape(3, 3))
+    ax.set(xlabel="called", ylabel="truth (observable class)")
     return fig
 
 
@@ -66,7 +74,8 @@ def draw_roc_curves(table):
         ax.plot(t["false_positive_rate"], t["true_positive_rate"], LINES[name], color=COLOURS[name],
                 label=f"{name}: AUC {r['auc']:.4f} [{r['auc_low']:.4f}, {r['auc_high']:.4f}]")
         ax.fill_between(t["false_positive_rate"], t["low"], t["high"], color=COLOURS[name], alpha=0.25, lw=0)
-    ax.set(xscale="log", xlabel="false positive rate", ylabel="true positive rate", ylim=(0, 1.02), xlim=(1e-4, 1))
+    ax.set(xscale="log", xlabel="false positive rate", ylabel="true positive rate", xlim=(1e-4, 1),
+           ylim=(0.5 if table["low"][table["false_positive_rate"] > 0].min() > 0.7 else 0.0, 1.01))
     ax.legend(loc="lower right")
     return fig
 
@@ -109,9 +118,10 @@ def calibration(truth, p, p_scaled, n_bins=15):
 def draw_calibration(table):
     fig, (ax, below) = subplots(2, 1, size=(COLUMN, 3.6), height_ratios=(3, 1), sharex=True)
     ax.plot([0, 1], [0, 1], "k:", lw=0.8)
-    for (name, t), marker, colour in zip(table.groupby("kind", sort=False), "os", ("0.55", COLOURS["binary"]), strict=False):
+    for (name, t), marker, colour, face in zip(table.groupby("kind", sort=False), "os", ("0.3", COLOURS["binary"]),
+                                               ("white", COLOURS["binary"]), strict=False):
         bars = [np.maximum(t["share"] - t["low"], 0), np.maximum(t["high"] - t["share"], 0)]
-        ax.errorbar(t["p"], t["share"], bars, fmt=marker, ms=3, color=colour, label=name)
+        ax.errorbar(t["p"], t["share"], bars, fmt=marker, ms=3, color=colour, mfc=face, label=name)
     ax.set(ylabel="share of observable binaries", xlim=(0, 1), ylim=(0, 1))
     ax.legend()
     first = table[table["kind"] == table["kind"].iloc[0]]
@@ -155,7 +165,7 @@ def draw_recall(table):
     fig, axes = subplots(2, 3, size=(PAGE, 3.8), sharey=True)
     for ax, name in zip(axes.flat, RECALL, strict=True):
         _recall_panel(ax, table[table["parameter"] == name], name)
-    axes[0, 0].legend(loc="upper left")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     for ax in axes[:, 0]:
         ax.set_ylabel("recall of binaries")
     return fig
@@ -259,7 +269,7 @@ def draw_per_class_metrics(table):
             ax.bar_label(bars, fmt="%.2f", fontsize=5.5)
         ax.set_xticks(range(3), ("precision", "recall", "F1"))
         ax.set(title=f"{policy} labels", ylim=(0, 1.12))
-    axes[1].legend(loc="upper center", bbox_to_anchor=(-0.05, -0.12), ncols=3)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, columnspacing=0.8, handletextpad=0.4)
     return fig
 
 
@@ -284,22 +294,100 @@ def draw_learning_curves(table):
     return fig
 
 
-def robustness(rows: list[dict]):
-    """Scores under shifted conditions: rows with condition, n, completeness, completeness_low, _high, false_alarms, ..."""
+def mistakes(wrong: list, page=0, title="wrong calls"):
+    """Light curves called wrongly, PER_PAGE a page: each as a whole with its best single lens, and where the residual is largest.
+
+    wrong : (name, time, flux, flux_err, called, p_binary) of each, valid epochs only.
+    """
+    parts, here = [], wrong[page * PER_PAGE : (page + 1) * PER_PAGE]
+    for name, t, flux, error, called, p in here:
+        t, flux, sigma = np.asarray(t, float) - t[0], np.asarray(flux, float), smooth_error(error)
+        model = single_lens_model(t, fit_single_lens(t, flux, sigma, finite_source=True))
+        z = (flux - model) / sigma
+        at = int(np.argmax(np.convolve(z**2, np.ones(min(8, len(z))), "same")))
+        near = slice(max(at - DETAIL, 0), at + DETAIL)
+        every = np.unique(np.append(np.arange(0, len(t), max(1, len(t) // 700)), np.argsort(-np.abs(z))[:40]))
+        for panel, i in (("curve", every), ("detail", np.arange(len(t))[near])):
+            parts.append(pd.DataFrame({"name": name, "panel": panel, "t": t[i], "flux": flux[i], "model": model[i], "sigma": sigma[i],
+                                       "called": called, "p_binary": p}))
+    first = page * PER_PAGE + 1
+    return pd.concat(parts), (f"{title}, {first} to {first + len(here) - 1} of n = {len(wrong)}: the light curve with its best single "
+                              "lens (line), and the epochs around the largest residual; the class called and P(binary) above.")
+
+
+@figure
+def draw_mistakes(table):
+    groups = list(table.groupby("name", sort=False))
+    fig, axes = subplots(len(groups), 2, size=(PAGE, 0.4 + 1.25 * len(groups)), squeeze=False, width_ratios=(3, 2))
+    for (a, b), (name, t) in zip(axes, groups, strict=True):
+        called = t["called"].iloc[0]
+        for ax, panel in ((a, "curve"), (b, "detail")):
+            d = t[t["panel"] == panel]
+            if panel == "detail":
+                ax.errorbar(d["t"], d["flux"], d["sigma"], fmt="none", ecolor="0.75", elinewidth=0.5)
+            ax.plot(d["t"], d["flux"], MARKERS[called], ms=1.3, color=COLOURS[called], rasterized=True)
+            ax.plot(d["t"], d["model"], "-", color="0.15", lw=0.7)
+        a.set_title(f"{name}: called {called}, P(binary) = {t['p_binary'].iloc[0]:.3f}", fontsize=7, loc="left")
+        a.set_ylabel("flux / baseline", fontsize=7)
+    for ax in axes[-1]:
+        ax.set_xlabel("time (d)")
+    return fig
+
+
+def sets(counts: dict):
+    """Confusion of seasons of several sets of light-curve files: {set: (3, 3) counts, truth by called}."""
+    table = pd.DataFrame([{"set": name, "truth": a, "called": b, "n": int(np.asarray(c)[i, j])}
+                          for name, c in counts.items() for i, a in enumerate(CLASSES) for j, b in enumerate(CLASSES)])
+    return table, f"Seasons of other people's light curves, n = {table['n'].sum()}: truth against class called, for each set."
+
+
+@figure
+def draw_sets(table):
+    groups = list(table.groupby("set", sort=False))
+    fig, axes = subplots(1, len(groups), size=(max(COLUMN, min(PAGE, 2.3 * len(groups))), 2.4), squeeze=False, sharey=True)
+    for ax, (name, t) in zip(axes[0], groups, strict=True):
+        counts = t["n"].to_numpy().reshape(3, 3)
+        _confusion(ax, counts)
+        ax.set(title=f"{name} (n = {counts.sum()})", xlabel="called")
+    axes[0, 0].set_ylabel("truth")
+    return fig
+
+
+def robustness(conditions: dict):
+    """Scores under shifted conditions: {name: (shifted, evaluation summary)}, the first as trained."""
+    rows = []
+    for name, (shifted, summary) in conditions.items():
+        head, sure = summary["at_threshold"], summary["most_probable_class"]
+        counts = {c: summary["simulated_labels"]["per_class"][c]["n"] for c in CLASSES}
+        n = counts["flat"] + counts["pspl"]
+        row = {"condition": name + (" (shifted)" if shifted else ""), "shifted": shifted, "n": summary["n"],
+               "n_observable": head["n_observable"], "purity": head["purity"]}
+        for kind, score in (("", head), ("_most_probable", sure)):
+            false = sum(round((score[f"false_alarms_{c}"] or 0) * counts[c]) for c in ("flat", "pspl"))
+            found = round((score["completeness_observable"] or 0) * head["n_observable"])
+            for what, k, of in (("completeness", found, head["n_observable"]), ("false_alarms", false, n)):
+                low, high = metrics.binomial_interval(k, of, 0.95)
+                row |= {f"{what}{kind}": k / of if of else np.nan, f"{what}{kind}_low": float(low), f"{what}{kind}_high": float(high)}
+        rows.append(row)
     table = pd.DataFrame(rows)
-    return table, (f"Completeness of observable binaries and false alarms at the frozen threshold under shifted conditions, n = "
-                   f"{int(table['n'].min())} events each; the first is what the network was trained on. Bars: 95 % intervals.")
+    return table, (f"Completeness of observable binaries and false alarms under shifted conditions, n = {int(table['n'].min())} "
+                   "events each, the first as trained; circles: threshold frozen on validation events, squares: most probable class. "
+                   "Bars: 95 % binomial intervals.")
 
 
 @figure
 def draw_robustness(table):
-    fig, (a, b) = subplots(1, 2, size=(PAGE, 0.9 + 0.22 * len(table)), sharey=True)
+    fig, (a, b) = subplots(1, 2, size=(PAGE, 1.0 + 0.24 * len(table)), sharey=True)
     y = np.arange(len(table))[::-1]
     for ax, name, colour in ((a, "completeness", COLOURS["binary"]), (b, "false_alarms", COLOURS["pspl"])):
-        bars = np.maximum([table[name] - table[f"{name}_low"], table[f"{name}_high"] - table[name]], 0)
-        ax.errorbar(table[name], y, xerr=bars, fmt="o", ms=3, color=colour)
+        for kind, marker, shift, face in (("", "o", 0.13, colour), ("_most_probable", "s", -0.13, "white")):
+            x = table[name + kind]
+            bars = np.maximum([x - table[f"{name}{kind}_low"], table[f"{name}{kind}_high"] - x], 0)
+            ax.errorbar(x, y + shift, xerr=bars, fmt=marker, ms=3, color=colour, mfc=face, elinewidth=0.8,
+                        label="frozen threshold" if not kind else "most probable class")
         ax.axvline(table[name].iloc[0], color="0.7", lw=0.6, zorder=0)
+    fig.legend(*a.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     a.set_yticks(y, table["condition"])
     a.set(xlabel="completeness of observable binaries", xlim=(0, 1.02))
-    b.set(xlabel="false alarms (flat and single lenses called binary)", xlim=(0, None))
+    b.set(xlabel="false alarms (flat and single lenses called binary)", xlim=(-0.01, None))
     return fig

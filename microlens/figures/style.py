@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
 from microlens import paths
 from microlens.config import CLASSES
+from microlens.store import atomic
 
-COLUMN, PAGE = 3.4, 7.0  # inches: single and double column
+COLUMN, PAGE = 88 / 25.4, 180 / 25.4  # inches: single and double column of an A4 page
+STYLE = Path(__file__).with_name("thesis.mplstyle")
 PALETTES = {
     "safe": dict(zip(CLASSES, ("#0072B2", "#E69F00", "#CC79A7"), strict=True)),  # Okabe & Ito (2008)
     "plain": dict(zip(CLASSES, ("tab:blue", "tab:green", "tab:red"), strict=True)),
@@ -20,11 +23,6 @@ PALETTES = {
 COLOURS = dict(PALETTES["safe"])
 MARKERS = dict(zip(CLASSES, ("o", "s", "^"), strict=True))  # classes differ in greyscale, too
 LINES = dict(zip(CLASSES, ("-", "--", "-."), strict=True))
-matplotlib.rcParams.update({
-    "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "figure.dpi": 120, "savefig.dpi": 200, "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "microlens",
-    "lines.linewidth": 1.2, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
-    "legend.frameon": False})
 DRAW = {}
 
 
@@ -33,7 +31,8 @@ class Page(Figure):
 
     def _repr_png_(self):
         out = io.BytesIO()
-        self.savefig(out, format="png", dpi=120)
+        with matplotlib.style.context(STYLE):
+            self.savefig(out, format="png", dpi=120)
         return out.getvalue()
 
 
@@ -44,9 +43,14 @@ def subplots(rows=1, columns=1, size=(COLUMN, 2.6), **kw):
 
 
 def figure(function):
-    """Register draw_<name>(table) -> figure under <name>."""
-    DRAW[function.__name__.removeprefix("draw_")] = function
-    return function
+    """Register draw_<name>(table) -> figure under <name>; it draws in the style of the style sheet."""
+    @functools.wraps(function)
+    def styled(table):
+        with matplotlib.style.context(STYLE):
+            return function(table)
+
+    DRAW[function.__name__.removeprefix("draw_")] = styled
+    return styled
 
 
 def use_palette(safe: bool = True):
@@ -66,22 +70,37 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
 
 
 def save(folder, name: str, table: pd.DataFrame, caption: str, formats=("png", "pdf")) -> list[Path]:
-    """Draw a table and write the figure in each format beside it (name.csv, the caption in its first line)."""
+    """Draw a table and write the figure in each format beside it (name.csv, the caption in its first line; captions.md has all)."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = f"# {caption}\n" + table.to_csv(index=False, float_format="%.6g")
     (folder / f"{name}.csv").write_text(text)
     page = draw(name, read_table(folder / f"{name}.csv")[0])
     out = [folder / f"{name}.{f}" for f in formats]
-    for path in out:
-        page.savefig(path, metadata={"png": {"Description": caption}, "pdf": {"CreationDate": None, "Subject": caption},
-                                     "svg": {"Date": None, "Description": caption}}[path.suffix[1:]])
+    with matplotlib.style.context(STYLE):
+        for path in out:
+            page.savefig(path, metadata={"png": {"Description": caption}, "pdf": {"CreationDate": None, "Subject": caption},
+                                         "svg": {"Date": None, "Description": caption}}[path.suffix[1:]])
+    write_captions(folder)
     return out
+
+
+def write_captions(folder: Path) -> Path:
+    """captions.md: the caption of every figure of a folder, from the first lines of their tables."""
+    tables = [path for path in sorted(Path(folder).glob("*.csv")) if kind_of(path.stem)]
+    with atomic(Path(folder) / "captions.md") as temporary:
+        temporary.write_text("\n".join(["# Captions", *(f"\n**{p.stem}** - {_caption(p)}" for p in tables)]) + "\n")
+    return Path(folder) / "captions.md"
+
+
+def _caption(path: Path) -> str:
+    with open(path) as file:
+        return file.readline().strip().lstrip("# ")
 
 
 def read_table(path) -> tuple[pd.DataFrame, str]:
     """Table and caption of a saved figure."""
-    return pd.read_csv(path, comment="#"), Path(path).read_text().splitlines()[0].lstrip("# ")
+    return pd.read_csv(path, comment="#"), _caption(Path(path))
 
 
 def redraw(folder=None, into=None) -> list[Path]:

@@ -44,6 +44,8 @@ BESIDE_BREAK = 6.0  # weight of the error of a node next to a break
 BREAK_STEP = 0.1  # longest interval beside a break / source radius
 SCAN = 0.05  # step of the search for them / source radius
 TOUCH = 1e-3  # error of the epoch at which the limb touches a caustic / source radius
+BESIDE_TOUCH = 3e-4  # where the magnification of a touch is computed, beside it: the library errs by per cents on the spot
+FINEST = 4e-3  # shortest interval that is divided / source radius
 CLOSEST = 1e-9  # distance of two nodes / length of the curve
 
 
@@ -75,7 +77,7 @@ def _march(lens, lo, hi, polyline, epochs):
     """
     u_0, rho, _, _, alpha, _ = lens
     cos, sin = np.cos(alpha), np.sin(alpha)
-    seeds, distances = [], []
+    seeds, distances, shifts = [], [], []
     tau, step, outside, crossings = lo, 0.0, -END_NODES, 0
     while outside < END_NODES:
         x, y = tau * cos - u_0 * sin, tau * sin + u_0 * cos
@@ -83,12 +85,14 @@ def _march(lens, lo, hi, polyline, epochs):
         if outside > -END_NODES:
             before, crossings = crossings, limb_crossings(x, y, rho, polyline) if d < rho else 0
             if (before > 0 or crossings > 0) and len(seeds) > 0 and _holds_epoch(seeds[-1], tau, epochs):
-                for touch in _touches(seeds[-1], tau, before, lens, polyline):
+                for touch, side in _touches(seeds[-1], tau, before, lens, polyline):
                     for _ in range(2):
                         seeds.append(touch)
                         distances.append(0.0)
+                        shifts.append(side * BESIDE_TOUCH * rho)
             seeds.append(tau)
             distances.append(d)
+            shifts.append(0.0)
             outside += tau >= hi
         step = min(max(MAX_STEP, FAR_STEP * d), max(CAUSTIC_STEP * abs(d - rho), SOURCE_STEP * rho, 1e-5))
         if outside == -END_NODES:  # the nodes at the ends are as well surrounded as those within
@@ -98,21 +102,25 @@ def _march(lens, lo, hi, polyline, epochs):
             after = np.searchsorted(epochs, seeds[-1], side="right")
             if after < len(epochs):
                 tau = max(tau, epochs[after])
-    return np.array(seeds), np.array(distances)
+    return np.array(seeds), np.array(distances), np.array(shifts)
 
 
 @numba.njit(cache=True)
 def _touches(a, b, before, lens, polyline):
-    """Epochs between a and b at which the limb touches the caustic; at a the two cross `before` times."""
+    """Epochs between a and b at which the limb touches the caustic, and the side (-1 or 1) with fewer crossings of the two.
+
+    At a they cross `before` times.
+    """
     u_0, rho, _, _, alpha, _ = lens
     cos, sin = np.cos(alpha), np.sin(alpha)
     n = int(np.ceil((b - a) / (SCAN * rho)))
-    out, tau = [0.0 for _ in range(0)], a
+    out, tau = [(0.0, 0.0) for _ in range(0)], a
     for k in range(1, n + 1):
         last, tau = tau, a + (b - a) * k / n
         crossings = limb_crossings(tau * cos - u_0 * sin, tau * sin + u_0 * cos, rho, polyline)
         if crossings != before:
-            out.append(min(max(_touch(last, tau, before, lens, polyline), last), tau))
+            touch = min(max(_touch(last, tau, before, lens, polyline), last), tau)
+            out.append((touch, 1.0 if crossings < before else -1.0))
         before = crossings
     return out
 
@@ -280,7 +288,7 @@ def _new_nodes(tau, y, tolerance, rho, epochs):
         if i + 2 < len(tau):
             longest = min(longest, GRADING * (tau[i + 2] - tau[i + 1]) if tau[i + 2] > tau[i + 1] else BREAK_STEP * rho)
         wrong = max(error[i], error[i + 1]) > LEFT_OUT * tolerance
-        if not (wrong or length > longest) or length <= CLOSEST * (tau[-1] - tau[0]) or not _holds_epoch(tau[i], tau[i + 1], epochs):
+        if not (wrong or length > longest) or length <= max(CLOSEST * (tau[-1] - tau[0]), FINEST * rho) or not _holds_epoch(tau[i], tau[i + 1], epochs):
             continue
         new[n] = 0.5 * (tau[i] + tau[i + 1])
         if len(epochs) > 0:
@@ -338,13 +346,14 @@ def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, 
         raise ValueError(f"tau_max = {tau_max!r}: expected more than tau_min = {tau_min!r}.")
     lens = (float(u_0), float(rho), float(s), float(q), float(alpha), 2 * float(limb_darkening) / (3 - limb_darkening))
     polyline = caustic_polyline(lens[2], lens[3], N_PHASES)
-    tau, distances = _march(lens, float(tau_min), float(tau_max), polyline, epochs)
+    tau, distances, shifts = _march(lens, float(tau_min), float(tau_max), polyline, epochs)
     log_A, rounds, library = _expanded(tau, distances, lens, tolerance), 0, None
     while True:
         contours = np.flatnonzero(np.isnan(log_A))
         if len(contours):
             library = library or new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
-            once, again = np.unique(tau[contours], return_inverse=True)  # a break is there twice
+            at = tau[contours] + shifts[contours] if rounds == 0 else tau[contours]
+            once, again = np.unique(at, return_inverse=True)  # a break is there twice
             A = evaluate(library, *_position(once, u_0, alpha), *lens[2:4], lens[1], limb_darkening)
             log_A[contours] = np.log(A)[again]
         if rounds == MAX_ROUNDS:
