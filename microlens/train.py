@@ -7,6 +7,10 @@ Everything random is a function of (seed, epoch, batch, rank): the order of batc
 the uninterrupted one, bit for bit on a CPU, also from the middle of an epoch. Ranks share a global batch; losses are sums
 divided by global counts and gradients are summed over ranks, so 1 and 2 ranks train alike (exactly so without dropout).
 
+Class weights enter the sums and the counts that divide them, so a weight of 2 is the event seen twice, in each stage of the loss.
+With --fresh the training part is drawn anew in every epoch (microlens.fresh); validation stays as it is in the file. Only rank 0
+looks into the run folder and writes there.
+
 The best epoch is the one of lowest validation loss (cross-entropy of log_p against the chosen labels, whole curves).
 """
 
@@ -495,9 +499,8 @@ def train(config: TrainConfig, progress: bool = True, on_epoch=None) -> Path:
     """Train, and return the run folder: config.json, log.jsonl, best.pt, epoch_NNN.pt, checkpoints/checkpoint_latest.pt.
 
     on_epoch(record) is called after each epoch with its line of the log. With config.resume a run is continued; a complete one is
-    returned as it is. SIGTERM, SIGUSR1 and --wall-minutes stop after
-    the batch in hand with a good checkpoint, and log so. Raises ValueError for a configuration or data that do not fit,
-    FloatingPointError for a loss that is not finite.
+    returned as it is. SIGTERM, SIGUSR1 and --wall-minutes stop after the optimiser step in hand with a good checkpoint, and log so.
+    Raises ValueError for a configuration or data that do not fit, FloatingPointError for a loss or gradient that is not finite.
     """
     ranks = Ranks()
     try:
