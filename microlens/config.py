@@ -258,6 +258,7 @@ class EvaluateConfig(Config):
     premature: float = option(0.005, "largest share of premature alerts (noise-free delta chi^2 < 40) that the alert threshold may "
                               "have on the validation rows; half of the wanted 1 %, which leaves room for chance", above=0, high=1)
     baselines: bool = option(True, "score the single-lens fit and gradient boosting on the same events")
+    draw: bool = option(True, "draw the figures; off for a sweep that needs the numbers alone")
     n_evolution_per_type: int = option(2, "events a class drawn as evolution_<class>_<row>", low=0)
     colorblind_safe: bool = option(True, "colour-blind-safe palette")
     calibration_n_bins: int = option(15, "bins of the reliability diagram", low=2)

@@ -115,7 +115,8 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
         scores |= made
         arrays |= seen | {f"baseline_{k.replace(' ', '_')}": v for k, v in made.items()}
     scores["oracle"] = np.where(page.labels == 2, params["delta_chi2_pspl"], 0.0)
-    page.draw(cut, scores, scaled)
+    if config.draw:
+        page.draw(cut, scores, scaled)
     if config.early_detection and classifier.causal:
         stream = data if whole is classifier else PackedDataset(config.data, classifier.view, progress)
         summary["early"], more = page.early(classifier, stream, cut, progress)

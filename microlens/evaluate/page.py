@@ -102,7 +102,8 @@ class Page:
         return out, found, {"seen_event": seen[:, 0], "seen_anomaly": seen[:, 1]}
 
     def save(self, name, made):
-        figures.save(self.folder, name, *made, self.config.formats)
+        if self.config.draw:
+            figures.save(self.folder, name, *made, self.config.formats)
 
     def draw(self, cut: Frozen, scores: dict, p_scaled):
         """The figures of whole curves. scores : {name: (N,)} of every classifier."""
@@ -161,7 +162,8 @@ class Page:
         times = lambda i: step_times(data, rows[i], stride)  # noqa: E731
         curve = early.tradeoff(labels, observable, score, times, *about)
         self.save("alert_tradeoff", figures.alert_tradeoff(curve, config.persistence, cut.alerts[rule], len(rows)))
-        self._draw_events(classifier, data, t_observable)
+        if config.draw:
+            self._draw_events(classifier, data, t_observable)
         return out, {"p_binary_steps": steps.p_binary, "alert_score_steps": score, "called_at_fraction": steps.called,
                      "t_alert": t_alert, "t_premature": t_premature, "t_observable": t_observable}
 
