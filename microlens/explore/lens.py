@@ -163,7 +163,7 @@ class LensExplorer:
     def __init__(self, classifier=None, detector="roman", seed=0, schedule="thesis", **parameters):
         start = check(parameters)
         if classifier is not None and not classifier.causal:
-            raise ValueError("the classifier reads whole seasons; the explorer needs a causal one (trained with --view running or flux).")
+            raise ValueError("the classifier reads whole seasons; the explorer needs a causal one (--view running or flux).")
         self.classifier, self.observing = classifier, {"detector": detector, "seed": seed, "schedule": schedule}
         self.rng, self.message, self.panel = np.random.default_rng(seed), widgets.HTML(), panels.curves()
         later = self.show_probabilities if classifier is not None else None

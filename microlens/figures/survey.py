@@ -310,7 +310,8 @@ def network_diagram(config: dict):
     """The stages of the network with their shapes, of a run's configuration."""
     d, k, layers = config["d_model"], config["stem_stride"], config["n_layers"]
     view = config.get("view", "flux")
-    features = "flux, time step" + {"flux": "", "running": ",\nbest single lens\nthrough the past", "residual": ",\nresidual to best\nsingle lens"}[view]
+    features = "flux, time step" + {"flux": "", "running": ",\nbest single lens\nthrough the past",
+                                    "residual": ",\nresidual to best\nsingle lens"}[view]
     stages = [("input", f"{features},\nper valid epoch"), ("stem", f"patches of\n{k} epochs\n-> {d} channels"),
               ("conv x 2", f"causal, depthwise\nseparable, kernel {config['window_size']},\ndilation 1 and 2"),
               (f"GRU x {layers}", f"{d} channels,\nlayer norm,\nresidual"),
