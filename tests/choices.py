@@ -28,24 +28,22 @@ BASE = {"view": "running", "d_model": 48, "n_layers": 2, "stem_stride": 8, "drop
 SEASON = {"view": "residual", "prefix_weight": 0.0}
 CHOICES = {
     "running view, stride 8, width 48, 2 layers": {},
-    "stride 16": {"stem_stride": 16},
-    "stride 32": {"stem_stride": 32},
-    "width 32": {"d_model": 32},
-    "4 layers": {"n_layers": 4},
-    "mean pooling": {"attention_pooling": False},
-    "flat head": {"hierarchical": False},
-    "no auxiliary head": {"use_aux_head": False},
-    "simulated labels, no prefixes": {"labels": "simulated", "prefix_weight": 0.0},
-    "no prefixes": {"prefix_weight": 0.0},
-    "prefix weight 0.3": {"prefix_weight": 0.3},
-    "log flux": {"features": "log"},
     "flux view": {"view": "flux"},
     "residual view (whole season)": SEASON,
-    "residual view, thinned": {**SEASON, "thin": 0.5},
-    "residual view, no error channel": {**SEASON, "features": "no error"},
     "thesis: flux view, stride 1, width 64, 4 layers, simulated labels, 1 pass": {
         "view": "flux", "stem_stride": 1, "d_model": 64, "n_layers": 4, "dropout": 0.3, "labels": "simulated", "prefix_weight": 0.0,
         "epochs": 1, "warmup_epochs": 0.3},
+    "stride 16": {"stem_stride": 16},
+    "no prefixes": {"prefix_weight": 0.0},
+    "simulated labels, no prefixes": {"labels": "simulated", "prefix_weight": 0.0},
+    "4 layers": {"n_layers": 4},
+    "width 32": {"d_model": 32},
+    "mean pooling": {"attention_pooling": False},
+    "flat head": {"hierarchical": False},
+    "no auxiliary head": {"use_aux_head": False},
+    "log flux": {"features": "log"},
+    "residual view, no error channel": {**SEASON, "features": "no error"},
+    "stride 32": {"stem_stride": 32},
 }
 asinh_features = Classifier.raw_features
 
