@@ -102,7 +102,7 @@ def cluster(tmp_path_factory):
     nodes = {n: start("slurmd", "-N", n) for n in ("n1", "n2")}
 
     def run(*command, **more):
-        made = subprocess.run(command, cwd=place, env={**environment, **more}, capture_output=True, text=True, timeout=300)
+        made = subprocess.run(command, cwd=place, env={**environment, **more}, capture_output=True, text=True, timeout=900)
         assert made.returncode == 0, made.stderr
         return made.stdout.strip()
 
@@ -154,7 +154,7 @@ def trained_at_once(cluster, name, flags):
     """Weights of the same training on one rank, uninterrupted."""
     made = subprocess.run([sys.executable, "-m", "microlens", "train", "-f", str(ROOT / "slurm" / "train.yaml"), "--data", "x.h5",
                            "--experiment-name", name, *flags.split()],
-                          cwd=cluster.place, env=cluster.environment, capture_output=True, text=True, timeout=300)
+                          cwd=cluster.place, env=cluster.environment, capture_output=True, text=True, timeout=900)
     assert made.returncode == 0, made.stderr
     return weights(cluster, name)
 
