@@ -12,7 +12,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.text import Text
 
 from microlens import figures, magnification
 from microlens.figures import style, survey
@@ -23,33 +22,34 @@ ROOT = Path(__file__).parents[1]
 TABLES = sorted(p for p in (ROOT / "figures").glob("*.csv") if style.kind_of(p.stem))
 
 
+def printed(drawn):
+    """The texts that are printed: titles, labels, legends, notes, and tick labels between an axis' ends (others are made, too)."""
+    for ax in drawn.axes:
+        if not ax.get_visible():
+            continue
+        yield from ax.texts
+        if not ax.axison:
+            continue
+        yield from (ax.title, ax.xaxis.label, ax.yaxis.label)
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for labels, at in ((axis.get_majorticklabels(), axis.get_majorticklocs()), (axis.get_minorticklabels(),
+                                                                                       axis.get_minorticklocs())):
+                yield from (x for x, where in zip(labels, itertools.cycle(at)) if low <= where <= high)
+        yield from ax.get_legend().get_texts() if ax.get_legend() else ()
+    for legend in drawn.legends:
+        yield from legend.get_texts()
+
+
 @pytest.fixture(scope="module")
 def page(request):
-    """A committed figure drawn from its table, with the boxes of its texts in points."""
+    """A committed figure drawn from its table, and its texts with their boxes in points."""
     drawn = figures.draw(request.param.stem, figures.read_table(request.param)[0])
     with matplotlib.style.context(style.STYLE):
         drawn.draw_without_rendering()
-        renderer = drawn._get_renderer()
-        texts = [t for t in drawn.findobj(Text) if t.get_visible() and t.get_text().strip() and _shown(t)]
-        scale = 72 / drawn.dpi
+        renderer, scale = drawn._get_renderer(), 72 / drawn.dpi
+        texts = [t for t in printed(drawn) if t.get_visible() and t.get_text().strip()]
         return drawn, [(t, t.get_window_extent(renderer).extents * scale) for t in texts]
-
-
-def _shown(text):
-    """Whether a text is on the page: tick labels beyond an axis' ends are made, too, but not drawn."""
-    axes = text.axes
-    if axes is None:
-        return True
-    if not axes.get_visible():
-        return False
-    for axis in (axes.xaxis, axes.yaxis):
-        for ticks in (axis.get_major_ticks(), axis.get_minor_ticks()):
-            if any(text in (tick.label1, tick.label2) for tick in ticks):
-                low, high = sorted(axis.get_view_interval())
-                at = next(tick.get_loc() for tick in ticks if text in (tick.label1, tick.label2))
-                margin = 1e-6 * (high - low)
-                return axes.axison and low - margin <= at <= high + margin
-    return bool(axes.axison) or text in axes.texts
 
 
 @pytest.mark.parametrize("page", TABLES, ids=lambda p: p.stem, indirect=True)
