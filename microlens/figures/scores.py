@@ -256,7 +256,7 @@ def draw_per_class_metrics(table):
             t = part[part["class"] == c]
             bars = ax.bar(np.arange(3) + 0.27 * (i - 1), t["value"], 0.25, color=COLOURS[c], label=f"{c} (n = {t['n'].iloc[0]})",
                           edgecolor="black", lw=0.4, hatch=("", "//", "..")[i])
-            ax.bar_label(bars, fmt="%.2f", fontsize=5.5)
+            ax.bar_label(bars, fmt="%.2f", fontsize=6)
         ax.set_xticks(range(3), ("precision", "recall", "F1"))
         ax.set(title=f"{policy} labels", ylim=(0, 1.12))
     axes[1].legend(loc="upper center", bbox_to_anchor=(-0.05, -0.12), ncols=3)
