@@ -258,7 +258,7 @@ def draw_per_class_metrics(table):
                           edgecolor="black", lw=0.4, hatch=("", "//", "..")[i])
             ax.bar_label(bars, fmt="%.2f", fontsize=6)
         ax.set_xticks(range(3), ("precision", "recall", "F1"))
-        ax.set(title=f"{policy} labels", ylim=(0, 1.12))
+        ax.set(title=f"{policy} labels", ylim=(0, 1.12), ylabel="score" if ax is axes[0] else "")
     axes[1].legend(loc="upper center", bbox_to_anchor=(-0.05, -0.12), ncols=3)
     return fig
 
