@@ -10,7 +10,7 @@ real       light curves that came as files
 """
 
 from microlens.figures.early import alert_tradeoff, alerts, early_detection_curve, evolution
-from microlens.figures.real import light_curve_scores, real_light_curves
+from microlens.figures.real import real_light_curves
 from microlens.figures.scores import (
     PER_PAGE,
     calibration,
@@ -41,8 +41,7 @@ from microlens.figures.survey import (
 )
 
 __all__ = ["COLOURS", "DRAW", "PER_PAGE", "alert_tradeoff", "alerts", "calibration", "completeness_purity", "confusion_matrix",
-           "draw", "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "learning_curves",
-           "light_curve_scores", "mistakes", "network_diagram", "noise_curve", "observability", "parameter_distributions",
-           "per_class_metrics", "preset_distributions", "preset_examples", "read_table", "real_light_curves", "recall", "recall_s_q",
-           "redraw", "robustness", "roc_curves", "save", "sets", "survey_season", "temporal_bias_check", "u0_dependency",
-           "use_palette"]
+           "draw", "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "learning_curves", "mistakes",
+           "network_diagram", "noise_curve", "observability", "parameter_distributions", "per_class_metrics", "preset_distributions",
+           "preset_examples", "read_table", "real_light_curves", "recall", "recall_s_q", "redraw", "robustness", "roc_curves", "save",
+           "sets", "survey_season", "temporal_bias_check", "u0_dependency", "use_palette"]

@@ -266,9 +266,9 @@ def draw_per_class_metrics(table):
             t = part[part["class"] == c]
             bars = ax.bar(np.arange(3) + 0.27 * (i - 1), t["value"], 0.25, color=COLOURS[c], label=f"{c} (n = {t['n'].iloc[0]})",
                           edgecolor="black", lw=0.4, hatch=("", "//", "..")[i])
-            ax.bar_label(bars, fmt="%.2f", fontsize=5.5)
+            ax.bar_label(bars, fmt="%.2f", fontsize=6)
         ax.set_xticks(range(3), ("precision", "recall", "F1"))
-        ax.set(title=f"{policy} labels", ylim=(0, 1.12))
+        ax.set(title=f"{policy} labels", ylim=(0, 1.12), ylabel="score" if ax is axes[0] else "")
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, columnspacing=0.8, handletextpad=0.4)
     return fig
 
