@@ -149,7 +149,7 @@ def storage(n=1000, batch=128, repeats=5):
                 read = [seconds(lambda d=d: d.flux(rng.permutation(n)[:batch])) for _ in range(4 * repeats)]
             size = os.path.getsize(path)
             print(f"{name}: {size / n / 1e6:.4f} MB/event, write {n / np.median(wrote):.0f} events/s "
-                  f"({flux.nbytes / np.median(wrote) / 1e6:.0f} MB/s), random batch of {batch}: {batch / np.median(read):.0f} events/s "
+                  f"({flux.nbytes / np.median(wrote) / 1e6:.0f} MB/s), batch of {batch}: {batch / np.median(read):.0f} events/s "
                   f"({4e-6 * batch * len(T) / np.median(read):.0f} MB/s)")
 
 

@@ -116,7 +116,8 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path):
     folder = path.with_name("x.h5.shards")
     while not path.exists():
         done = len(list(folder.glob("shard_*.h5")))
-        run = subprocess.Popen(command(path, "--num_workers", str(1 + kills % 2)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        run = subprocess.Popen(command(path, "--num_workers", str(1 + kills % 2)), **quiet)
         while run.poll() is None and not path.exists() and len(list(folder.glob("shard_*.h5"))) < done + 1:
             time.sleep(0.01)  # each run gets at least one shard further, so the test ends
         time.sleep(rng.uniform(0, 0.1))
