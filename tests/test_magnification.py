@@ -5,6 +5,7 @@ import pytest
 from MulensModel import Model
 
 from microlens import magnification as mg
+from microlens.magnification.caustics import caustic_polyline, distance_to_caustic
 
 BINARY = [  # s, q, x, y, rho, A
     (0.8, 0.1, 0.01, 0.01, 0.0, 18.185448359975954),
@@ -70,3 +71,51 @@ def test_seeds_that_rounding_brings_together_do_no_harm():
         t_0, t_E, u_0, rho = rng.uniform(10, 60), rng.uniform(2, 40), rng.uniform(0, 2), 10 ** rng.uniform(-4, -1.5)
         curve = mg.single_nodes(u_0, rho, -t_0 / t_E, (70.7 - t_0) / t_E)
         assert (np.diff(curve.tau) > 0).all()
+
+
+SEASON = np.arange(6912) / 96
+HARD = {  # what went wrong once, largest relative error then
+    "ridge between two facing cusps, 13 radii from any caustic: 2e-2": (27.74, 0.01756, 21.82, 0.01905, 1.697, 0.05765, 6.194),
+    "beside a cusp, where the third order vanishes by chance: 2e-2": (35.41, 0.834, 10.62, 0.03225, 1.68, 0.02771, 4.63),
+    "event in progress when the season begins: 3e-3": (8.4117, 0.84023, 16.4406, 0.006209, 2.0086, 0.17207, 4.43229),
+    "three touches within a fifth of the source radius: 2e-3": (19.13, 0.3302, 8.16, 0.01899, 0.8422, 0.0004856, 1.931),
+    "the limb touches a strong fold: 2e-3": (17.92, 0.4116, 22.01, 0.01133, 2.315, 0.3367, 1.774),
+}
+
+
+@pytest.mark.parametrize("event", HARD.values(), ids=HARD)
+def test_curves_that_went_wrong_once(event):
+    """Against contours at 1e-5, at every 37th epoch and at every third within two source radii of the caustic."""
+    t_0, u_0, t_E, rho, s, q, alpha = event
+    x, y = mg.trajectory(SEASON, t_0, u_0, t_E, alpha)
+    line = caustic_polyline(s, q, 400)
+    near = np.array([distance_to_caustic(a, b, line) < 2 * rho for a, b in zip(x[::3], y[::3], strict=True)])
+    rows = np.union1d(np.arange(0, 6912, 37), 3 * np.flatnonzero(near))
+    exact = mg.binary(SEASON[rows], *event, "exact", tolerance=1e-5)
+    assert mg.binary(SEASON, *event)[rows] == pytest.approx(exact, rel=1e-3)
+    curve = mg.nodes(u_0, rho, s, q, alpha)
+    assert mg.render(*curve, (SEASON[rows] - t_0) / t_E) == pytest.approx(exact, rel=1e-3)
+
+
+def test_limb_darkened_curve_against_the_library():
+    event = (36.0, 0.1, 20.0, 0.01, 1.1, 0.1, 1.0)
+    rows = np.arange(0, 6912, 31)
+    exact = mg.binary(SEASON[rows], *event, "exact", tolerance=1e-4, limb_darkening=0.5)
+    fast = mg.binary(SEASON, *event, limb_darkening=0.5)[rows]
+    assert fast == pytest.approx(exact, rel=2e-3)
+    assert np.abs(fast / mg.binary(SEASON, *event)[rows] - 1).max() > 3e-3  # it is not the uniform disc
+
+
+def test_nodes_for_given_epochs_are_fewer_and_render_them_alike():
+    event = {"u_0": 0.3, "rho": 0.0015, "s": 1.2, "q": 0.3, "alpha": 3.5}
+    epochs = (SEASON - 36.0) / 5.0
+    some, all_ = mg.nodes(**event, tau_min=epochs[0], tau_max=epochs[-1], epochs=epochs), mg.nodes(**event)
+    assert len(some.tau) < len(all_.tau)
+    assert mg.render(*some, epochs) == pytest.approx(mg.render(*all_, epochs), rel=1e-3)
+
+
+def test_no_interpolation_across_a_break():
+    tau = np.array([0.0, 1, 2, 3, 3, 4, 5, 6])
+    log_A = np.array([0.0, 1, 2, 3, 3, 3, 3, 3])  # a kink at 3, where the node is given twice
+    at = np.array([0.5, 2.9, 3.0, 3.1, 5.5])
+    assert np.log(mg.render(tau, log_A, at)) == pytest.approx([0.5, 2.9, 3, 3, 3], abs=1e-12)

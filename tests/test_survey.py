@@ -43,8 +43,8 @@ def test_the_schedule_is_the_presets_unless_given(tmp_path):
 @pytest.mark.parametrize("detector", [*TABLE, "thesis"])
 def test_noise_of_flux_and_of_magnitude_are_one(detector):
     m_base, flux = 21.0, np.array([0.5, 1.0, 30.0])
-    relative = survey.sigma_flux(flux, m_base, detector) / flux
-    assert relative == pytest.approx(survey.sigma_mag(m_base - 2.5 * np.log10(flux), detector) / survey.MAG_PER_RELATIVE_FLUX, rel=1e-9)
+    sigma = survey.MAG_PER_RELATIVE_FLUX * survey.sigma_flux(flux, m_base, detector) / flux
+    assert sigma == pytest.approx(survey.sigma_mag(m_base - 2.5 * np.log10(flux), detector), rel=1e-9)
 
 
 def test_correlated_noise_and_outliers_have_their_sizes():

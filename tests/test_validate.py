@@ -129,12 +129,14 @@ def test_interpolation_is_worth_less_than_five_in_chi2():
         lens = prior_lens(preset, rng)
         exact = mg.binary(T, method="exact", tolerance=1e-4, **lens)
         worth.append((((mg.binary(T, **lens) - exact) / sigma_flux(exact, 18.0)) ** 2).sum())
-    print(f"delta chi^2 of the error at m_base 18: median {np.median(worth):.2g}, p99 {np.percentile(worth, 99):.2g}, n = {len(worth)}")
+    print(f"delta chi^2 of the error at m_base 18: median {np.median(worth):.2g}, p99 {np.percentile(worth, 99):.2g}, "
+          f"n = {len(worth)}")
     assert np.percentile(worth, 99) < 5
 
 
 # Independent code, 1050 events (baseline), 150 to 1000 the others; ours must agree within the errors of both.
-OBSERVABLE = {"baseline": (0.61, 1050), "planetary": (0.80, 150), "stellar": (0.995, 150), "distinct": (0.995, 150), "roman": (0.152, 1300)}
+OBSERVABLE = {"baseline": (0.61, 1050), "planetary": (0.80, 150), "stellar": (0.995, 150), "distinct": (0.995, 150),
+              "roman": (0.152, 1300)}
 
 
 @pytest.mark.parametrize("preset", OBSERVABLE)
@@ -145,7 +147,7 @@ def test_fraction_of_observable_binaries(preset):
     t = season_epochs(config)
     seen = [event(config, prior, "binary", event_stream(config, "binary", i), t, 200).observability[1] > 160 for i in range(n)]
     low, high = stats.binomtest(sum(seen), n).proportion_ci()
-    print(f"{preset}: {np.mean(seen):.3f} [{low:.3f}, {high:.3f}] of the binaries have delta chi^2 > 160, n = {n}; expected {expected}")
+    print(f"{preset}: {np.mean(seen):.3f} [{low:.3f}, {high:.3f}] of the binaries: delta chi^2 > 160, n = {n}, expected {expected}")
     assert abs(np.mean(seen) - expected) < 3.5 * np.sqrt(expected * (1 - expected) * (1 / n + 1 / n_other)) + 0.01
 
 
@@ -172,7 +174,8 @@ def test_every_prior_is_what_its_file_says(preset):
 def test_nothing_but_the_flux_tells_the_class(tmp_path, preset):
     """A classifier that sees the times of the valid epochs and m_base alone: area under the ROC curve 0.5 within its error."""
     n = int(400 * SCALE)
-    config = SimulateConfig(n_flat=n, n_pspl=n, n_binary=n, binary_preset=preset, seed=16, output=str(tmp_path / "x.h5"), num_workers=1)
+    config = SimulateConfig(n_flat=n, n_pspl=n, n_binary=n, binary_preset=preset, seed=16, output=str(tmp_path / "x.h5"),
+                            num_workers=1)
     with open_dataset(simulate(config, progress=False)) as d:
         valid = np.array([d.flux(i) != 0 for i in range(len(d))])
         bins = np.array_split(np.arange(d.n_epochs), 40)

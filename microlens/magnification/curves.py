@@ -288,7 +288,8 @@ def _new_nodes(tau, y, tolerance, rho, epochs):
         if i + 2 < len(tau):
             longest = min(longest, GRADING * (tau[i + 2] - tau[i + 1]) if tau[i + 2] > tau[i + 1] else BREAK_STEP * rho)
         wrong = max(error[i], error[i + 1]) > LEFT_OUT * tolerance
-        if not (wrong or length > longest) or length <= max(CLOSEST * (tau[-1] - tau[0]), FINEST * rho) or not _holds_epoch(tau[i], tau[i + 1], epochs):
+        divisible = length > max(CLOSEST * (tau[-1] - tau[0]), FINEST * rho) and _holds_epoch(tau[i], tau[i + 1], epochs)
+        if not (divisible and (wrong or length > longest)):
             continue
         new[n] = 0.5 * (tau[i] + tau[i + 1])
         if len(epochs) > 0:
