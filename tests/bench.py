@@ -53,11 +53,11 @@ def report(name, fast, slow):
           f"n = {len(fast)}")
 
 
-def cpu(function) -> float:
-    """CPU seconds of this process: what other programs do to the clock does not count."""
-    start = time.process_time()
+def wall(function) -> float:
+    """Seconds by the clock: for several processes, and for the disk."""
+    start = time.perf_counter()
     function()
-    return time.process_time() - start
+    return time.perf_counter() - start
 
 
 def binaries(n=150):
@@ -76,8 +76,8 @@ def binaries(n=150):
 
     for e in events[:30]:  # compiles
         magnification.binary(T, **e), whole(e)
-    timed = [(cpu(lambda e=e: magnification.binary(T, **e)), cpu(lambda e=e: magnification.binary(T, method="exact", **e)),
-              cpu(lambda e=e: loop(e)), cpu(lambda e=e: whole(e))) for e in events]
+    timed = [(seconds(lambda e=e: magnification.binary(T, **e)), seconds(lambda e=e: magnification.binary(T, method="exact", **e)),
+              seconds(lambda e=e: loop(e)), seconds(lambda e=e: whole(e))) for e in events]
     fast, exact, naive, nodes = zip(*timed, strict=True)
     report("binary light curve, library's loop at Tol = RelTol = 1e-3", fast, exact)
     report("binary light curve, library's loop at its default tolerance", fast, naive)
@@ -97,7 +97,7 @@ def renderer(curves, n=1500):
         render_event(curve, rng.uniform(7, 65), rng.uniform(5, 30), 1.0, rng.uniform(18, 24), T, rng)
 
     render(curves[0])
-    took = [cpu(lambda i=i: render(curves[i % len(curves)])) for i in range(n)]
+    took = [seconds(lambda i=i: render(curves[i % len(curves)])) for i in range(n)]
     print(f"renderer, 6912 epochs with dropout and noise from stored nodes: {1 / np.mean(took):.0f} events/s and core, n = {n}")
 
 
@@ -110,7 +110,7 @@ def fits(n=200):
         curves.append((flux + sigma * rng.normal(size=len(T)), sigma))
     for finite in (False, True):
         fit_single_lens(T, *curves[0], finite_source=finite)  # compiles
-        took = [cpu(lambda c=c, f=finite: fit_single_lens(T, *c, finite_source=f)) for c in curves]
+        took = [seconds(lambda c=c, f=finite: fit_single_lens(T, *c, finite_source=f)) for c in curves]
         print(f"single-lens fit of 6912 epochs{', PSPL and FSPL' if finite else ', PSPL'}: {1 / np.mean(took):.0f} a second, "
               f"median {1e3 * np.median(took):.2f} ms, n = {n}")
 
@@ -123,9 +123,9 @@ def simulation(n=150):
         if i < 0:
             continue  # compiles
         seen, p = e.flux != 0, e.params
-        label += cpu(lambda e=e, seen=seen, p=p: observability(T[seen], e.flux_true[seen], e.sigma[seen], True,
+        label += seconds(lambda e=e, seen=seen, p=p: observability(T[seen], e.flux_true[seen], e.sigma[seen], True,
                                                                (p["t_0"], p["t_E"], p["u_0"])))
-        magnify += cpu(lambda i=i: event(config, preset, "binary", event_stream(config, "binary", i + 20), T, 1))
+        magnify += seconds(lambda i=i: event(config, preset, "binary", event_stream(config, "binary", i + 20), T, 1))
     print(f"simulated binary: {1e3 * magnify / n:.2f} ms, of which observable labels {1e3 * label / n:.2f} ms "
           f"({label / (magnify - label):.2f} of the rest), n = {n}")
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +135,7 @@ def simulation(n=150):
             for repeat in range(4):  # the first one starts the workers' caches
                 c = SimulateConfig(n_flat=300, n_pspl=300, n_binary=300, num_workers=workers,
                                    output=f"{folder}/{workers}_{repeat}.h5")
-                took.append(seconds(lambda c=c: simulate(c, progress=False)))
+                took.append(wall(lambda c=c: simulate(c, progress=False)))
             rate[workers] = 900 / np.median(took[1:])
         print(f"simulation with its file: {rate[1]:.0f} events/s with one process, {rate[2]:.0f} with two (start of the processes and "
               f"writing included), ratio {rate[2] / rate[1]:.2f}, median of 3 runs of 900 events")
@@ -152,10 +152,10 @@ def storage(n=1000, batch=128, repeats=5):
     with tempfile.TemporaryDirectory() as folder:
         for name, compressed in (("contiguous float32 (the layout in use)", False), ("gzip, chunks of 8 events", True)):
             path = f"{folder}/{compressed}.h5"
-            wrote = [seconds(lambda p=path, c=compressed: write_dataset(p, timestamps=T, flux=flux, rows=rows, params=params,
+            wrote = [wall(lambda p=path, c=compressed: write_dataset(p, timestamps=T, flux=flux, rows=rows, params=params,
                                                                          attrs=attrs, compress_flux=c)) for _ in range(repeats)]
             with open_dataset(path) as d:
-                read = [seconds(lambda d=d: d.flux(rng.permutation(n)[:batch])) for _ in range(4 * repeats)]
+                read = [wall(lambda d=d: d.flux(rng.permutation(n)[:batch])) for _ in range(4 * repeats)]
             size = os.path.getsize(path)
             print(f"{name}: {size / n / 1e6:.4f} MB/event, write {n / np.median(wrote):.0f} events/s "
                   f"({flux.nbytes / np.median(wrote) / 1e6:.0f} MB/s), batch of {batch}: {batch / np.median(read):.0f} events/s "
