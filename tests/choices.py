@@ -30,9 +30,6 @@ CHOICES = {
     "running view, stride 8, width 48, 2 layers": {},
     "flux view": {"view": "flux"},
     "residual view (whole season)": SEASON,
-    "thesis: flux view, stride 1, width 64, 4 layers, simulated labels, 1 pass": {
-        "view": "flux", "stem_stride": 1, "d_model": 64, "n_layers": 4, "dropout": 0.3, "labels": "simulated", "prefix_weight": 0.0,
-        "epochs": 1, "warmup_epochs": 0.3},
     "stride 16": {"stem_stride": 16},
     "no prefixes": {"prefix_weight": 0.0},
     "simulated labels, no prefixes": {"labels": "simulated", "prefix_weight": 0.0},
@@ -44,6 +41,9 @@ CHOICES = {
     "log flux": {"features": "log"},
     "residual view, no error channel": {**SEASON, "features": "no error"},
     "stride 32": {"stem_stride": 32},
+    "thesis: flux view, stride 1, width 64, 4 layers, simulated labels, half of the events once": {
+        "view": "flux", "stem_stride": 1, "d_model": 64, "n_layers": 4, "dropout": 0.3, "labels": "simulated", "prefix_weight": 0.0,
+        "epochs": 1, "test_fraction": 0.5, "warmup_epochs": 0.3},
 }
 asinh_features = Classifier.raw_features
 
