@@ -134,7 +134,7 @@ def export(args):
                                      "rows into a folder, to be shared.")
     parser.add_argument("run", help="a unique part of the run's name")
     parser.add_argument("folder")
-    parser.add_argument("--season", help="run whose whole-season network (residual view) goes along and confirms the alerts")
+    parser.add_argument("--season", help="run whose whole-season network (residual view) goes along")
     parser.add_argument("--validation", metavar="FILE", help="dataset (of split val, say) on which thresholds are chosen, not on "
                         "the run's own validation rows")
     given = parser.parse_args(args)

@@ -254,7 +254,6 @@ class EvaluateConfig(Config):
     early_detection: bool = option(True, "alerts and accuracy against the fraction of the season seen")
     persistence: int = option(2, "network steps that the alert score must stay at or above its threshold", unit="steps",
                               choices=PERSISTENCES)
-    confirm: bool = option(True, "let a run's whole-season network, given the curve so far, confirm the alerts of the causal one")
     premature: float = option(0.005, "largest share of premature alerts (noise-free delta chi^2 < 40) that the alert threshold may "
                               "have on the validation rows; half of the wanted 1 %, which leaves room for chance", above=0, high=1)
     baselines: bool = option(True, "score the single-lens fit and gradient boosting on the same events")

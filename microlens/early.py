@@ -1,54 +1,22 @@
 """Early detection over a mixed stream: alerts, their purity, completeness and delay. Arrays in, numbers out.
 
-The alert score of a step is the causal network's P(binary). A run that also has a whole-season network can confirm: where the
-causal P(binary) reaches CANDIDATE, the whole-season network reads the curve up to that epoch (single-lens fit included, so nothing
-later is used), and its P(binary) is the score of that step; elsewhere the score is 0.
-
-An alert is raised when the score has stayed at or above a threshold for `persistence` network steps. The alert score of a curve is
-the highest threshold at which it would still raise one, and its premature score the same before the noise-free anomaly reaches
-delta chi^2 = 40, so the threshold can be chosen on validation curves alone.
+The score of a step is the causal network's P(binary). An alert is raised when it has stayed at or above a threshold
+for `persistence` network steps. The alert score of a curve is the highest threshold at which it would still raise one, and its
+premature score the same before the noise-free anomaly reaches delta chi^2 = 40, so the threshold can be chosen on validation curves
+alone.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from microlens import metrics
 from microlens.config import PERSISTENCES
-from microlens.dataset import pack
 from microlens.detectability import observability
 from microlens.simulate import true_curve
 
 PREMATURE = 40.0  # noise-free delta chi^2 of the prefix below which an alert is premature
-CANDIDATE = 0.3  # causal P(binary) from which the whole-season network is asked
-CERTAIN = 0.99  # alert scores end here; a curve this certain for the longest persistence is not looked at further
-TOGETHER = 8  # prefixes of one curve that the whole-season network reads at once
 ROWS = 512  # curves whose steps are held as float32 at once
-
-
-def confirm(season, data, rows, p_binary, stride: int, progress=True) -> np.ndarray:
-    """Alert scores (n, K) float16 of the whole-season network `season` on the prefixes that the causal one finds suspicious.
-
-    data : open dataset; rows (n,) of it; p_binary (n, K) causal P(binary) after each step of `stride` valid epochs.
-    """
-    score = np.zeros(p_binary.shape, np.float16)
-    suspicious = np.flatnonzero((p_binary[:, 1:] >= CANDIDATE).any(axis=1))
-    for i in tqdm(suspicious, desc="confirm alerts", unit="event", disable=not progress):
-        row = [int(rows[i])]
-        flux, delta_t, error, _ = pack(data.flux(row), data.delta_t(row), data.sigma(row))
-        steps = np.flatnonzero(p_binary[i] >= CANDIDATE)
-        steps = steps[steps > 0]
-        for j in range(0, len(steps), TOGETHER):
-            k = steps[j : j + TOGETHER]
-            n = k[-1] * stride
-            prefixes = (np.repeat(x[:, :n], len(k), axis=0) for x in (flux, delta_t))
-            log_p = season.log_prob(*prefixes, lengths=k * stride, flux_err=np.repeat(error[:, :n], len(k), axis=0))
-            score[i, k] = np.minimum(np.exp(log_p[:, 2]), CERTAIN)
-            last = score[i, max(k[-1] + 1 - PERSISTENCES[-1], 0) : k[-1] + 1]
-            if len(last) == PERSISTENCES[-1] and (last >= np.float16(CERTAIN)).all():
-                break
-    return score
 
 
 def moments(data, rows) -> np.ndarray:

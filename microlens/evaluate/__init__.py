@@ -121,7 +121,7 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
         stream = data if whole is classifier else PackedDataset(config.data, classifier.view, progress)
         summary["early"], more = page.early(classifier, stream, cut, progress)
         arrays |= more
-    cuts = {"threshold": cut.threshold, "alert_threshold": list(cut.alerts.values())[-1] if cut.alerts else np.inf,
+    cuts = {"threshold": cut.threshold, "alert_threshold": cut.alert_threshold,
             **{f"threshold_{k.replace(' ', '_')}": v for k, v in cut.baselines.items()}}
     write_predictions(folder / "predictions.h5", arrays,
                       {"data": str(config.data), "run": classifier.run.name, "temperature": cut.temperature,

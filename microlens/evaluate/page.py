@@ -139,32 +139,26 @@ class Page:
         config, labels, observable, rows, stride = self.config, self.labels, self.observable, self.rows, classifier.stem_stride
         begun = time.perf_counter()
         steps = predict_steps(classifier, data, rows, progress)
-        seconds = {"prefixes": (time.perf_counter() - begun) / len(rows)}
+        seconds = (time.perf_counter() - begun) / len(rows)
         accuracy = self._against_fraction(data, steps, stride)
-        scores = {"causal network alone": steps.p_binary}
         with open_dataset(config.data) as d:
-            if "confirmed" in cut.alerts:
-                begun = time.perf_counter()
-                scores["confirmed"] = early.confirm(classifier.season, d, rows, steps.p_binary, stride, progress)
-                seconds["confirm"] = (time.perf_counter() - begun) / len(rows)
             t_premature = early.moments(d, rows)
         t_observable = self.params["t_observable_pspl"].to_numpy()
         season, about = data.timestamps[-1] - data.timestamps[0], (t_observable, t_premature, self.weight)
-        out = {"accuracy_at_fraction": accuracy, "persistence_steps": config.persistence, "seconds_per_event": seconds}
-        for rule, score in scores.items():  # the last one is the rule in use
-            step = early.alert_steps(score, cut.alerts[rule], config.persistence)
-            t_alert = np.array([step_times(data, r, stride)[k] if k >= 0 else np.nan for r, k in zip(rows, step, strict=True)])
-            report = early.report(labels, observable, t_alert, *about, season)
-            out[f"alerts_{rule.replace(' ', '_')}"] = out["alerts"] = {"rule": rule, "threshold": cut.alerts[rule], **report}
+        step = early.alert_steps(steps.p_binary, cut.alert_threshold, config.persistence)
+        t_alert = np.array([step_times(data, r, stride)[k] if k >= 0 else np.nan for r, k in zip(rows, step, strict=True)])
+        report = early.report(labels, observable, t_alert, *about, season)
+        out = {"accuracy_at_fraction": accuracy, "persistence_steps": config.persistence, "seconds_per_event": seconds,
+               "alerts": {"threshold": cut.alert_threshold, **report}}
         grid = data.timestamps[0] + FRACTIONS * season
         self.save("alerts", figures.alerts(grid, *early.against_time(grid, labels, observable, t_alert, self.weight),
                                            (t_alert - t_observable)[observable == 2], report))
         times = lambda i: step_times(data, rows[i], stride)  # noqa: E731
-        curve = early.tradeoff(labels, observable, score, times, *about)
-        self.save("alert_tradeoff", figures.alert_tradeoff(curve, config.persistence, cut.alerts[rule], len(rows)))
+        curve = early.tradeoff(labels, observable, steps.p_binary, times, *about)
+        self.save("alert_tradeoff", figures.alert_tradeoff(curve, config.persistence, cut.alert_threshold, len(rows)))
         if config.draw:
             self._draw_events(classifier, data, t_observable)
-        return out, {"p_binary_steps": steps.p_binary, "alert_score_steps": score, "called_at_fraction": steps.called,
+        return out, {"p_binary_steps": steps.p_binary, "called_at_fraction": steps.called,
                      "t_alert": t_alert, "t_premature": t_premature, "t_observable": t_observable}
 
     def _against_fraction(self, data, steps: Steps, stride) -> dict:

@@ -6,7 +6,6 @@ so a run (and shipped weights) can be applied without its training file. Both ar
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from microlens import baselines, early, metrics, paths
+from microlens import baselines, early, metrics
 from microlens.config import CLASSES, PERSISTENCES, EvaluateConfig
 from microlens.dataset import PackedDataset
 from microlens.evaluate.network import predict, predict_steps, step_times
@@ -27,29 +26,17 @@ KEPT = ("validation.csv", "validation_features.npz")
 
 
 class Frozen(NamedTuple):
-    """threshold : of P(binary) of whole curves; alerts : {rule: threshold of its alert score}, the last is the one in use;
-    source : what all were chosen on, in words; validation : scores reached there; baselines : {name: threshold}; boosting : a fitted
-    model or None.
+    """threshold : of P(binary) of whole curves; alert_threshold : of the alert score, infinity for no alerts; source : what all were
+    chosen on, in words; validation : scores reached there; baselines : {name: threshold}; boosting : a fitted model or None.
     """
 
     threshold: float
-    alerts: dict
+    alert_threshold: float
     temperature: float
     source: str
     validation: dict
     baselines: dict
     boosting: object
-
-
-def alert_rule(classifier) -> str:
-    """How the alerts of a run come about, in words that name the weights of the confirming network."""
-    if not classifier.causal:
-        return "no alerts"
-    if classifier.season is None:
-        return "alerts of the causal network"
-    weights = b"".join(v.cpu().numpy().tobytes() for v in classifier.season.state_dict().values())
-    return (f"alerts of the causal network, confirmed where P(binary) >= {early.CANDIDATE:g} by network "
-            f"{hashlib.sha256(weights).hexdigest()[:12]}")
 
 
 def validation_events(classifier, file=None, progress=True):
@@ -77,8 +64,7 @@ def make_validation(classifier, folder, file=None, progress=True):
     """Write validation.csv and, where this network answers for whole curves, validation_features.npz into `folder`.
 
     Table: label, label_observable, log_p_<class>; for a causal network alert_score_<k> and premature_score_<k> for each
-    persistence k (see `microlens.early`), and the same with confirmed_ before, where there is a whole-season network. Its first line
-    says which events and which alert rule.
+    persistence k (see `microlens.early`). Its first line says which events.
     """
     data, rows, words = validation_events(classifier, file, progress)
     table = pd.DataFrame({"label": data.labels[rows], "label_observable": data.labels_observable[rows]})
@@ -88,37 +74,26 @@ def make_validation(classifier, folder, file=None, progress=True):
     table[[f"log_p_{c}" for c in CLASSES]] = log_p
     with open_dataset(data.path) as d:
         if causal:
-            stride, scores = classifier.stem_stride, {"": steps.p_binary}
-            if classifier.season is not None:
-                scores["confirmed_"] = early.confirm(classifier.season, d, rows, steps.p_binary, stride, progress)
-            until = np.array([np.searchsorted(step_times(data, r, stride), t) if t == t else steps.p_binary.shape[1]
+            stride, score = classifier.stem_stride, steps.p_binary
+            until = np.array([np.searchsorted(step_times(data, r, stride), t) if t == t else score.shape[1]
                               for r, t in zip(rows, early.moments(d, rows), strict=True)])
-            for kind, score in scores.items():
-                for k in PERSISTENCES:
-                    table[f"{kind}alert_score_{k}"] = early.alert_scores(score, k)
-                    table[f"{kind}premature_score_{k}"] = np.where(table["label"] == 2, early.alert_scores(score, k, until), 0.0)
+            for k in PERSISTENCES:
+                table[f"alert_score_{k}"] = early.alert_scores(score, k)
+                table[f"premature_score_{k}"] = np.where(table["label"] == 2, early.alert_scores(score, k, until), 0.0)
         if classifier.season is None:
             x, _, _ = baselines.table(d, rows, progress)
             with atomic(Path(folder) / KEPT[1]) as temporary, open(temporary, "wb") as f:
                 np.savez_compressed(f, x=x.astype(np.float16), observable=table["label_observable"], label=table["label"])
     with atomic(Path(folder) / KEPT[0]) as temporary:
-        temporary.write_text(f"# {words}; {alert_rule(classifier)}\n" + table.to_csv(index=False, float_format="%.5g"))
+        temporary.write_text(f"# {words}\n" + table.to_csv(index=False, float_format="%.5g"))
 
 
 def read_validation(classifier, progress=True) -> tuple[pd.DataFrame, str]:
-    """The run's validation table and what it is, in words; made first where it is missing or its alerts came about otherwise."""
-    kept, rule = classifier.run / KEPT[0], alert_rule(classifier)
-
-    def head():
-        return kept.read_text().partition("\n")[0].removeprefix("# ").partition("; ")
-
-    complete = kept.is_file() and (classifier.season is not None or (classifier.run / KEPT[1]).is_file())
-    if not complete or head()[2] != rule:
-        if paths.weights_dir() in kept.parents:
-            raise ValueError(f"{kept}: was made for '{head()[2] if kept.is_file() else 'nothing'}', these weights need '{rule}'; "
-                             "export them again.")
+    """The run's validation table and which events it holds, in words; made first where it is missing."""
+    kept = classifier.run / KEPT[0]
+    if not kept.is_file() or (classifier.season is None and not (classifier.run / KEPT[1]).is_file()):
         make_validation(classifier, classifier.run, None, progress)
-    return pd.read_csv(kept, comment="#"), head()[0]
+    return pd.read_csv(kept, comment="#"), kept.read_text().partition("\n")[0].removeprefix("# ")
 
 
 def frozen(classifier, config: EvaluateConfig, progress=True) -> Frozen:
@@ -132,11 +107,9 @@ def frozen(classifier, config: EvaluateConfig, progress=True) -> Frozen:
     threshold = metrics.operating_threshold(labels, p, weight, *limits)
     reached = {"whole_curves": metrics.completeness_purity(labels, observable, p, weight, threshold),
                "threshold_for_purity_alone": metrics.threshold_at_purity(labels == 2, p, weight, config.purity)}
-    alerts = {}
+    alert = np.inf
     if classifier.causal and config.early_detection:
-        alerts["causal network alone"], reached["alerts_causal_network_alone"] = _alert_threshold(classifier, "", config, progress)
-        if classifier.season is not None and config.confirm:
-            alerts["confirmed"], reached["alerts_confirmed"] = _alert_threshold(classifier, "confirmed_", config, progress)
+        alert, reached["alerts"] = _alert_threshold(classifier, config, progress)
     cuts, boosting = {}, None
     if config.baselines:
         kept = np.load(whole.run / KEPT[1])
@@ -145,13 +118,13 @@ def frozen(classifier, config: EvaluateConfig, progress=True) -> Frozen:
         for name, score in {**baselines.fixed_scores(x), "gradient boosting": p_boosting}.items():
             if score is not None:
                 cuts[name] = metrics.operating_threshold(label, score, metrics.class_mix(label), *limits)
-    return Frozen(threshold, alerts, metrics.temperature(learned, log_p), source, reached, cuts, boosting)
+    return Frozen(threshold, alert, metrics.temperature(learned, log_p), source, reached, cuts, boosting)
 
 
-def _alert_threshold(classifier, kind, config, progress) -> tuple[float, dict]:
+def _alert_threshold(classifier, config, progress) -> tuple[float, dict]:
     table, source = read_validation(classifier, progress)
     labels = table["label"].to_numpy()
-    score, too_early = (table[f"{kind}{what}_score_{config.persistence}"].to_numpy() for what in ("alert", "premature"))
+    score, too_early = (table[f"{kind}_score_{config.persistence}"].to_numpy() for kind in ("alert", "premature"))
     weight = metrics.class_mix(labels)
     cut = early.choose_threshold(labels, score, too_early, weight, config.purity, config.premature)
     on_binary, total = int(((score >= cut) & (labels == 2)).sum()), weight[score >= cut].sum()
