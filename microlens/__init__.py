@@ -3,7 +3,7 @@
     import microlens
     classifier = microlens.load()                       # shipped weights, else the newest run
     log_p = classifier.log_prob(flux, delta_t)                   # (n, 3): flat, pspl, binary; causal
-    log_p = classifier.log_prob(flux, delta_t, flux_err=error)   # sharper: whole season, residual to the best single lens
+    stream = classifier.stream(); p = stream.update(flux_now, delta_t_now)
 """
 
 

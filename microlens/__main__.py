@@ -125,7 +125,7 @@ def merge(args):
 
 
 def export(args):
-    """export RUN FOLDER [--season RUN] [--validation FILE]"""
+    """export RUN FOLDER [--validation FILE]"""
     import argparse
 
     from microlens.evaluate import export
@@ -134,11 +134,10 @@ def export(args):
                                      "rows into a folder, to be shared.")
     parser.add_argument("run", help="a unique part of the run's name")
     parser.add_argument("folder")
-    parser.add_argument("--season", help="run whose whole-season network (residual view) goes along")
     parser.add_argument("--validation", metavar="FILE", help="dataset (of split val, say) on which thresholds are chosen, not on "
                         "the run's own validation rows")
     given = parser.parse_args(args)
-    print(export(given.run, given.folder, given.season, given.validation))
+    print(export(given.run, given.folder, given.validation))
 
 
 def doctor(args):

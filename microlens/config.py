@@ -243,7 +243,6 @@ class EvaluateConfig(Config):
     experiment_name: str | None = option(None, "unique part of the run's name; unset means the shipped weights, else the "
                                          "newest run")
     checkpoint: str = option("best", "which checkpoint of the run: best, latest, or epoch_NNN")
-    whole_season: bool = option(True, "let a run's whole-season network (residual view) answer for whole curves, where it has one")
     data: str | None = option(None, "dataset file to score on")
     light_curves: str | None = option(None, "folder of light-curve files to score instead of a dataset")
     truth: str | None = option(None, "CSV with set, file, unit, class_by_season for --light-curves")
@@ -292,7 +291,6 @@ class ClassifyConfig(Config):
 
     experiment_name: str | None = option(None, "unique part of the run's name; unset means the shipped weights, else the "
                                          "newest run")
-    whole_season: bool = option(True, "let a run's whole-season network (residual view) answer, where it has one")
     json: bool = option(False, "print JSON")
     csv: bool = option(False, "print CSV")
     unit: str = option("auto", "what the second column is; auto asks the header and the values",

@@ -110,7 +110,6 @@ class Classifier(nn.Module):
                 nn.init.zeros_(module.bias)
         self.config: dict = {}
         self.run: Path | None = None
-        self.season: Classifier | None = None  # a network of the residual view that answers for whole seasons with errors
 
     @property
     def causal(self) -> bool:
@@ -235,12 +234,9 @@ class Classifier(nn.Module):
         """Log-probabilities (n, 3) of flat, pspl, binary after whole curves.
 
         flux : (n, T) F/F_base, 0.0 or NaN = no observation.   delta_t : (n, T) days since the previous valid epoch.
-        lengths : (n,) if the valid epochs are already in front.   flux_err : (n, T). With it a run that has a whole-season
-        network (residual view) answers by that one; without it by the causal one.
+        lengths : (n,) if the valid epochs are already in front.   flux_err : (n, T), needed by the residual view alone.
         numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen or missing input.
         """
-        if self.season is not None and flux_err is not None:
-            return self.season.log_prob(flux, delta_t, lengths, flux_err)
         (f, d, extra), n_valid, _, as_numpy = self._inputs(flux, delta_t, lengths, flux_err)
         out = self.log_prob_packed(f, d, n_valid, extra)
         return out.cpu().numpy() if as_numpy else out
@@ -388,8 +384,8 @@ def read_checkpoint(path) -> dict:
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}).") from error
 
 
-def load_run(name=None, checkpoint="best", device="cpu", whole_season=True) -> Classifier:
-    """See microlens.load. whole_season : attach the network in the run's folder season/, if there is one."""
+def load_run(name=None, checkpoint="best", device="cpu") -> Classifier:
+    """See microlens.load."""
     folder = None
     if name is None:
         shipped = paths.weights_dir() / "baseline"
@@ -401,13 +397,6 @@ def load_run(name=None, checkpoint="best", device="cpu", whole_season=True) -> C
     else:
         shipped = paths.weights_dir() / str(name)
         folder = shipped if (shipped / "best.pt").is_file() else paths.find_run(str(name))
-    classifier = _load(folder, checkpoint, device)
-    if whole_season and (folder / "season" / "best.pt").is_file():
-        classifier.season = _load(folder / "season", "best", device)
-    return classifier
-
-
-def _load(folder: Path, checkpoint: str, device) -> Classifier:
     file = {"latest": "checkpoints/checkpoint_latest.pt"}.get(checkpoint, f"{checkpoint}.pt")
     path = folder / file
     if not path.is_file():
@@ -417,6 +406,7 @@ def _load(folder: Path, checkpoint: str, device) -> Classifier:
     classifier.load_state_dict(saved["model"])
     classifier.config, classifier.run, classifier.saved = saved["config"], folder, saved
     return classifier.to(device).eval()
+
 
 def n_parameters(classifier: nn.Module) -> int:
     return sum(math.prod(p.shape) for p in classifier.parameters())

@@ -125,7 +125,7 @@ def test_thresholds_come_from_the_shipped_validation_rows(made):
 def test_an_exported_run_needs_no_training_file(made):
     """Weights copied with a validation file answer with thresholds from that file, and say so."""
     data, _ = made
-    folder = export("baseline", paths.runs_dir() / "copied", season="baseline/season", validation=data)
+    folder = export("baseline", paths.runs_dir() / "copied", validation=data)
     assert {"best.pt", "config.json", "log.jsonl", "validation.csv"} <= {x.name for x in folder.iterdir()}
     out = evaluate(EvaluateConfig(experiment_name="copied", data=str(data), n_bootstrap=10, n_evolution_per_type=0, max_events=40,
                                   colorblind_safe=False, save_formats="pdf"), progress=False)

@@ -25,7 +25,7 @@ from microlens import figures, metrics, paths
 from microlens.classify import score_folder
 from microlens.config import CLASSES, EvaluateConfig
 from microlens.dataset import PackedDataset
-from microlens.evaluate.network import predict
+from microlens.evaluate.network import predict, predict_steps
 from microlens.evaluate.page import Page
 from microlens.evaluate.validation import export, frozen
 from microlens.model import load_run
@@ -77,9 +77,7 @@ def _write_summary(folder, summary: dict):
 
 def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     """Score a run; returns the folder made. Raises ValueError or FileNotFoundError naming file and cause."""
-    classifier = load_run(config.experiment_name, config.checkpoint, "cpu" if config.device == "auto" else config.device,
-                          config.whole_season)
-    whole = classifier.season or classifier
+    classifier = load_run(config.experiment_name, config.checkpoint, "cpu" if config.device == "auto" else config.device)
     home = paths.runs_dir() / classifier.run.name  # also for shipped weights: the package's own folder stays as it is
     stem = Path(config.data or config.light_curves).stem
     folder = Path(config.output or home / f"eval_{stem}_{time.strftime('%Y%m%d_%H%M%S')}")
@@ -88,13 +86,14 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
         return score_light_curves(config, classifier, folder)
     with open_dataset(config.data) as d:
         check_cadence(config.data, d.timestamps, classifier)
-    data = PackedDataset(config.data, whole.view, progress)
+    data = PackedDataset(config.data, classifier.view, progress)
     rows, what = choose_rows(config, data, classifier.saved)
     log.info("scoring %d events: %s", len(rows), what)
     cut = frozen(classifier, config, progress)
     log.info("thresholds from %s", cut.source)
     begun = time.perf_counter()
-    log_p = predict(whole, data, rows, progress)
+    steps = predict_steps(classifier, data, rows, progress) if config.early_detection and classifier.causal else None
+    log_p = predict(classifier, data, rows, progress) if steps is None else steps.log_p
     seconds = (time.perf_counter() - begun) / len(rows)
     with open_dataset(config.data) as d:
         params = d.params.iloc[rows].reset_index(drop=True)
@@ -103,7 +102,7 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     scaled = np.exp(log_softmax(log_p.astype(float) / cut.temperature, axis=1))
     page = Page(config, folder, rows, params, p)
     summary = {
-        "run": classifier.run.name, "answers_whole_curves": f"{whole.view} view", "checkpoint": config.checkpoint,
+        "run": classifier.run.name, "view": classifier.view, "checkpoint": config.checkpoint,
         "data": str(config.data), "rows": what, "n": len(rows), "config": config.to_dict(), "class_mix": metrics.MIX,
         "threshold_from": f"{cut.source}: purity >= {config.purity:g}, false alarms of single lenses and of flats <= "
                           f"{config.false_alarms:g}; alerts: purity >= {config.purity:g}, premature <= {config.premature:g}",
@@ -117,9 +116,8 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     scores["oracle"] = np.where(page.labels == 2, params["delta_chi2_pspl"], 0.0)
     if config.draw:
         page.draw(cut, scores, scaled)
-    if config.early_detection and classifier.causal:
-        stream = data if whole is classifier else PackedDataset(config.data, classifier.view, progress)
-        summary["early"], more = page.early(classifier, stream, cut, progress)
+    if steps is not None:
+        summary["early"], more = page.early(classifier, data, steps, cut)
         arrays |= more
     cuts = {"threshold": cut.threshold, "alert_threshold": cut.alert_threshold,
             **{f"threshold_{k.replace(' ', '_')}": v for k, v in cut.baselines.items()}}

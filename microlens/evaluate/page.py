@@ -9,7 +9,7 @@ import numpy as np
 from microlens import baselines, early, figures, metrics
 from microlens.config import CLASSES, EvaluateConfig
 from microlens.dataset import PackedDataset
-from microlens.evaluate.network import FRACTIONS, Steps, predict_steps, step_times
+from microlens.evaluate.network import FRACTIONS, Steps, step_times
 from microlens.evaluate.validation import Frozen
 from microlens.store import open_dataset
 
@@ -134,12 +134,9 @@ class Page:
         at = np.flatnonzero(which)
         return self.rng.choice(at, min(n, len(at)), replace=False)
 
-    def early(self, classifier, data: PackedDataset, cut: Frozen, progress=True):
+    def early(self, classifier, data: PackedDataset, steps: Steps, cut: Frozen):
         """Accuracy against the fraction of the season and alerts: numbers, arrays for predictions.h5, figures."""
         config, labels, observable, rows, stride = self.config, self.labels, self.observable, self.rows, classifier.stem_stride
-        begun = time.perf_counter()
-        steps = predict_steps(classifier, data, rows, progress)
-        seconds = (time.perf_counter() - begun) / len(rows)
         accuracy = self._against_fraction(data, steps, stride)
         with open_dataset(config.data) as d:
             t_premature = early.moments(d, rows)
@@ -148,7 +145,7 @@ class Page:
         step = early.alert_steps(steps.p_binary, cut.alert_threshold, config.persistence)
         t_alert = np.array([step_times(data, r, stride)[k] if k >= 0 else np.nan for r, k in zip(rows, step, strict=True)])
         report = early.report(labels, observable, t_alert, *about, season)
-        out = {"accuracy_at_fraction": accuracy, "persistence_steps": config.persistence, "seconds_per_event": seconds,
+        out = {"accuracy_at_fraction": accuracy, "persistence_steps": config.persistence,
                "alerts": {"threshold": cut.alert_threshold, **report}}
         grid = data.timestamps[0] + FRACTIONS * season
         self.save("alerts", figures.alerts(grid, *early.against_time(grid, labels, observable, t_alert, self.weight),

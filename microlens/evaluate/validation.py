@@ -80,10 +80,9 @@ def make_validation(classifier, folder, file=None, progress=True):
             for k in PERSISTENCES:
                 table[f"alert_score_{k}"] = early.alert_scores(score, k)
                 table[f"premature_score_{k}"] = np.where(table["label"] == 2, early.alert_scores(score, k, until), 0.0)
-        if classifier.season is None:
-            x, _, _ = baselines.table(d, rows, progress)
-            with atomic(Path(folder) / KEPT[1]) as temporary, open(temporary, "wb") as f:
-                np.savez_compressed(f, x=x.astype(np.float16), observable=table["label_observable"], label=table["label"])
+        x, _, _ = baselines.table(d, rows, progress)
+    with atomic(Path(folder) / KEPT[1]) as temporary, open(temporary, "wb") as f:
+        np.savez_compressed(f, x=x.astype(np.float16), observable=table["label_observable"], label=table["label"])
     with atomic(Path(folder) / KEPT[0]) as temporary:
         temporary.write_text(f"# {words}\n" + table.to_csv(index=False, float_format="%.5g"))
 
@@ -91,28 +90,27 @@ def make_validation(classifier, folder, file=None, progress=True):
 def read_validation(classifier, progress=True) -> tuple[pd.DataFrame, str]:
     """The run's validation table and which events it holds, in words; made first where it is missing."""
     kept = classifier.run / KEPT[0]
-    if not kept.is_file() or (classifier.season is None and not (classifier.run / KEPT[1]).is_file()):
+    if not all((classifier.run / name).is_file() for name in KEPT):
         make_validation(classifier, classifier.run, None, progress)
     return pd.read_csv(kept, comment="#"), kept.read_text().partition("\n")[0].removeprefix("# ")
 
 
 def frozen(classifier, config: EvaluateConfig, progress=True) -> Frozen:
-    """All that is decided on validation rows; for whole curves on those of the whole-season network, where there is one."""
-    whole = classifier.season or classifier
-    table, source = read_validation(whole, progress)
+    """All that is decided on validation rows."""
+    table, source = read_validation(classifier, progress)
     labels, observable = table["label"].to_numpy(), table["label_observable"].to_numpy()
     log_p, weight = table[[f"log_p_{c}" for c in CLASSES]].to_numpy(), metrics.class_mix(labels)
-    learned = labels if whole.config["labels"] == "simulated" else observable
+    learned = labels if classifier.config["labels"] == "simulated" else observable
     p, limits = np.exp(log_p[:, 2]), (config.purity, config.false_alarms)
     threshold = metrics.operating_threshold(labels, p, weight, *limits)
     reached = {"whole_curves": metrics.completeness_purity(labels, observable, p, weight, threshold),
                "threshold_for_purity_alone": metrics.threshold_at_purity(labels == 2, p, weight, config.purity)}
     alert = np.inf
     if classifier.causal and config.early_detection:
-        alert, reached["alerts"] = _alert_threshold(classifier, config, progress)
+        alert, reached["alerts"] = _alert_threshold(table, config)
     cuts, boosting = {}, None
     if config.baselines:
-        kept = np.load(whole.run / KEPT[1])
+        kept = np.load(classifier.run / KEPT[1])
         x, label, seen = kept["x"].astype(float), kept["label"], kept["observable"]
         boosting, p_boosting = baselines.gradient_boosting(x, seen, config.seed)
         for name, score in {**baselines.fixed_scores(x), "gradient boosting": p_boosting}.items():
@@ -121,36 +119,37 @@ def frozen(classifier, config: EvaluateConfig, progress=True) -> Frozen:
     return Frozen(threshold, alert, metrics.temperature(learned, log_p), source, reached, cuts, boosting)
 
 
-def _alert_threshold(classifier, config, progress) -> tuple[float, dict]:
-    table, source = read_validation(classifier, progress)
+def _alert_threshold(table, config) -> tuple[float, dict]:
     labels = table["label"].to_numpy()
     score, too_early = (table[f"{kind}_score_{config.persistence}"].to_numpy() for kind in ("alert", "premature"))
     weight = metrics.class_mix(labels)
     cut = early.choose_threshold(labels, score, too_early, weight, config.purity, config.premature)
     on_binary, total = int(((score >= cut) & (labels == 2)).sum()), weight[score >= cut].sum()
-    return cut, {"rows": source, "n_alerts": int((score >= cut).sum()),
+    return cut, {"n_alerts": int((score >= cut).sum()),
                  "purity": float(weight[(score >= cut) & (labels == 2)].sum() / total) if total else None,
                  "premature_of_binary_alerts": float((too_early >= cut).sum() / on_binary) if on_binary else None}
 
 
-def export(name: str, folder, season: str | None = None, validation=None) -> Path:
+def export(name: str, folder, validation=None) -> Path:
     """Copy what is needed to use a run (weights, configuration, log, validation outputs) into `folder`, without local paths.
 
-    season : run whose whole-season network goes along, as folder/season.   validation : dataset file of events that no training saw,
-    on which the thresholds are then chosen instead of the run's own validation rows.
+    validation : dataset file of events that no training saw, on which the thresholds are then chosen instead of the run's own
+    validation rows.
     """
-    folder = Path(folder)
-    if season is not None:
-        export(season, folder / "season", validation=validation)
-    classifier = load_run(name)
-    if season is not None:
-        classifier.season = load_run(season, whole_season=False)
+    classifier, folder = load_run(name), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     saved = {**classifier.saved, "config": {**classifier.config, "data": Path(classifier.config["data"]).name, "output": None}}
+    if saved["config"].get("initial"):
+        saved["config"]["initial"] = Path(saved["config"]["initial"]).name
     saved["rows"] = {k: v.to(torch.int32) for k, v in saved["rows"].items()}
     with atomic(folder / "best.pt") as temporary:
         torch.save(saved, temporary)
     (folder / "config.json").write_text(json.dumps(saved["config"], indent=1, sort_keys=True) + "\n")
     shutil.copy(classifier.run / "log.jsonl", folder / "log.jsonl")
-    make_validation(classifier, folder, validation)
+    if validation is None:
+        read_validation(classifier)
+        for name in KEPT:
+            shutil.copy(classifier.run / name, folder / name)
+    else:
+        make_validation(classifier, folder, validation)
     return folder
