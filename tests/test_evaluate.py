@@ -106,7 +106,7 @@ def test_thresholds_come_from_the_shipped_validation_rows(made):
         weight, called = metrics.class_mix(t["label"].to_numpy()), (score >= cut).to_numpy()
         return weight[called & (t["label"] == 2)].sum() / weight[called].sum(), called[t["label"] == 1].mean()
 
-    t = pd.read_csv(folder / "season" / "validation.csv", comment="#")
+    t = pd.read_csv(folder / "validation.csv", comment="#")
     p = np.exp(t["log_p_binary"])
     purity, false = rates(t, p, attrs["threshold"] * (1 - 1e-9))
     assert purity >= config.purity and false <= config.false_alarms
