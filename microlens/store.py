@@ -168,7 +168,7 @@ class Dataset:
         f, where = self._f, f"{self.path}"
         version = f.attrs.get("format_version")
         if version != FORMAT_VERSION:
-            raise DatasetError(f"{where}: format version {version!r}, this package reads {FORMAT_VERSION}; simulate it again.")
+            raise DatasetError(f"{where}: format version {version}, this package reads {FORMAT_VERSION}; simulate it again.")
         needed = ["timestamps", *CURVES, *ROWS, *(f"params_{c}" for c in CLASSES)]
         missing = [n for n in needed if n not in f]
         if missing:
