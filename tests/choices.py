@@ -37,13 +37,13 @@ CHOICES = {
     "width 32": {"d_model": 32},
     "mean pooling": {"attention_pooling": False},
     "flat head": {"hierarchical": False},
+    "thesis: flux view, stride 1, width 64, 4 layers, simulated labels, half of the events once": {
+        "view": "flux", "stem_stride": 1, "d_model": 64, "n_layers": 4, "dropout": 0.3, "labels": "simulated", "prefix_weight": 0.0,
+        "epochs": 1, "test_fraction": 0.5, "warmup_epochs": 0.3},
     "no auxiliary head": {"use_aux_head": False},
     "log flux": {"features": "log"},
     "residual view, no error channel": {**SEASON, "features": "no error"},
     "stride 32": {"stem_stride": 32},
-    "thesis: flux view, stride 1, width 64, 4 layers, simulated labels, half of the events once": {
-        "view": "flux", "stem_stride": 1, "d_model": 64, "n_layers": 4, "dropout": 0.3, "labels": "simulated", "prefix_weight": 0.0,
-        "epochs": 1, "test_fraction": 0.5, "warmup_epochs": 0.3},
 }
 asinh_features = Classifier.raw_features
 
