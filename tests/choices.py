@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from microlens import metrics
 from microlens.config import SimulateConfig, TrainConfig
 from microlens.dataset import PackedDataset
 from microlens.evaluate.network import predict
-from microlens.model import Classifier, load_run
+from microlens.model import load_run
 from microlens.simulate import simulate
 from microlens.train import train
 
@@ -40,35 +39,12 @@ CHOICES = {
     "thesis: flux view, stride 1, width 64, 4 layers, simulated labels, half of the events once": {
         "view": "flux", "stem_stride": 1, "d_model": 64, "n_layers": 4, "dropout": 0.3, "labels": "simulated", "prefix_weight": 0.0,
         "epochs": 1, "test_fraction": 0.5, "warmup_epochs": 0.3},
-    "no auxiliary head": {"use_aux_head": False},
-    "log flux": {"features": "log"},
-    "residual view, no error channel": {**SEASON, "features": "no error"},
-    "stride 32": {"stem_stride": 32},
 }
-asinh_features = Classifier.raw_features
-
-
-def log_features(flux, delta_t, extra=None):
-    """The flux as its logarithm on one scale instead of its excess on two."""
-    out = asinh_features(flux, delta_t, extra)
-    out[..., 0] = out[..., 1] = torch.log10(flux.clamp_min(1e-2))
-    return out
-
-
-def no_error_features(flux, delta_t, extra=None):
-    """Without the last channel of the residual view, the error."""
-    out = asinh_features(flux, delta_t, extra)
-    out[..., -1] = 0.0
-    return out
-
-
-FEATURES = {"asinh": asinh_features, "log": log_features, "no error": no_error_features}
 
 
 def score(name, changes, training, test):
     """Train one choice and score it; a row of the table."""
     options = {**BASE, **changes}
-    Classifier.raw_features = staticmethod(FEATURES[options.pop("features", "asinh")])
     config = TrainConfig(data=str(training), experiment_name="choice_" + "".join(c if c.isalnum() else "_" for c in name)[:60],
                          threads=1, device="cpu", **options)
     data, held = (PackedDataset(p, config.view) for p in (training, test))  # packed and fitted before the clock starts
