@@ -64,6 +64,7 @@ def draw_alerts(table):
     b.set(xlabel="alert - moment of observability (d)", ylabel="observable binaries (bars)")
     right = b.twinx()
     right.spines["right"].set_visible(True)
+    right.xaxis.set_visible(False)
     right.plot(d["x"] + 0.5, d["share"], color="0.3")
     right.set(ylabel="share alerted by then (line)", ylim=(0, 1.02))
     return fig
@@ -90,9 +91,9 @@ def draw_alert_tradeoff(table):
         ax.plot(used["threshold"], used[name], "o", ms=9, mfc="none", mec=COLOURS["pspl"], mew=1.5)
         ax.axhline(wanted, color="0.3", ls=":", lw=0.8)
         ax.set(xlabel="alert threshold", xlim=(0.05, 1.02))
-    axes[0].set(ylabel="premature share of alerts on binaries", ylim=(0, None))
+    axes[0].set(ylabel="premature share of\nalerts on binaries", ylim=(0, 0.05))  # more is of no use
     axes[1].set(ylabel="observable binaries\nalerted within 1 d", ylim=(0, 1.02))
-    axes[1].legend(title="persistence (steps)", ncols=5, loc="upper center", columnspacing=0.8, handletextpad=0.3)
+    axes[1].legend(title="persistence (steps)", ncols=5, loc="lower center", columnspacing=0.8, handletextpad=0.3)
     return fig
 
 

@@ -389,5 +389,5 @@ def draw_robustness(table):
     fig.legend(*a.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     a.set_yticks(y, table["condition"])
     a.set(xlabel="completeness of observable binaries", xlim=(0, 1.02))
-    b.set(xlabel="false alarms (flat and single lenses called binary)", xlim=(-0.01, None))
+    b.set(xlabel="flats and single lenses called binary", xlim=(-0.01, None))
     return fig
