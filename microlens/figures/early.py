@@ -64,7 +64,7 @@ def draw_alerts(table):
     b.set(xlabel="alert - moment of observability (d)", ylabel="observable binaries (bars)")
     right = b.twinx()
     right.spines["right"].set_visible(True)
-    right.xaxis.set_visible(False)
+    right.tick_params(bottom=False, labelbottom=False)
     right.plot(d["x"] + 0.5, d["share"], color="0.3")
     right.set(ylabel="share alerted by then (line)", ylim=(0, 1.02))
     return fig
