@@ -249,11 +249,11 @@ def _take(state, t, f, table, out):
         if i >= 3:
             run -= wn[i - 3] * (yn[i - 3] - model[i - 3]) ** 2
         largest = max(largest, run) if state[_SEEN] >= FIRST else 0.0
+    out[:, 2], out[:, 3] = np.arcsinh((chi2 - n + n_par) / 10.0), np.arcsinh(largest / 10.0)
+    out[:, 4], out[:, 5] = np.log10(photons), np.arcsinh((flat - n) / 10.0)
     for i in range(BLOCK):
         sigma = np.sqrt(_variance(after[i], photons))
         out[i, 0], out[i, 1] = np.arcsinh((f[i] - after[i]) / sigma), np.arcsinh((f[i] - before[i]) / sigma)
-        out[i, 2], out[i, 3] = np.arcsinh((chi2 - n + n_par) / 10.0), np.arcsinh(largest / 10.0)
-        out[i, 4], out[i, 5] = np.log10(photons), np.arcsinh((flat - n) / 10.0)
     if n > MAX_BINS - BLOCK:
         residual = yn - model
         n = _join(bt, residual, bw, model, n)
