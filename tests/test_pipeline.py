@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from microlens import figures
 from microlens.notebook import check, run_notebook
 
 ROOT = Path(__file__).parents[1]
@@ -90,13 +88,3 @@ def test_check_has_teeth():
     check("one", 1.0, 1.0, 1e-9, "definition")
     with pytest.raises(AssertionError, match="one"):
         check("one", 1.1, 1.0, 1e-9, "definition")
-
-
-def test_figures_are_redrawn_from_their_tables_alone(tmp_path):
-    tables = sorted((ROOT / "figures").glob("*.csv"))
-    assert tables
-    for table in tables:
-        shutil.copy(table, tmp_path)
-    redrawn = figures.redraw(tmp_path)
-    assert {p.stem for p in redrawn} == {t.stem for t in tables}
-    assert all(Path(p).stat().st_size > 1000 for p in redrawn)

@@ -360,9 +360,9 @@ def test_scaling_is_of_training_events_only(config):
 
 
 def scaling(data, rows):
-    flux, delta_t, lengths, _ = data.gather(rows)
+    flux, delta_t, lengths, extra = data.gather(rows)
     valid = np.arange(flux.shape[1]) < lengths[:, None]
-    return Classifier.raw_features(torch.from_numpy(flux), torch.from_numpy(delta_t))[torch.from_numpy(valid)].mean(0)
+    return Classifier.raw_features(*map(torch.from_numpy, (flux, delta_t, extra)))[torch.from_numpy(valid)].mean(0)
 
 
 def test_training_stops_early_where_nothing_improves(config):
