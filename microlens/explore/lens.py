@@ -17,7 +17,7 @@ from microlens import survey
 from microlens.config import BINARY_PRESETS, CLASSES
 from microlens.detectability import THRESHOLD_PSPL, fit_noise_free, single_lens_model
 from microlens.explore import panels
-from microlens.magnification import crosses_caustic, nodes, render, topology
+from microlens.magnification import binary, crosses_caustic, topology
 from microlens.population import draw, load_preset
 from microlens.store import time_since_last
 from microlens.thinning import thin
@@ -30,8 +30,11 @@ START = {"t_0": 36.0, "u_0": 0.12, "t_E": 15.0, "rho": 0.003, "s": 1.1, "q": 0.0
 PROBABILITIES = tuple(f"P({c})" for c in CLASSES)
 VIEWS = ("lenses", "caustics", "source")
 
-# The curve of a lens does not change while only brightness and blending do.
-_nodes = functools.lru_cache(maxsize=8)(nodes)
+
+@functools.lru_cache(maxsize=8)
+def _magnification(schedule, *lens):
+    """The season's curve of a lens (t_0, u_0, t_E, rho, s, q, alpha): it does not change while only brightness and blending do."""
+    return binary(survey.epochs(schedule), *lens)
 
 
 def check(parameters: dict) -> dict:
@@ -53,9 +56,8 @@ def prepare(parameters: dict, detector="roman", seed=0, schedule="thesis") -> di
     The magnification is exact to 1e-3 (adaptive nodes); the noise keeps its random numbers while the lens moves.
     """
     p, t = parameters, survey.epochs(schedule)
-    tau = (t - p["t_0"]) / p["t_E"]
-    curve = _nodes(p["u_0"], p["rho"], p["s"], p["q"], p["alpha"], tau[0], tau[-1])
-    flux_true = 1 + p["f_s"] * (render(curve.tau, curve.log_A, tau) - 1)
+    lens = (p[name] for name in ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha"))
+    flux_true = 1 + p["f_s"] * (_magnification(schedule, *lens) - 1)
     sigma = survey.sigma_flux(flux_true, p["m_base"], detector)
     flux = flux_true + sigma * np.random.default_rng(seed).normal(size=len(t))
     fit = fit_noise_free(t, flux_true, sigma, (p["t_0"], p["t_E"], max(abs(p["u_0"]), 1e-3)))
