@@ -264,12 +264,6 @@ def open_dataset(path) -> Dataset:
     return Dataset(path)
 
 
-def read_rows(path, name):
-    """One per-event dataset of a file, without opening the rest."""
-    with h5py.File(path, "r") as f:
-        return f[name][:]
-
-
 def concatenate(parts: list, path, *, attrs: dict | None = None, virtual: bool = False) -> Path:
     """One dataset from shards, in their order: copied, or with virtual=True by reference to the shards (no copy of curves).
 

@@ -222,7 +222,7 @@ def _take(state, t, f, table, out):
         flat += wn[i] * (yn[i] - mean) ** 2
     if state[_SEEN] < FIRST:  # nothing to go by yet
         flat = n - 1.0
-    fs, fb, chi2, n_par = 0.0, mean, flat, 1
+    fs, fb, chi2, n_par, model = 0.0, mean, flat, 1, np.full(n, mean)
     if state[_EVENT] == 0 and flat - n > STARTED:
         state[_EVENT], p[0], p[1], p[2], p[3] = 1.0, t[-1], 2.0, 0.3, POINT
         _search(tn, yn, wn, p, table, state[_T0] - AHEAD, t[-1] + AHEAD)
@@ -240,15 +240,17 @@ def _take(state, t, f, table, out):
         a, d = np.empty(n), np.empty((4, n))
         _model(tn, p, _shape(p), table, a, d)
         fs, fb, chi2 = _linear(a, yn, wn)
-        n_par = 2 + _shape(p)
+        n_par, model = 2 + _shape(p), fs * a + fb
     state[_FS], state[_FB] = fs, fb
-    model, after = _curve(tn, p, state[_EVENT], fs, fb, table), _curve(t, p, state[_EVENT], fs, fb, table)
+    after = _curve(t, p, state[_EVENT], fs, fb, table)
     largest = run = 0.0
     for i in range(n):
         run += wn[i] * (yn[i] - model[i]) ** 2
         if i >= 3:
             run -= wn[i - 3] * (yn[i - 3] - model[i - 3]) ** 2
-        largest = max(largest, run) if state[_SEEN] >= FIRST else 0.0
+        largest = max(largest, run)
+    if state[_SEEN] < FIRST:
+        largest = 0.0
     out[:, 2], out[:, 3] = np.arcsinh((chi2 - n + n_par) / 10.0), np.arcsinh(largest / 10.0)
     out[:, 4], out[:, 5] = np.log10(photons), np.arcsinh((flat - n) / 10.0)
     for i in range(BLOCK):
