@@ -142,6 +142,8 @@ class SimulateConfig(Config):
     correlated_timescale: float = option(1.0, "correlation time of the correlated noise", unit="d", above=0)
     outlier_fraction: float = option(0.0, "share of epochs with an outlier", low=0, high=1)
     outlier_size: float = option(10.0, "standard deviation of outliers in photometric errors", above=0)
+    systematics: float = option(1.0, "share of the light curves that have correlated noise and outliers; below 1, amplitude, "
+                                "timescale and share of outliers are drawn for each of them, up to the values above", low=0, high=1)
     oversample: float = option(20.0, "at most this many draws per wanted event of a class; fewer accepted is an error", low=1)
     method: str = option("fast", "magnification of binaries: fast (interpolated nodes) or exact (contour at every epoch)",
                          choices=("fast", "exact"))

@@ -88,12 +88,13 @@ def residual_view(flux, delta_t, flux_err, lengths) -> np.ndarray:
     return out
 
 
-def running_view(flux, delta_t, lengths) -> np.ndarray:
+def running_view(flux, delta_t, lengths, block) -> np.ndarray:
     """What the running view adds to packed curves: (n, T, running.CHANNELS) float32, the single lens through each epoch's past.
 
-    flux, delta_t : (n, T).   Causal: see microlens.detectability.running. 0 beyond the last whole block of `lengths`.
+    flux, delta_t : (n, T).   block : epochs between two fits.   Causal: see microlens.detectability.running. 0 beyond the last whole
+    block of `lengths`.
     """
-    return running.advance(running.new_state(len(flux)), flux, delta_t, lengths)
+    return running.advance(running.new_state(len(flux), block), flux, delta_t, lengths)
 
 
 def split_rows(labels, seed: int = 0, val_fraction: float = 0.15, test_fraction: float = 0.15):
@@ -170,10 +171,13 @@ class Events(NamedTuple):
 
 
 class PackedDataset:
-    """A dataset's curves, packed and memory-mapped, with both labels and the moments of observability as epoch counts."""
+    """A dataset's curves, packed and memory-mapped, with both labels and the moments of observability as epoch counts.
 
-    def __init__(self, path, view: str = "flux", progress: bool = True):
-        self.view = view
+    view : what `gather` adds to flux and time step.   block : epochs between two fits of the running view.
+    """
+
+    def __init__(self, path, view: str = "flux", block: int = 8, progress: bool = True):
+        self.view, self.block = view, block
         with open_dataset(path) as data:
             self.path, self.n_events = Path(path), data.n_events
             self.timestamps = data.timestamps
@@ -186,9 +190,11 @@ class PackedDataset:
             with only_one(folder / f"{key}.lock"):  # one process of a node packs, the others wait for it
                 if not (codes.exists() and masks.exists()):
                     self._make(data, codes, masks)
-                added = folder / f"{key}.{view}.npy"
-                if view != "flux" and not added.exists():
-                    (self._make_residuals if view == "residual" else self._make_running)(data, added, progress)
+                added = folder / f"{key}.{view}{block if view == 'running' else ''}.npy"
+                if view == "residual" and not added.exists():
+                    self._make_residuals(data, added, progress)
+                if view == "running" and not added.exists():
+                    self._make_running(data, added, block, progress)
             self.codes, self.masks = np.load(codes, mmap_mode="r"), np.load(masks, mmap_mode="r")
             self.added = None if view == "flux" else np.load(added, mmap_mode="r")
             n_t = data.n_epochs
@@ -229,17 +235,17 @@ class PackedDataset:
             out.flush()
 
     @staticmethod
-    def _make_running(data, path, progress):
-        """(N, T // BLOCK, 2 BLOCK + 4) int16, units of STEP: a block's two residuals for each epoch, then what its epochs share."""
-        n, blocks = data.n_events, data.n_epochs // running.BLOCK
-        shape, epochs = (blocks, running.BLOCK, running.CHANNELS), blocks * running.BLOCK
+    def _make_running(data, path, block, progress):
+        """(N, T // block, 2 block + 4) int16, units of STEP: a block's two residuals for each epoch, then what its epochs share."""
+        n, blocks = data.n_events, data.n_epochs // block
+        shape, epochs = (blocks, block, running.CHANNELS), blocks * block
         with atomic(path) as temporary:
-            out = np.lib.format.open_memmap(temporary, "w+", np.int16, (n, blocks, 2 * running.BLOCK + running.CHANNELS - 2))
+            out = np.lib.format.open_memmap(temporary, "w+", np.int16, (n, blocks, 2 * block + running.CHANNELS - 2))
             with tqdm(total=n, desc="running fits", unit="event", disable=not progress) as bar:
                 for i in range(0, n, 256):
                     part = slice(i, i + 256)
                     flux, delta_t, _, lengths = pack(data.flux(part), data.delta_t(part))
-                    made = running_view(flux, delta_t, lengths)[:, :epochs].reshape(-1, *shape)
+                    made = running_view(flux, delta_t, lengths, block)[:, :epochs].reshape(-1, *shape)
                     made = np.concatenate([made[..., :2].reshape(*made.shape[:2], -1), made[:, :, 0, 2:]], axis=2)
                     out[part] = np.clip(np.rint(made / STEP), -32767, 32767)
                     bar.update(len(flux))
@@ -274,11 +280,11 @@ class PackedDataset:
             extra[..., 0] = self.added[rows, :longest] * np.float32(STEP)
             extra[..., 1] = self.added[rows, -1][:, None] * np.float32(STEP)
             return extra
-        blocks = min(-(-longest // running.BLOCK), self.added.shape[1])
-        made, used = self.added[rows, :blocks] * np.float32(STEP), min(longest, blocks * running.BLOCK)
+        blocks = min(-(-longest // self.block), self.added.shape[1])
+        made, used = self.added[rows, :blocks] * np.float32(STEP), min(longest, blocks * self.block)
         extra = np.zeros((len(rows), longest, running.CHANNELS), np.float32)
-        extra[:, :used, :2] = made[..., : 2 * running.BLOCK].reshape(len(rows), -1, 2)[:, :used]
-        extra[:, :used, 2:] = np.repeat(made[..., 2 * running.BLOCK :], running.BLOCK, axis=1)[:, :used]
+        extra[:, :used, :2] = made[..., : 2 * self.block].reshape(len(rows), -1, 2)[:, :used]
+        extra[:, :used, 2:] = np.repeat(made[..., 2 * self.block :], self.block, axis=1)[:, :used]
         return extra
 
     def step_times(self, row: int, stride: int) -> np.ndarray:

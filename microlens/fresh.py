@@ -31,13 +31,13 @@ DRAWN = ("t_0", "t_E", "f_s", "m_base")
 class FreshEvents:
     """Draws new light curves of the events of a dataset file.
 
-    view : as the network sees them.   observable : compute what is observable (a fit of each binary); otherwise labels_observable
+    view, block : as in PackedDataset.   observable : compute what is observable (a fit of each binary); otherwise labels_observable
     repeats labels and nothing is ever observable, which suits simulated labels.
     Raises DatasetError for a file that keeps no curves, or curves of one season only (made before they were kept whole).
     """
 
-    def __init__(self, path, seed: int, view: str = "flux", observable: bool = True, rows=None):
-        self.path, self.seed, self.view, self.observable = Path(path), seed, view, observable
+    def __init__(self, path, seed: int, view: str = "flux", block: int = 8, observable: bool = True, rows=None):
+        self.path, self.seed, self.view, self.block, self.observable = Path(path), seed, view, block, observable
         with open_dataset(path) as data:
             self.config = SimulateConfig.from_dict(data.config)
             self.timestamps, self.labels = data.timestamps, data.labels.astype(np.int64)
@@ -100,6 +100,6 @@ class FreshEvents:
             error = survey.sigma_flux(flux, np.array([m[2] for m in made]), self.config.detector, self.config.noise_scale)
             extra = residual_view(flux, delta_t, error, lengths)
         elif self.view == "running":
-            extra = running_view(flux, delta_t, lengths)
+            extra = running_view(flux, delta_t, lengths, self.block)
         known = (np.array([m[k] for m in made], dtype=np.int64) for k in (3, 4, 5))
         return Events(flux, delta_t, lengths, extra, self.labels[rows], *known)

@@ -10,8 +10,9 @@ convolutions -> GRU layers, layer norm, residual -> attention pooling over the s
 normalisation along time, no statistic of the whole curve. Attention compares unit vectors, so its exponent is bounded by MAX_LOGIT
 and a prefix's softmax is a ratio of two running sums that needs no maximum, neither global (which would not be causal) nor running.
 
-Views: `flux`; `running`, with the best single lens through the past (microlens.detectability.running), causal as well; `residual`,
-with the residual to the best single lens of the whole season, which answers for whole seasons only and needs the errors.
+Views: `flux`; `running`, with the best single lens through the past (microlens.detectability.running), brought up to date once a
+patch, causal as well; `residual`, with the residual to the best single lens of the whole season, which answers for whole seasons
+only and needs the errors.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from microlens.detectability import running
 log = logging.getLogger("microlens")
 N_FEATURES = {"flux": 3, "running": 3 + running.CHANNELS, "residual": 5}
 MAX_LOGIT = 10.0
+PIECE = 72  # network steps taken together where no gradient is asked for: what they need stays in a CPU's cache
+ROWS = 128  # curves that log_prob answers together, which bounds its memory
 ARCHITECTURE = ("d_model", "n_layers", "n_heads", "dropout", "window_size", "stem_stride", "view", "hierarchical", "use_aux_head",
                 "attention_pooling")
 
@@ -47,11 +50,10 @@ def flash_attention():
     return flash_attn_func, "flash_attn imports"
 
 
-def check_stride(view: str, stem_stride: int):
-    """ValueError where the running fit, which is brought up to date in blocks, does not fit the patches."""
-    if view == "running" and stem_stride % running.BLOCK:
-        raise ValueError(f"stem_stride = {stem_stride} with view = 'running': expected a multiple of {running.BLOCK}, the epochs "
-                         "between two updates of its fit.")
+def asinh(x):
+    """torch.asinh to rounding, of any shape; torch's own is slow on a CPU."""
+    a = x.abs()
+    return torch.copysign(torch.log1p(a + a * a / (1 + torch.sqrt(a * a + 1))), x)
 
 
 class CausalConv(nn.Module):
@@ -83,7 +85,6 @@ class Classifier(nn.Module):
     def __init__(self, *, d_model=64, n_layers=4, n_heads=4, dropout=0.3, window_size=5, stem_stride=8, view="flux",
                  hierarchical=True, use_aux_head=True, attention_pooling=True):
         super().__init__()
-        check_stride(view, stem_stride)
         self.stem_stride, self.n_heads, self.d_model = stem_stride, n_heads, d_model
         self.hierarchical, self.use_aux_head, self.attention_pooling = hierarchical, use_aux_head, attention_pooling
         self.view, n_features = view, N_FEATURES[view]
@@ -121,7 +122,7 @@ class Classifier(nn.Module):
     @staticmethod
     def raw_features(flux, delta_t, extra=None):
         """(n, T, 3): flux excess on a fine and on a coarse scale, log of the time step; then `extra` (n, T, k) of the view."""
-        out = torch.stack([torch.asinh((flux - 1.0) / 0.01), torch.asinh((flux - 1.0) / 0.5), torch.log1p(delta_t * 96.0)], dim=-1)
+        out = torch.stack([asinh((flux - 1.0) / 0.01), asinh((flux - 1.0) / 0.5), torch.log1p(delta_t * 96.0)], dim=-1)
         return out if extra is None else torch.cat([out, extra], dim=-1)
 
     def set_scaling(self, flux, delta_t, lengths, extra=None):
@@ -196,38 +197,43 @@ class Classifier(nn.Module):
 
     def pooled(self, flux, delta_t, extra=None):
         """Pooled state after 0, 1, ... L full patches of packed curves: (n, L + 1, 2 d)."""
-        patches = self.patches(flux, delta_t, extra)
-        start = torch.zeros(flux.shape[0], 1, 2 * self.d_model, device=flux.device)
-        if patches.shape[1] == 0:
-            return start
-        pooled, _ = self.advance(patches, self.initial_state(flux.shape[0], flux.device))
-        return torch.cat([start, pooled], dim=1)
+        n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
+        state, out = self.initial_state(n, flux.device), [torch.zeros(n, 1, 2 * self.d_model, device=flux.device)]
+        size = steps if torch.is_grad_enabled() or flux.is_cuda else PIECE
+        for i in range(0, steps, max(size, 1)):
+            part = slice(i * self.stem_stride, min(i + size, steps) * self.stem_stride)
+            patches = self.patches(flux[:, part], delta_t[:, part], None if extra is None else extra[:, part])
+            pooled, state = self.advance(patches, state)
+            out.append(pooled)
+        return torch.cat(out, dim=1)
 
     # ---- for users ------------------------------------------------------------------------------------------------------
 
-    def _inputs(self, flux, delta_t, lengths, flux_err):
-        """Packed tensors on the classifier's device, which epochs were valid, and whether numpy came in."""
-        as_numpy = not torch.is_tensor(flux)
-        f, d, e = (a.detach().cpu().numpy() if torch.is_tensor(a) else a if a is None else np.asarray(a)
-                   for a in (flux, delta_t, flux_err))
+    def _checked(self, flux, delta_t, lengths, flux_err):
+        """The arguments of log_prob as numpy arrays, lengths and flux_err may be None."""
+        f, d, n, e = (a.detach().cpu().numpy() if torch.is_tensor(a) else a if a is None else np.asarray(a)
+                      for a in (flux, delta_t, lengths, flux_err))
         if f.ndim != 2 or f.shape != d.shape:
             raise ValueError(f"flux, delta_t: came shapes {f.shape} and {d.shape}; expected one shape (n, T).")
         if self.view == "residual" and (e is None or e.shape != f.shape):
             raise ValueError(f"flux_err: came {'nothing' if e is None else f'shape {e.shape}'}; this network reads the residual to "
                              f"the best single lens and needs the errors, shape {f.shape}.")
-        if lengths is None:
+        if n is not None and (n.shape != (len(f),) or (n > f.shape[1]).any() or (n < 0).any()):
+            raise ValueError(f"lengths: came shape {n.shape}; expected ({len(f)},) within 0..{f.shape[1]}.")
+        return f, d, n, e
+
+    def _packed(self, f, d, n_valid, e):
+        """Packed tensors on the classifier's device, their lengths, and which epochs were valid."""
+        if n_valid is None:
             valid = np.isfinite(f) & (f != 0)
             f, d, e, n_valid = pack(f, d, e)
         else:
-            n_valid = np.asarray(lengths)
-            if n_valid.shape != (len(f),) or (n_valid > f.shape[1]).any() or (n_valid < 0).any():
-                raise ValueError(f"lengths: came shape {n_valid.shape}; expected ({len(f)},) within 0..{f.shape[1]}.")
             valid = np.arange(f.shape[1]) < n_valid[:, None]
-        extra = {"flux": lambda: None, "running": lambda: running_view(f, d, n_valid),
+        extra = {"flux": lambda: None, "running": lambda: running_view(f, d, n_valid, self.stem_stride),
                  "residual": lambda: residual_view(f, d, e, n_valid)}[self.view]()
         tensors = [None if a is None else torch.as_tensor(np.nan_to_num(a), dtype=torch.float32, device=self.mean.device)
                    for a in (f, d, extra)]
-        return tensors, n_valid, valid, as_numpy
+        return tensors, n_valid, valid
 
     @torch.inference_mode()
     def log_prob(self, flux, delta_t, lengths=None, flux_err=None):
@@ -237,9 +243,11 @@ class Classifier(nn.Module):
         lengths : (n,) if the valid epochs are already in front.   flux_err : (n, T), needed by the residual view alone.
         numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen or missing input.
         """
-        (f, d, extra), n_valid, _, as_numpy = self._inputs(flux, delta_t, lengths, flux_err)
-        out = self.log_prob_packed(f, d, n_valid, extra)
-        return out.cpu().numpy() if as_numpy else out
+        arrays, out = self._checked(flux, delta_t, lengths, flux_err), [torch.zeros(0, 3, device=self.mean.device)]
+        for i in range(0, len(arrays[0]), ROWS):
+            (f, d, extra), n_valid, _ = self._packed(*(None if a is None else a[i : i + ROWS] for a in arrays))
+            out.append(self.log_prob_packed(f, d, n_valid, extra))
+        return torch.cat(out) if torch.is_tensor(flux) else torch.cat(out).cpu().numpy()
 
     @torch.inference_mode()
     def log_prob_packed(self, flux, delta_t, lengths, extra=None):
@@ -266,12 +274,12 @@ class Classifier(nn.Module):
         Raises ValueError for a network of the residual view, which knows whole seasons only.
         """
         self._causal_only()
-        (f, d, extra), n_valid, valid, as_numpy = self._inputs(flux, delta_t, lengths, flux_err)
+        (f, d, extra), n_valid, valid = self._packed(*self._checked(flux, delta_t, lengths, flux_err))
         table = self.heads(self.pooled(f, d, extra))["log_p"]
         seen = np.minimum(np.cumsum(valid, axis=1), n_valid[:, None]) // self.stem_stride
         index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, 3)
         out = torch.gather(table, 1, index)
-        return out.cpu().numpy() if as_numpy else out
+        return out if torch.is_tensor(flux) else out.cpu().numpy()
 
     def _causal_only(self):
         if not self.causal:
@@ -293,7 +301,7 @@ class Stream:
         self._core = classifier.initial_state(n, device)
         self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
         self._count = torch.zeros(n, dtype=torch.long, device=device)
-        self._fits = torch.from_numpy(running.new_state(n if classifier.view == "running" else 0))
+        self._fits = torch.from_numpy(running.new_state(n if classifier.view == "running" else 0, classifier.stem_stride))
         with torch.inference_mode():
             start = torch.zeros(n, 2 * classifier.d_model, device=device)
             self._log_p = classifier.heads(start)["log_p"]

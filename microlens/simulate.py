@@ -108,7 +108,7 @@ def _true_curve(config, kind, params, timestamps):
 def observing(config: SimulateConfig) -> dict:
     """What survey.observe and render_event take of a configuration, as keyword arguments."""
     return {name: getattr(config, name) for name in ("detector", "noise_scale", "missing_fraction", "correlated_noise",
-                                                     "correlated_timescale", "outlier_fraction", "outlier_size")}
+                                                     "correlated_timescale", "outlier_fraction", "outlier_size", "systematics")}
 
 
 def render_event(curve, t_0, t_E, f_s, m_base, timestamps, rng: np.random.Generator, **observing):

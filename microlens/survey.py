@@ -152,15 +152,23 @@ def _ornstein_uhlenbeck(kicks, memory):
 
 
 def observe(flux_true, m_base, timestamps, rng: np.random.Generator, *, observed=None, detector="roman", noise_scale=1.0,
-            missing_fraction=0.05, correlated_noise=0.0, correlated_timescale=1.0, outlier_fraction=0.0, outlier_size=10.0):
+            missing_fraction=0.05, correlated_noise=0.0, correlated_timescale=1.0, outlier_fraction=0.0, outlier_size=10.0,
+            systematics=1.0):
     """One measured light curve: dropout, then noise in flux.
 
     flux_true : (T,) F/F_base at timestamps (T,) days.   m_base : mag.   observed : (T,) bool, drawn by `dropout` unless given.
     The other arguments are those of `draw_noise` and of the simulation's configuration.
+    systematics : below 1 only this share of the curves has correlated noise and outliers, amplitude and share of outliers uniform,
+    the timescale log-uniform over a factor of 30, up to those given.
     Returns flux (T,) float32, 0.0 = no observation.
     """
     if observed is None:
         observed = dropout(rng, len(timestamps), missing_fraction)
+    if systematics < 1:
+        drawn, amplitude, share, shorter = rng.random(4)
+        correlated_noise *= amplitude * (drawn < systematics)
+        outlier_fraction *= share * (drawn < systematics)
+        correlated_timescale /= 30**shorter
     noise = draw_noise(rng, timestamps, sigma_flux(flux_true, m_base, detector, noise_scale), correlated=correlated_noise,
                        timescale=correlated_timescale, outlier_fraction=outlier_fraction, outlier_size=outlier_size)
     flux = (flux_true + noise).astype(np.float32)

@@ -231,7 +231,7 @@ class Trainer:
         self.device = choose_device(config)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.data = PackedDataset(config.data, config.view, progress)
+        self.data = PackedDataset(config.data, config.view, config.stem_stride, progress)
         self.labels = self.data.labels if config.labels == "simulated" else self.data.labels_observable
         self.train_rows, self.val_rows, self.test_rows = split_rows(self.data.labels, config.seed, config.val_fraction,
                                                                     config.test_fraction)
@@ -240,7 +240,8 @@ class Trainer:
                              f"{len(self.val_rows)} for validation; simulate more or change val_fraction, test_fraction.")
         self.fresh = None
         if config.fresh:
-            self.fresh = FreshEvents(config.data, config.seed, config.view, config.labels == "observable", self.train_rows)
+            self.fresh = FreshEvents(config.data, config.seed, config.view, config.stem_stride, config.labels == "observable",
+                                     self.train_rows)
         self.class_weights = np.ones(len(CLASSES), np.float32)
         if config.class_weights == "balanced":
             counts = np.bincount(self.labels[self.train_rows], minlength=len(CLASSES))

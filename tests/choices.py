@@ -47,7 +47,8 @@ def score(name, changes, training, test):
     options = {**BASE, **changes}
     config = TrainConfig(data=str(training), experiment_name="choice_" + "".join(c if c.isalnum() else "_" for c in name)[:60],
                          threads=1, device="cpu", **options)
-    data, held = (PackedDataset(p, config.view) for p in (training, test))  # packed and fitted before the clock starts
+    # packed and fitted before the clock starts
+    data, held = (PackedDataset(p, config.view, config.stem_stride) for p in (training, test))
     begun = time.process_time()
     run = train(config)
     spent = time.process_time() - begun

@@ -1,13 +1,14 @@
 """The best single lens through what has been observed so far, brought up to date with every block of epochs.
 
-    state = new_state(n)                                   # n light curves, (n, STATE) float64
-    view = advance(state, flux, delta_t)                   # (n, L, CHANNELS) of the next L epochs, L a multiple of BLOCK
+    state = new_state(n, block)                            # n light curves, taken `block` epochs at a time
+    view = advance(state, flux, delta_t)                   # (n, L, CHANNELS) of the next L epochs, L a multiple of the block
 
 It reads the flux alone and never looks ahead. The noise is a clipped running mean square of second differences, carried from one
 flux to another by the law of detector set `roman`. The past is kept as at most MAX_BINS averages: epochs where the flux changes
 inside a block, blocks elsewhere, and neighbours that agree are joined where the model is smooth. The fit goes on from the one
-before, and is begun again from other starts where its excess has grown. So an update takes bounded time and memory, and a curve
-fed block by block gives the same numbers as one fed at once, since both run this code.
+before, when the newest block disagrees or after EVERY epochs, and is begun again from other starts where its excess has grown; in
+between its chi^2 is carried on. So an update takes bounded time and memory, and a curve fed block by block gives the same numbers
+as one fed at once, since both run this code.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from microlens.detectability.single_lens import FSPL_U_0, _b0_table, _levenberg, _linear, _model
+from microlens.detectability.single_lens import FSPL_U_0, _b0_table, _linear, _model, _solve
 from microlens.survey import DETECTORS, MAG_PER_RELATIVE_FLUX, SYSTEMATIC_MAG
 
-BLOCK = 8  # epochs that make one average
 MAX_BINS, KEPT_BINS = 160, 112  # averages kept, and how many are left after joining
 NOISE_MEMORY = 150.0  # second differences behind the noise estimate
 FIRST = 32  # epochs whose second differences are averaged as they are
 CLIP, CLIPPED_MEAN = 6.25, 0.9217  # of a squared normal deviate: where it is clipped, and its mean then
-VARIES = 40.0  # chi^2 of a block's epochs about their mean (7 expected) above which they are kept one by one
+VARIES = 9.0  # standard deviations of a block's chi^2 about its mean beyond which its epochs are kept one by one
 STARTED = 40.0  # chi^2 excess over a constant at which an event is fitted
 LONGEST_SPAN = 3.0  # d, of an average
-EVERY = 4  # blocks after which the fit is brought up to date even if the newest agree with it
-AGAIN, AGAIN_BY = 30.0, 1.3  # the fit is begun again when its excess has passed 30 and grown by this factor
-STEPS, START_STEPS = 2, 6  # Levenberg-Marquardt steps of an update, and of a trial start
+EVERY = 64  # epochs after which the fit is brought up to date even if the newest agree with it
+DISAGREE = 4.0  # chi^2 of a block's mean, in units of the fit's reduced chi^2, at which it is brought up to date at once
+AGAIN, AGAIN_BY = 30.0, 2.0  # the fit is begun again when its excess has passed 30 and grown by this factor
+STEPS, START_STEPS, TRIES = 2, 6, 4  # Levenberg-Marquardt steps of an update and of a trial start; dampings tried in a step
+WORTH = 0.01  # gain in chi^2 that a step must promise
 SHORTEST = -0.7  # ln t_E: the far wing of a still shorter event is a power law of no scale, lost in rounding
 CLOSEST = 1e-3  # u_0: a peak narrower than the time between two epochs says nothing
 POINT = -20.0  # ln rho of a point source
@@ -39,17 +41,16 @@ FLOOR = (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2
 # residual after and before the fit has seen the block, chi^2 excess, largest run of three averages, log10 of the photons, chi^2
 # against a constant.
 CHANNELS = 6
-_HEAD = 17
-STATE = _HEAD + 3 * (MAX_BINS + BLOCK)
-# Places in the head of the state: time; number of averages; blocks since the event began; t_0, ln t_E, u_0, ln rho; source and
+# Places in the head of the state: time; number of averages; epochs since the event began; t_0, ln t_E, u_0, ln rho; source and
 # blend flux; excess at the last new beginning; second differences seen; the last two epochs' time and flux; time of the first epoch;
-# variance of F/F_base at the baseline.
+# variance of F/F_base at the baseline; of the averages: sum of weights, mean, chi^2 against it, chi^2 of the fit, largest run.
 _T, _N, _EVENT, _P, _FS, _FB, _SEARCHED, _SEEN, _T1, _F1, _T2, _F2, _T0, _V = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
+_SW, _MEAN, _FLAT, _CHI2, _LARGEST, _HEAD = 17, 18, 19, 20, 21, 22
 
 
-def new_state(n: int) -> np.ndarray:
-    """The state (n, STATE) before the first epoch of n light curves."""
-    return np.zeros((n, STATE))
+def new_state(n: int, block: int) -> np.ndarray:
+    """The state (n, .) before the first epoch of n light curves that are taken in blocks of so many epochs."""
+    return np.zeros((n, _HEAD + 3 * (MAX_BINS + block)))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -121,45 +122,101 @@ def _shape(p):
 
 
 @numba.njit(cache=True, nogil=True)
-def _chi2(t, y, w, p, table):
-    a, d = np.empty(len(t)), np.empty((4, len(t)))
-    _model(t, p, _shape(p), table, a, d)
-    return _linear(a, y, w)[2]
+def _normal(y, w, a, d, fs, fb, h, g):
+    """Normal matrix h and right side g (n_par,) of a step, the columns d projected on the complement of (a, 1)."""
+    n_par, n = d.shape
+    sw = sa = 0.0
+    for i in range(n):
+        sw += w[i]
+        sa += w[i] * a[i]
+    ma, saa = sa / sw, 0.0
+    md, pd, c = np.zeros(n_par), np.zeros(n_par), np.empty(n_par)
+    for i in range(n):
+        ca = a[i] - ma
+        saa += w[i] * ca * ca
+        for j in range(n_par):
+            md[j] += w[i] * d[j, i]
+            pd[j] += w[i] * d[j, i] * ca
+    md /= sw
+    pd /= saa
+    h[:], g[:] = 0.0, 0.0
+    for i in range(n):
+        r = y[i] - fs * a[i] - fb
+        for j in range(n_par):
+            c[j] = fs * (d[j, i] - md[j] - pd[j] * (a[i] - ma))
+            g[j] += w[i] * c[j] * r
+            for k in range(j + 1):
+                h[j, k] += w[i] * c[j] * c[k]
+    for j in range(n_par):
+        for k in range(j):
+            h[k, j] = h[j, k]
 
 
 @numba.njit(cache=True, nogil=True)
 def _improve(t, y, w, p, table, steps, t_low, t_high):
-    """Levenberg-Marquardt steps from p, kept where they are no worse within ln t_E >= SHORTEST, u_0 >= CLOSEST. Returns chi^2."""
-    before, trial = _chi2(t, y, w, p, table), p.copy()
-    _levenberg(t, y, w, trial, _shape(p), table, steps, t_low, t_high)
-    trial[1], trial[2] = max(trial[1], SHORTEST), max(abs(trial[2]), CLOSEST)
-    after = _chi2(t, y, w, trial, table)
-    if after > before:
-        return before
-    p[:] = trial
-    return after
+    """Levenberg-Marquardt steps from p, changed in place, while they promise to be worth it. Returns chi^2, fs, fb, a (n,)."""
+    n_par, n = _shape(p), len(t)
+    a, d, other_a, other_d = np.empty(n), np.empty((n_par, n)), np.empty(n), np.empty((n_par, n))
+    h, g, trial, damping = np.empty((n_par, n_par)), np.empty(n_par), p.copy(), 1e-3
+    _model(t, p, n_par, table, a, d)
+    fs, fb, chi2 = _linear(a, y, w)
+    for _ in range(steps):
+        if fs == 0.0:
+            break
+        _normal(y, w, a, d, fs, fb, h, g)
+        better = False
+        for _try in range(TRIES):
+            m, promised = h.copy(), 0.0
+            for j in range(n_par):
+                m[j, j] += damping * h[j, j] + 1e-12
+            step = _solve(m, g)
+            for j in range(n_par):
+                promised += g[j] * step[j]
+            if promised < WORTH:
+                break
+            for j in range(n_par):
+                limit = 1.0 if j != 0 else 0.5 * np.exp(p[1])
+                trial[j] = p[j] + min(limit, max(-limit, step[j]))
+            trial[0] = min(t_high, max(t_low, trial[0]))
+            trial[1] = min(6.9, max(SHORTEST, trial[1]))
+            trial[2] = min(4.0, max(abs(trial[2]), CLOSEST))
+            if n_par == 4:
+                trial[3] = min(0.7, max(-11.5, trial[3]))
+            _model(t, trial, n_par, table, other_a, other_d)
+            new_fs, new_fb, c = _linear(other_a, y, w)
+            if c < chi2:
+                better = True
+                p[:n_par] = trial[:n_par]
+                a, other_a, d, other_d = other_a, a, other_d, d
+                fs, fb, chi2 = new_fs, new_fb, c
+                damping = max(damping * 0.2, 1e-9)
+                break
+            damping *= 8.0
+        if not better:
+            break
+    return chi2, fs, fb, a
 
 
 @numba.njit(cache=True, nogil=True)
 def _search(t, y, w, p, table, t_low, t_high):
     """The best of several starts, point source and then finite source, into p, if it is better than p itself."""
-    best = _chi2(t, y, w, p, table)
+    best = _improve(t, y, w, p, table, 0, t_low, t_high)[0]
     at, now, trial = np.argmax(y), t[-1], np.empty(4)
     for k in range(8):
         if k < 4:  # past the peak: the brightest average, narrow to wide
             trial[0], trial[1], trial[2], trial[3] = t[at], np.log(3.0 * 2.2**k), 0.05 * 2.0**k, POINT
         else:  # still rising: the peak lies ahead
             trial[0], trial[1], trial[2], trial[3] = now + 0.6 * 3.0 ** (k - 4), np.log(4.0 * 1.7 ** (k - 4)), 0.2, POINT
-        c = _improve(t, y, w, trial, table, START_STEPS, t_low, t_high)
+        c = _improve(t, y, w, trial, table, START_STEPS, t_low, t_high)[0]
         if c < best:
             best = c
             p[:] = trial
-    best = _improve(t, y, w, p, table, START_STEPS, t_low, t_high)
+    best = _improve(t, y, w, p, table, START_STEPS, t_low, t_high)[0]
     for factor in (0.5, 1.5):
         if abs(p[2]) < FSPL_U_0:
             trial[:] = p
             trial[3] = np.log(max(factor * abs(p[2]), 3e-4))
-            c = _improve(t, y, w, trial, table, 2 * START_STEPS, t_low, t_high)
+            c = _improve(t, y, w, trial, table, 2 * START_STEPS, t_low, t_high)[0]
             if c < best - 1.0:
                 best = c
                 p[:] = trial
@@ -180,110 +237,145 @@ def _curve(t, p, event, fs, fb, table):
 def _append(t, y, w, n, time, flux, model, middle, photons, settled):
     """Add a block to the first n averages: one by one where its epochs vary, else as their mean. Returns the new n.
 
-    model (BLOCK,) and middle: the fit so far at the block's epochs and at their mean time.   settled : the noise is well known.
+    model (block,) and middle: the fit so far at the block's epochs and at their mean time.   settled : the noise is well known.
     """
-    mean, varies = np.mean(flux), 0.0
-    for i in range(BLOCK):
+    mean, varies, block = np.mean(flux), 0.0, len(flux)
+    for i in range(block):
         varies += (flux[i] - mean) ** 2
-    if settled and varies > VARIES * _variance(mean, photons):
-        for i in range(BLOCK):
+    expected = block - 1.0
+    if settled and varies > (expected + VARIES * np.sqrt(2 * expected)) * _variance(mean, photons):
+        for i in range(block):
             t[n], y[n], w[n] = time[i], flux[i], 1 / _variance(flux[i], photons)
             n += 1
         return n
-    t[n], y[n], w[n] = np.mean(time), middle + mean - np.mean(model), BLOCK / _variance(mean, photons)
+    t[n], y[n], w[n] = np.mean(time), middle + mean - np.mean(model), block / _variance(mean, photons)
     return n + 1
 
 
 @numba.njit(cache=True, nogil=True)
+def _weigh(state, y, w, first):
+    """Take the averages from `first` on into the sums of a constant through all of them; first = 0 begins anew."""
+    if first == 0:
+        state[_SW] = state[_MEAN] = state[_FLAT] = 0.0
+    for i in range(first, len(y)):
+        state[_SW] += w[i]
+        delta = y[i] - state[_MEAN]
+        state[_MEAN] += delta * w[i] / state[_SW]
+        state[_FLAT] += w[i] * delta * (y[i] - state[_MEAN])
+
+
+@numba.njit(cache=True, nogil=True)
+def _judge(state, y, w, model, first):
+    """Take the averages from `first` on, less the model, into chi^2 and the largest run of three; first = 0 begins anew.
+
+    y, w, model : of the averages from max(first - 2, 0) on.
+    """
+    if first == 0:
+        state[_CHI2] = state[_LARGEST] = 0.0
+    run = before = last = 0.0
+    for i in range(len(y)):
+        square = w[i] * (y[i] - model[i]) ** 2
+        run = before + last + square
+        before, last = last, square
+        if i >= min(first, 2):
+            state[_CHI2] += square
+            state[_LARGEST] = max(state[_LARGEST], run)
+
+
+@numba.njit(cache=True, nogil=True)
 def _take(state, t, f, table, out):
-    """One block of one light curve: t, f (BLOCK,) into the state, and its channels into out (BLOCK, CHANNELS)."""
-    bins = state[_HEAD:].reshape(3, MAX_BINS + BLOCK)
+    """One block of one light curve: t, f (block,) into the state, and its channels into out (block, CHANNELS)."""
+    block, bins = len(t), state[_HEAD:].reshape(3, -1)
     bt, by, bw = bins[0], bins[1], bins[2]
-    n = int(state[_N])
-    if n == 0:
+    first = int(state[_N])
+    if first == 0:
         state[_T0] = t[0]
         state[_FB] = np.mean(f)
-    p, at = state[_P : _P + 4], np.empty(BLOCK + 1)
-    at[:BLOCK], at[BLOCK] = t, np.mean(t)
+    p, at = state[_P : _P + 4], np.empty(block + 1)
+    at[:block], at[block] = t, np.mean(t)
     before = _curve(at, p, state[_EVENT], state[_FS], state[_FB], table)
     photons = _noise(state, t, f)
     settled = state[_SEEN] > NOISE_MEMORY
-    n = _append(bt, by, bw, n, t, f, before[:BLOCK], before[BLOCK], photons, settled)
+    n = _append(bt, by, bw, first, t, f, before[:block], before[block], photons, settled)
     if not settled:  # the first estimates of the noise are poor: the averages so far take the newest
+        first = 0
         for i in range(n):
-            bw[i] = BLOCK / _variance(by[i], photons)
+            bw[i] = block / _variance(by[i], photons)
     tn, yn, wn = bt[:n], by[:n], bw[:n]
-    sw = swy = 0.0
-    for i in range(n):
-        sw += wn[i]
-        swy += wn[i] * yn[i]
-    mean, flat = swy / sw, 0.0
-    for i in range(n):
-        flat += wn[i] * (yn[i] - mean) ** 2
-    if state[_SEEN] < FIRST:  # nothing to go by yet
-        flat = n - 1.0
-    fs, fb, chi2, n_par, model = 0.0, mean, flat, 1, np.full(n, mean)
-    if state[_EVENT] == 0 and flat - n > STARTED:
-        state[_EVENT], p[0], p[1], p[2], p[3] = 1.0, t[-1], 2.0, 0.3, POINT
-        _search(tn, yn, wn, p, table, state[_T0] - AHEAD, t[-1] + AHEAD)
-    if state[_EVENT] > 0:
+    _weigh(state, yn, wn, first)
+    known = state[_SEEN] >= FIRST  # before that there is nothing to go by
+    t_low, t_high = state[_T0] - AHEAD, t[-1] + AHEAD
+    begins = state[_EVENT] == 0 and known and state[_FLAT] - n > STARTED
+    if begins:
+        p[0], p[1], p[2], p[3] = t[-1], 2.0, 0.3, POINT
+        _search(tn, yn, wn, p, table, t_low, t_high)
+    after = before
+    if begins or state[_EVENT] > 0:
         new = 0.0
-        for i in range(BLOCK):
+        for i in range(block):
             new += f[i] - before[i]
-        t_low, t_high = state[_T0] - AHEAD, t[-1] + AHEAD
-        if new**2 > BLOCK * _variance(np.mean(f), photons) or state[_EVENT] % EVERY == 0:
-            chi2 = _improve(tn, yn, wn, p, table, STEPS, t_low, t_high)
+        poor = max(state[_CHI2] / n, 1.0)
+        if begins or state[_EVENT] % EVERY < block or new**2 > DISAGREE * poor * block * _variance(np.mean(f), photons):
+            chi2, state[_FS], state[_FB], a = _improve(tn, yn, wn, p, table, STEPS, t_low, t_high)
             if chi2 - n > max(AGAIN, AGAIN_BY * state[_SEARCHED]):
                 _search(tn, yn, wn, p, table, t_low, t_high)
-                state[_SEARCHED] = max(_improve(tn, yn, wn, p, table, 4 * STEPS, t_low, t_high) - n, AGAIN)
-        state[_EVENT] += 1
-        a, d = np.empty(n), np.empty((4, n))
-        _model(tn, p, _shape(p), table, a, d)
-        fs, fb, chi2 = _linear(a, yn, wn)
-        n_par, model = 2 + _shape(p), fs * a + fb
-    state[_FS], state[_FB] = fs, fb
-    after = _curve(t, p, state[_EVENT], fs, fb, table)
-    largest = run = 0.0
-    for i in range(n):
-        run += wn[i] * (yn[i] - model[i]) ** 2
-        if i >= 3:
-            run -= wn[i - 3] * (yn[i - 3] - model[i - 3]) ** 2
-        largest = max(largest, run)
-    if state[_SEEN] < FIRST:
-        largest = 0.0
-    out[:, 2], out[:, 3] = np.arcsinh((chi2 - n + n_par) / 10.0), np.arcsinh(largest / 10.0)
-    out[:, 4], out[:, 5] = np.log10(photons), np.arcsinh((flat - n) / 10.0)
-    for i in range(BLOCK):
+                chi2, state[_FS], state[_FB], a = _improve(tn, yn, wn, p, table, 4 * STEPS, t_low, t_high)
+                state[_SEARCHED] = max(chi2 - n, AGAIN)
+            _judge(state, yn, wn, state[_FS] * a + state[_FB], 0)
+            state[_EVENT] += block
+            after = _curve(t, p, state[_EVENT], state[_FS], state[_FB], table)
+        else:
+            state[_EVENT] += block
+            low = max(first - 2, 0)
+            _judge(state, yn[low:], wn[low:], _curve(tn[low:], p, state[_EVENT], state[_FS], state[_FB], table), first)
+        n_par = 2.0 + _shape(p)
+    else:
+        state[_FB], n_par = state[_MEAN], 1.0
+        after = np.full(block, state[_MEAN])
+        low = max(first - 2, 0)
+        _judge(state, yn[low:], wn[low:], np.full(n - low, state[_MEAN]), first)
+        state[_CHI2] = state[_FLAT]
+    excess, flat, largest = state[_CHI2] - n + n_par, state[_FLAT] - n, state[_LARGEST]
+    if not known:
+        excess, flat, largest = 0.0, 0.0, 0.0
+    out[:, 2], out[:, 3], out[:, 5] = np.arcsinh(excess / 10.0), np.arcsinh(largest / 10.0), np.arcsinh(flat / 10.0)
+    out[:, 4] = np.log10(photons)
+    for i in range(block):
         sigma = np.sqrt(_variance(after[i], photons))
         out[i, 0], out[i, 1] = np.arcsinh((f[i] - after[i]) / sigma), np.arcsinh((f[i] - before[i]) / sigma)
-    if n > MAX_BINS - BLOCK:
+    if n > MAX_BINS:
+        model = _curve(tn, p, state[_EVENT], state[_FS], state[_FB], table)
         residual = yn - model
         n = _join(bt, residual, bw, model, n)
-        by[:n] = _curve(bt[:n], p, state[_EVENT], fs, fb, table) + residual[:n]
+        model = _curve(bt[:n], p, state[_EVENT], state[_FS], state[_FB], table)
+        by[:n] = model + residual[:n]
+        _weigh(state, by[:n], bw[:n], 0)
+        _judge(state, by[:n], bw[:n], model, 0)
     state[_N] = n
 
 
 @numba.njit(cache=True, nogil=True)
-def _advance(state, flux, delta_t, blocks, table, out):
-    t = np.empty(BLOCK)
+def _advance(state, flux, delta_t, blocks, block, table, out):
+    t = np.empty(block)
     for k in range(len(state)):
         for b in range(blocks[k]):
-            for i in range(BLOCK):
-                state[k, _T] += delta_t[k, b * BLOCK + i]
+            for i in range(block):
+                state[k, _T] += delta_t[k, b * block + i]
                 t[i] = state[k, _T]
-            part = slice(b * BLOCK, (b + 1) * BLOCK)
+            part = slice(b * block, (b + 1) * block)
             _take(state[k], t, flux[k, part], table, out[k, part])
 
 
 def advance(state, flux, delta_t, lengths=None) -> np.ndarray:
-    """Take the next L epochs of n light curves; changes `state` (n, STATE) in place.
+    """Take the next L epochs of n light curves; changes `state` (n, .), as new_state made it, in place.
 
     flux (n, L) F/F_base and delta_t (n, L) days of valid epochs; lengths (n,): how many of them each curve has, unset = L. Only whole
-    blocks count, so L must be a multiple of BLOCK in all but the last call.
+    blocks count, so L must be a multiple of the block in all but the last call.
     Returns (n, L, CHANNELS) float32; 0 beyond the last whole block.
     """
+    block = (state.shape[1] - _HEAD) // 3 - MAX_BINS
     flux, delta_t = np.ascontiguousarray(flux, dtype=float), np.ascontiguousarray(delta_t, dtype=float)
     lengths = np.full(len(flux), flux.shape[1]) if lengths is None else np.asarray(lengths)
     out = np.zeros((*flux.shape, CHANNELS), np.float32)
-    _advance(state, flux, delta_t, lengths // BLOCK, _b0_table(), out)
+    _advance(state, flux, delta_t, lengths // block, block, _b0_table(), out)
     return out

@@ -86,7 +86,7 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
         return score_light_curves(config, classifier, folder)
     with open_dataset(config.data) as d:
         check_cadence(config.data, d.timestamps, classifier)
-    data = PackedDataset(config.data, classifier.view, progress)
+    data = PackedDataset(config.data, classifier.view, classifier.stem_stride, progress)
     rows, what = choose_rows(config, data, classifier.saved)
     log.info("scoring %d events: %s", len(rows), what)
     cut = frozen(classifier, config, progress)

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from microlens.dataset import PackedDataset
 
 FRACTIONS = np.arange(1, 101) / 100  # of the season
-BLOCK = 64  # curves read at once
+BLOCK = 128  # curves read at once
 
 
 class Steps(NamedTuple):

@@ -45,7 +45,7 @@ def validation_events(classifier, file=None, progress=True):
     Raises FileNotFoundError or ValueError where the training file is gone or is another one.
     """
     if file is not None:
-        data = PackedDataset(file, classifier.view, progress)
+        data = PackedDataset(file, classifier.view, classifier.stem_stride, progress)
         with open_dataset(file) as d:
             words = f"{data.n_events} events of {Path(file).name} (split {d.config['split']}, seed {d.config['seed']})"
         return data, np.arange(data.n_events), words
@@ -53,7 +53,7 @@ def validation_events(classifier, file=None, progress=True):
     if not path.exists():
         raise FileNotFoundError(f"{path}: the training file of run {classifier.run.name} is gone; its validation rows are needed for "
                                 "the thresholds. Simulate it again, or `microlens export` the run with --validation FILE.")
-    data = PackedDataset(path, classifier.view, progress)
+    data = PackedDataset(path, classifier.view, classifier.stem_stride, progress)
     if data.identity != classifier.saved["identity"]:
         raise ValueError(f"{path}: is no longer the file that {classifier.run.name} was trained on.")
     rows = classifier.saved["rows"]["val"].numpy()
