@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The network gains nothing from more threads, and two processes with two threads each on two cores wait for one another.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test lab bench choices figures validate clean
+.PHONY: run test lab bench choices cross figures validate clean
 
 # Made again when the pinned versions or the dependencies change.
 $(VENV)/.complete: pyproject.toml constraints.txt
@@ -33,6 +33,9 @@ bench: $(VENV)/.complete
 
 choices: $(VENV)/.complete
 	$(BIN)/python -m tests.choices
+
+cross: $(VENV)/.complete
+	$(BIN)/python -m tests.cross
 
 figures: $(VENV)/.complete
 	$(BIN)/python -m microlens.figures
