@@ -266,7 +266,7 @@ class EvaluateConfig(Config):
     false_alarms: float = option(0.005, "largest share of single lenses, and of flat curves, that the threshold of whole curves may "
                                  "call binary on the validation rows; half of the wanted 1 %", above=0, high=1)
     save_formats: str = option("png", "figure formats, comma separated: png, pdf, svg")
-    batch_size: int = option(128, "events a forward pass", low=1)
+    batch_size: int = option(64, "events a forward pass; a GPU is faster with more", unit="events", low=1)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
     seed: int = option(0, "seed of bootstrap and choice of examples", low=0)
 
