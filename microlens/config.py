@@ -210,8 +210,9 @@ class TrainConfig(Config):
     seed: int = option(0, "seed of initialisation, batch order and dropout", low=0)
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option("auto", "arithmetic: auto is bf16 on a GPU that has it, fp32 else", choices=("auto", "fp32", "bf16"))
-    attention_backend: str = option("auto", "attention implementation: flash-attn where it imports and fits, else torch",
-                                    choices=("auto", "flash", "sdpa"))
+    attention_backend: str = option("auto", "attention pooling of whole curves (validation; the loss where there are no prefixes, "
+                                    "which need the cumulative sums): auto is flash where flash-attn imports and the arithmetic is "
+                                    "bf16, else sdpa, torch's kernel", choices=("auto", "cumulative", "sdpa", "flash"))
     threads: int = option(1, "CPU threads of torch; 0 = its own choice. A GRU of this size gains nothing from a second one",
                           low=0)
     patience: int = option(0, "stop after this many epochs without improvement; 0 = never", unit="epochs", low=0)

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from microlens import paths
+from microlens import attention, paths
 from microlens.dataset import pack, residual_view, running_view
 from microlens.detectability import running
 
@@ -34,17 +34,6 @@ N_FEATURES = {"flux": 3, "running": 3 + running.CHANNELS, "residual": 5}
 MAX_LOGIT = 10.0
 ARCHITECTURE = ("d_model", "n_layers", "n_heads", "dropout", "window_size", "stem_stride", "view", "hierarchical", "use_aux_head",
                 "attention_pooling")
-
-
-def flash_attention():
-    """(function, reason): flash-attn's kernel if it imports on a GPU, else None and why not."""
-    if not torch.cuda.is_available():
-        return None, "no GPU"
-    try:
-        from flash_attn import flash_attn_func
-    except Exception as error:  # a half-broken install raises anything, not only ImportError
-        return None, f"flash_attn does not import: {type(error).__name__}: {error}"
-    return flash_attn_func, "flash_attn imports"
 
 
 def check_stride(view: str, stem_stride: int):
@@ -108,6 +97,7 @@ class Classifier(nn.Module):
             if name in ("stage1", "stage2", "flat_head", "aux"):
                 nn.init.normal_(module.weight, std=0.15)
                 nn.init.zeros_(module.bias)
+        self.attention_backend = "sdpa"  # of an answer for whole curves alone: see microlens.attention
         self.config: dict = {}
         self.run: Path | None = None
 
@@ -150,31 +140,39 @@ class Classifier(nn.Module):
                 "hidden": zeros(n, self.gru.num_layers, self.d_model), "weighted": zeros(n, self.d_model),
                 "weight": zeros(n, heads), "last": zeros(n, self.d_model)}
 
-    def advance(self, patches, state):
-        """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
+    def _steps(self, patches, state):
+        """Take (n, L, .) further patches. Returns the core's output of each, (n, L, d), and its new state."""
         x = self.stem(patches)
         x, past0 = self.convs[0](x, state["past0"])
         x, past1 = self.convs[1](x, state["past1"])
         y, hidden = self.gru(x, state["hidden"].transpose(0, 1).contiguous())
-        h = self.norm(x + y)
+        return self.norm(x + y), {"past0": past0, "past1": past1, "hidden": hidden.transpose(0, 1)}
+
+    def advance(self, patches, state):
+        """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
+        h, core = self._steps(patches, state)
         values, weights = self._values(h)
         # Running sums in at least single precision; cumsum adds step by step, so a prefix never sees what follows.
         weighted = state["weighted"][:, None] + torch.cumsum(weights.repeat_interleave(
             self.d_model // weights.shape[-1], dim=-1) * values, dim=1)
         weight = state["weight"][:, None] + torch.cumsum(weights, dim=1)
         pooled = weighted / weight.repeat_interleave(self.d_model // weights.shape[-1], dim=-1)
-        new = {"past0": past0, "past1": past1, "hidden": hidden.transpose(0, 1), "weighted": weighted[:, -1],
-               "weight": weight[:, -1], "last": h[:, -1]}
+        new = {**core, "weighted": weighted[:, -1], "weight": weight[:, -1], "last": h[:, -1]}
         return torch.cat([pooled, h], dim=-1), new
 
     def _values(self, h):
         """Values (n, L, d) and positive weights (n, L, heads) of each step."""
         if not self.attention_pooling:
             return h, torch.ones_like(h[..., :1])
+        query, keys, values = self._attention(h)
+        return values, torch.exp((keys * query).sum(-1))
+
+    def _attention(self, h):
+        """Query (heads, e), its learnt scale included, keys (n, L, heads, e) and values (n, L, d) of each step."""
         keys, values = self.key_value(h).float().chunk(2, dim=-1)
-        keys = F.normalize(keys.unflatten(-1, (self.n_heads, -1)), dim=-1)
         scale = MAX_LOGIT * torch.sigmoid(self.sharpness)
-        return values, torch.exp(scale * (keys * F.normalize(self.query, dim=-1)).sum(-1))
+        query = scale[:, None] * F.normalize(self.query, dim=-1)
+        return query, F.normalize(keys.unflatten(-1, (self.n_heads, -1)), dim=-1), values
 
     def heads(self, pooled) -> dict:
         """Log-probabilities `log_p` (..., 3), and the logits the loss needs."""
@@ -191,6 +189,8 @@ class Classifier(nn.Module):
 
     def forward(self, flux, delta_t, steps, extra=None):
         """Heads after `steps` (n, k) full patches of packed curves (n, T); 0 steps: nothing seen yet."""
+        if steps.shape[1] == 1 and self.attention_pooling and self.attention_backend != "cumulative":
+            return self.heads(self.pooled_once(flux, delta_t, steps[:, 0], extra)[:, None])
         pooled = self.pooled(flux, delta_t, extra)
         return self.heads(torch.gather(pooled, 1, steps[..., None].expand(-1, -1, pooled.shape[-1])))
 
@@ -202,6 +202,17 @@ class Classifier(nn.Module):
             return start
         pooled, _ = self.advance(patches, self.initial_state(flux.shape[0], flux.device))
         return torch.cat([start, pooled], dim=1)
+
+    def pooled_once(self, flux, delta_t, steps, extra=None):
+        """Pooled state after `steps` (n,) full patches, (n, 2 d): that of pooled() without the states before, by a kernel."""
+        patches = self.patches(flux, delta_t, extra)
+        if patches.shape[1] == 0:
+            return torch.zeros(flux.shape[0], 2 * self.d_model, device=flux.device)
+        h, _ = self._steps(patches, self.initial_state(flux.shape[0], flux.device))
+        query, keys, values = self._attention(h)
+        pooled = attention.pool(query, keys, values.unflatten(-1, (self.n_heads, -1)), steps, self.attention_backend)
+        last = h[torch.arange(len(h), device=h.device), (steps - 1).clamp_min(0)]
+        return torch.cat([pooled, torch.where(steps[:, None] > 0, last, 0.0)], dim=-1)
 
     # ---- for users ------------------------------------------------------------------------------------------------------
 

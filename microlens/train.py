@@ -32,6 +32,7 @@ import torch.distributed as dist
 from tqdm.auto import tqdm
 
 from microlens import metrics, paths
+from microlens.attention import choose
 from microlens.config import CLASSES, TrainConfig
 from microlens.dataset import PackedDataset, batches, split_rows, thin
 from microlens.fresh import FreshEvents
@@ -255,6 +256,9 @@ class Trainer:
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda"
                                                    and torch.cuda.is_bf16_supported())
         log.info("precision %s (%s)", "bf16" if self.bf16 else "fp32", config.precision)
+        self.model.attention_backend, reason = choose(config.attention_backend, self.device, self.bf16)
+        log.info("attention of whole curves: %s (%s)%s", self.model.attention_backend, reason,
+                 "; of prefixes: cumulative sums" if config.labels == "observable" and config.prefix_weight > 0 else "")
         self.epoch = self.batch = self.step = 0
         self.best = math.inf
         self.since_best = 0

@@ -10,9 +10,9 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 ORDER = ["config", "paths", "survey", "thinning", "magnification", "population", "detectability", "store", "simulate",
-         "lightcurve", "dataset", "fresh", "model", "metrics", "baselines", "early", "train",
+         "lightcurve", "dataset", "fresh", "attention", "model", "metrics", "baselines", "early", "train",
          "classify", "figures", "evaluate", "explore", "notebook", "doctor", "__main__"]
-ONLY = {"torch": {"dataset", "model", "train", "evaluate", "doctor"}, "matplotlib": {"figures"}, "plotly": {"explore"},
+ONLY = {"torch": {"dataset", "attention", "model", "train", "evaluate", "doctor"}, "matplotlib": {"figures"}, "plotly": {"explore"},
         "ipywidgets": {"explore"}, "h5py": {"store"}, "VBBinaryLensing": {"magnification"}, "VBMicrolensing": {"magnification"}}
 
 

@@ -329,6 +329,18 @@ def test_log_holds_what_a_training_is_judged_by(config, caplog):
     assert first["train_loss"] == pytest.approx(first["stage1"] + first["stage2"] + first["aux"], rel=1e-6)
     assert second["lr"] == pytest.approx(learning_rate(11, 12, 6, config.lr)) and 0 < first["matmul_share"] < 1
     assert "FLOP" in caplog.text and "events/s" in caplog.text
+    if not torch.cuda.is_available():
+        assert "attention of whole curves: sdpa (no GPU); of prefixes: cumulative sums" in caplog.text
+
+
+@pytest.mark.parametrize("changes", [{}, {"labels": "simulated"}], ids=str)
+def test_the_attention_trains_like_the_cumulative_sums(config, changes):
+    """Truth: the sums; only validation and, without prefixes, the loss may use the kernel. Rounding alone differs."""
+    sums, kernel = (run(config, name, attention_backend=name, dropout=0.0, **changes) for name in ("cumulative", "sdpa"))
+    assert close(weights(sums), weights(kernel), 1e-5)
+    for a, b in zip(records(sums), records(kernel), strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+    assert equal(weights(sums), weights(kernel)) == (not changes)
 
 
 def test_learning_rate_warms_up_and_falls_to_a_hundredth():
