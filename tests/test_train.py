@@ -17,8 +17,9 @@ import microlens
 from microlens.config import SimulateConfig, TrainConfig
 from microlens.dataset import Events, PackedDataset, batches
 from microlens.model import Classifier, loss_parts, n_flops, read_checkpoint
+from microlens.ranks import Ranks
 from microlens.simulate import simulate
-from microlens.train import N_PREFIXES, Ranks, Trainer, learning_rate, train
+from microlens.train import N_PREFIXES, Trainer, learning_rate, train
 
 TIMES = ("events_per_second", "matmul_share", "seconds")  # of a line of the log, which no two runs share
 
