@@ -19,8 +19,8 @@ from microlens.store import atomic
 
 log = logging.getLogger("microlens")
 # May differ between a run and its continuation.
-NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "checkpoint_minutes", "device", "threads",
-                "data")
+NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "checkpoint_minutes", "device",
+                "data_on_device", "threads", "data")
 
 
 def default_name(config: TrainConfig) -> str:

@@ -34,6 +34,7 @@ from microlens.attention import choose
 from microlens.checkpoint import NOT_COMPARED, append_log, look, save
 from microlens.config import CLASSES, TrainConfig
 from microlens.dataset import PackedDataset, batches, split_rows, thin
+from microlens.device_data import held
 from microlens.fresh import FreshEvents
 from microlens.model import from_config, loss_parts, n_flops, n_parameters
 from microlens.ranks import Ranks
@@ -102,6 +103,7 @@ class Trainer:
         if config.class_weights == "balanced":
             counts = np.bincount(self.labels[self.train_rows], minlength=len(CLASSES))
             self.class_weights = (len(self.train_rows) / (len(CLASSES) * np.maximum(counts, 1))).astype(np.float32)
+        self.source = held(self.data, self.device, config.data_on_device)
         torch.manual_seed(config.seed)
         self.model = from_config(config.to_dict()).to(self.device)
         self.model.set_scaling(*(None if a is None else torch.from_numpy(a) for a in self.data.gather(self.train_rows[:512])))
@@ -143,7 +145,8 @@ class Trainer:
     def events(self, rows):
         """Training events, thinned if the configuration says so, by streams that belong to (seed, epoch, event)."""
         config = self.config
-        made = self.data.events(rows) if self.fresh is None else self.fresh.events(rows, epoch=self.epoch)
+        source = self.data if config.thin else self.source  # thin() takes arrays
+        made = source.events(rows) if self.fresh is None else self.fresh.events(rows, epoch=self.epoch)
         if not config.thin:
             return made
         seeds = [(config.seed, 15, self.epoch, int(r)) for r in rows]
@@ -152,7 +155,7 @@ class Trainer:
 
     def network(self, events, steps):
         """The heads of `events` after `steps` (n, k) patches."""
-        f, d, extra = (None if a is None else torch.from_numpy(a).to(self.device, non_blocking=True)
+        f, d, extra = (None if a is None else torch.as_tensor(a, device=self.device)
                        for a in (events.flux, events.delta_t, events.extra))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model(f, d, torch.from_numpy(steps).to(self.device), extra)
@@ -247,7 +250,7 @@ class Trainer:
         log_p = np.zeros((len(self.val_rows), 3))
         for i in range(0, len(rows), self.config.batch_size):
             part = rows[i : i + self.config.batch_size]
-            events, at = self.data.events(part), np.searchsorted(self.val_rows, part)
+            events, at = self.source.events(part), np.searchsorted(self.val_rows, part)
             log_p[at] = self.network(events, events.lengths[:, None] // self.config.stem_stride)["log_p"][:, 0].float().cpu().numpy()
         log_p = self.ranks.sum_array(log_p)
         labels, p = self.labels[self.val_rows], np.exp(log_p)

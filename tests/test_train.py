@@ -280,6 +280,13 @@ def test_accumulated_batches_train_like_one_large_one(config):
     assert close(weights(large), weights(small), 1e-6)
 
 
+def test_data_on_the_device_train_like_the_memory_map_bit_for_bit(config, caplog):
+    caplog.set_level("INFO")
+    mapped, there = (run(config, name, data_on_device=name) for name in ("no", "yes"))
+    assert "in the memory of cpu (asked for)" in caplog.text
+    assert equal(weights(mapped), weights(there)) and records(mapped) == records(there)
+
+
 def test_loss_that_is_not_finite_names_batch_and_event(config, monkeypatch):
     order = batches(Trainer(config, Ranks(), False).train_rows, 8, 0, 0)
     bad, events = int(order[3][5]), PackedDataset.events
