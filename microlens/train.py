@@ -115,8 +115,9 @@ class Trainer:
                                                    and torch.cuda.is_bf16_supported())
         log.info("precision %s (%s)", "bf16" if self.bf16 else "fp32", config.precision)
         self.model.attention_backend, reason = choose(config.attention_backend, self.device, self.bf16)
-        log.info("attention of whole curves: %s (%s)%s", self.model.attention_backend, reason,
-                 "; of prefixes: cumulative sums" if config.labels == "observable" and config.prefix_weight > 0 else "")
+        if config.attention_pooling:
+            log.info("attention of whole curves: %s (%s)%s", self.model.attention_backend, reason,
+                     "; of prefixes: cumulative sums" if config.labels == "observable" and config.prefix_weight > 0 else "")
         self.epoch = self.batch = self.step = 0
         self.best = math.inf
         self.since_best = 0
