@@ -212,8 +212,12 @@ class TrainConfig(Config):
     seed: int = option(0, "seed of initialisation, batch order and dropout", low=0)
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option("auto", "arithmetic: auto is bf16 on a GPU that has it, fp32 else", choices=("auto", "fp32", "bf16"))
-    attention_backend: str = option("auto", "attention implementation: flash-attn where it imports and fits, else torch",
-                                    choices=("auto", "flash", "sdpa"))
+    attention_backend: str = option("auto", "attention pooling of whole curves (validation; the loss where there are no prefixes, "
+                                    "which need the cumulative sums): auto is flash where flash-attn imports and the arithmetic is "
+                                    "bf16, else sdpa, torch's kernel", choices=("auto", "cumulative", "sdpa", "flash"))
+    data_on_device: str = option("auto", "whether the packed data set lies in the device's memory: auto where the device is a GPU and "
+                                 "it takes less than half of the free memory; else it is mapped from the disk",
+                                 choices=("auto", "yes", "no"))
     threads: int = option(1, "CPU threads of torch; 0 = its own choice. A GRU of this size gains nothing from a second one",
                           low=0)
     patience: int = option(0, "stop after this many epochs without improvement; 0 = never", unit="epochs", low=0)
@@ -268,7 +272,7 @@ class EvaluateConfig(Config):
     false_alarms: float = option(0.005, "largest share of single lenses, and of flat curves, that the threshold of whole curves may "
                                  "call binary on the validation rows; half of the wanted 1 %", above=0, high=1)
     save_formats: str = option("png", "figure formats, comma separated: png, pdf, svg")
-    batch_size: int = option(128, "events a forward pass", low=1)
+    batch_size: int = option(128, "events a forward pass; a GPU is faster with more", unit="events", low=1)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
     seed: int = option(0, "seed of bootstrap and choice of examples", low=0)
 

@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 
 from microlens import magnification
-from microlens.model import flash_attention
+from microlens.attention import flash_attention
 
 # Converged with two independent methods at tolerance 1e-7.
 REFERENCE = (0.01, 0.01, 0.8, 0.1, 0.01, 18.2833820123)

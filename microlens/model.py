@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from microlens import paths
+from microlens import attention, paths
 from microlens.dataset import pack, residual_view, running_view
 from microlens.detectability import running
 
@@ -37,17 +37,6 @@ PIECE = 72  # network steps taken together where no gradient is asked for: what 
 ROWS = 128  # curves that log_prob answers together, which bounds its memory
 ARCHITECTURE = ("d_model", "n_layers", "n_heads", "dropout", "window_size", "stem_stride", "view", "hierarchical", "use_aux_head",
                 "attention_pooling")
-
-
-def flash_attention():
-    """(function, reason): flash-attn's kernel if it imports on a GPU, else None and why not."""
-    if not torch.cuda.is_available():
-        return None, "no GPU"
-    try:
-        from flash_attn import flash_attn_func
-    except Exception as error:  # a half-broken install raises anything, not only ImportError
-        return None, f"flash_attn does not import: {type(error).__name__}: {error}"
-    return flash_attn_func, "flash_attn imports"
 
 
 def asinh(x):
@@ -109,6 +98,7 @@ class Classifier(nn.Module):
             if name in ("stage1", "stage2", "flat_head", "aux"):
                 nn.init.normal_(module.weight, std=0.15)
                 nn.init.zeros_(module.bias)
+        self.attention_backend = "sdpa"  # of an answer for whole curves alone: see microlens.attention
         self.config: dict = {}
         self.run: Path | None = None
 
@@ -151,31 +141,39 @@ class Classifier(nn.Module):
                 "hidden": zeros(n, self.gru.num_layers, self.d_model), "weighted": zeros(n, self.d_model),
                 "weight": zeros(n, heads), "last": zeros(n, self.d_model)}
 
-    def advance(self, patches, state):
-        """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
+    def _steps(self, patches, state):
+        """Take (n, L, .) further patches. Returns the core's output of each, (n, L, d), and its new state."""
         x = self.stem(patches)
         x, past0 = self.convs[0](x, state["past0"])
         x, past1 = self.convs[1](x, state["past1"])
         y, hidden = self.gru(x, state["hidden"].transpose(0, 1).contiguous())
-        h = self.norm(x + y)
+        return self.norm(x + y), {"past0": past0, "past1": past1, "hidden": hidden.transpose(0, 1)}
+
+    def advance(self, patches, state):
+        """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
+        h, core = self._steps(patches, state)
         values, weights = self._values(h)
         # Running sums in at least single precision; cumsum adds step by step, so a prefix never sees what follows.
         weighted = state["weighted"][:, None] + torch.cumsum(weights.repeat_interleave(
             self.d_model // weights.shape[-1], dim=-1) * values, dim=1)
         weight = state["weight"][:, None] + torch.cumsum(weights, dim=1)
         pooled = weighted / weight.repeat_interleave(self.d_model // weights.shape[-1], dim=-1)
-        new = {"past0": past0, "past1": past1, "hidden": hidden.transpose(0, 1), "weighted": weighted[:, -1],
-               "weight": weight[:, -1], "last": h[:, -1]}
+        new = {**core, "weighted": weighted[:, -1], "weight": weight[:, -1], "last": h[:, -1]}
         return torch.cat([pooled, h], dim=-1), new
 
     def _values(self, h):
         """Values (n, L, d) and positive weights (n, L, heads) of each step."""
         if not self.attention_pooling:
             return h, torch.ones_like(h[..., :1])
+        query, keys, values = self._attention(h)
+        return values, torch.exp((keys * query).sum(-1))
+
+    def _attention(self, h):
+        """Query (heads, e), its learnt scale included, keys (n, L, heads, e) and values (n, L, d) of each step."""
         keys, values = self.key_value(h).float().chunk(2, dim=-1)
-        keys = F.normalize(keys.unflatten(-1, (self.n_heads, -1)), dim=-1)
         scale = MAX_LOGIT * torch.sigmoid(self.sharpness)
-        return values, torch.exp(scale * (keys * F.normalize(self.query, dim=-1)).sum(-1))
+        query = scale[:, None] * F.normalize(self.query, dim=-1)
+        return query, F.normalize(keys.unflatten(-1, (self.n_heads, -1)), dim=-1), values
 
     def heads(self, pooled) -> dict:
         """Log-probabilities `log_p` (..., 3), and the logits the loss needs."""
@@ -192,20 +190,38 @@ class Classifier(nn.Module):
 
     def forward(self, flux, delta_t, steps, extra=None):
         """Heads after `steps` (n, k) full patches of packed curves (n, T); 0 steps: nothing seen yet."""
+        if steps.shape[1] == 1 and self.attention_pooling and self.attention_backend != "cumulative":
+            return self.heads(self.pooled_once(flux, delta_t, steps[:, 0], extra)[:, None])
         pooled = self.pooled(flux, delta_t, extra)
         return self.heads(torch.gather(pooled, 1, steps[..., None].expand(-1, -1, pooled.shape[-1])))
 
-    def pooled(self, flux, delta_t, extra=None):
-        """Pooled state after 0, 1, ... L full patches of packed curves: (n, L + 1, 2 d)."""
+    def _whole(self, take, flux, delta_t, extra):
+        """What `take` (advance or _steps) gives for all patches of packed curves: a list of (n, L, .), pieces along time."""
         n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
-        state, out = self.initial_state(n, flux.device), [torch.zeros(n, 1, 2 * self.d_model, device=flux.device)]
         size = steps if torch.is_grad_enabled() or flux.is_cuda else PIECE
+        state, out = self.initial_state(n, flux.device), []
         for i in range(0, steps, max(size, 1)):
             part = slice(i * self.stem_stride, min(i + size, steps) * self.stem_stride)
             patches = self.patches(flux[:, part], delta_t[:, part], None if extra is None else extra[:, part])
-            pooled, state = self.advance(patches, state)
-            out.append(pooled)
-        return torch.cat(out, dim=1)
+            made, new = take(patches, state)
+            state |= new
+            out.append(made)
+        return out
+
+    def pooled(self, flux, delta_t, extra=None):
+        """Pooled state after 0, 1, ... L full patches of packed curves: (n, L + 1, 2 d)."""
+        start = torch.zeros(flux.shape[0], 1, 2 * self.d_model, device=flux.device)
+        return torch.cat([start, *self._whole(self.advance, flux, delta_t, extra)], dim=1)
+
+    def pooled_once(self, flux, delta_t, steps, extra=None):
+        """Pooled state after `steps` (n,) full patches, (n, 2 d): that of pooled() without the states before, by a kernel."""
+        if flux.shape[1] < self.stem_stride:
+            return torch.zeros(flux.shape[0], 2 * self.d_model, device=flux.device)
+        h = torch.cat(self._whole(self._steps, flux, delta_t, extra), dim=1)
+        query, keys, values = self._attention(h)
+        pooled = attention.pool(query, keys, values.unflatten(-1, (self.n_heads, -1)), steps, self.attention_backend)
+        last = h[torch.arange(len(h), device=h.device), (steps - 1).clamp_min(0)]
+        return torch.cat([pooled, torch.where(steps[:, None] > 0, last, 0.0)], dim=-1)
 
     # ---- for users ------------------------------------------------------------------------------------------------------
 

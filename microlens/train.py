@@ -23,36 +23,29 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from tqdm.auto import tqdm
 
-from microlens import metrics, paths
+from microlens import metrics
+from microlens.attention import choose
+from microlens.checkpoint import NOT_COMPARED, append_log, look, save
 from microlens.config import CLASSES, TrainConfig
 from microlens.dataset import PackedDataset, batches, split_rows, thin
+from microlens.device_data import held
 from microlens.fresh import FreshEvents
-from microlens.model import ARCHITECTURE, from_config, loss_parts, n_flops, n_parameters, read_checkpoint
+from microlens.model import from_config, loss_parts, n_flops, n_parameters
+from microlens.ranks import Ranks
 from microlens.store import atomic
 
 log = logging.getLogger("microlens")
 N_PREFIXES = 16  # they cost a head each, the network itself runs once
-# May differ between a run and its continuation.
-NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "checkpoint_minutes", "device", "threads",
-                "data")
 
 
 class Interrupted(Exception):
     """Training stopped early, with a good checkpoint, for the stated reason."""
-
-
-def default_name(config: TrainConfig) -> str:
-    """d64_l4_hier_YYYYMMDD_HHMMSS."""
-    head = "hier" if config.hierarchical else "flat"
-    return f"d{config.d_model}_l{config.n_layers}_{head}_{time.strftime('%Y%m%d_%H%M%S')}"
 
 
 def choose_device(config: TrainConfig) -> torch.device:
@@ -63,68 +56,6 @@ def choose_device(config: TrainConfig) -> torch.device:
         use = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
     log.info("device %s (%s)", use, "asked for" if config.device != "auto" else "auto: a GPU if torch finds one")
     return torch.device(use)
-
-
-class Ranks:
-    """This process among those that torchrun started; alone without torchrun."""
-
-    def __init__(self):
-        self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-        self.started = False
-        if self.size > 1 and not dist.is_initialized():
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-            # Longer than one node may take to pack the data while the others wait for it.
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(minutes=60))
-            self.started = True
-        self.device = "cuda" if self.size > 1 and dist.get_backend() == "nccl" else "cpu"
-
-    def total(self, *values: float) -> list[float]:
-        """Sums of numbers over ranks."""
-        if self.size == 1:
-            return list(values)
-        t = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(t)
-        return t.tolist()
-
-    def sum_gradients(self, parameters):
-        """Every rank's gradients become their sum over ranks."""
-        if self.size == 1:
-            return
-        parameters = list(parameters)
-        for p in parameters:
-            if p.grad is None:  # a rank without events in this batch
-                p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.flatten() for p in parameters])
-        dist.all_reduce(flat)
-        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad.copy_(part.view_as(p))
-
-    def share(self, rows):
-        return rows[self.rank :: self.size]
-
-    def decide(self, function):
-        """What `function` gives on rank 0, on every rank; and what it raises there is raised on every rank.
-
-        Ranks never look into the run folder each for itself: one that is later, or on another node, sees another state of it.
-        """
-        if self.size == 1:
-            return function()
-        box = [None]
-        if self.rank == 0:
-            try:
-                box = [(function(), None)]
-            except (ValueError, OSError) as error:
-                box = [(None, error)]
-        dist.broadcast_object_list(box, device=torch.device(self.device))
-        value, error = box[0]
-        if error is not None:
-            raise error
-        return value
-
-    def close(self):
-        if self.started:
-            dist.destroy_process_group()
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -150,79 +81,6 @@ def stream_seed(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
-def find_resume(config: TrainConfig) -> Path | None:
-    """The run folder to continue, or None. 'auto': the newest unfinished run of the same configuration."""
-    if config.resume is None:
-        return None
-    if config.resume != "auto":
-        given = Path(config.resume)
-        if given.is_file():
-            return given.parent.parent if given.parent.name == "checkpoints" else given.parent
-        return paths.find_run(config.resume, config.output)
-    for run in reversed(paths.list_runs(config.output)):
-        if config.experiment_name is not None and run.name != config.experiment_name:
-            continue
-        try:
-            stated = json.loads((run / "config.json").read_text())
-        except ValueError:
-            continue
-        if not config.differences(stated, NOT_COMPARED) and Path(stated["data"]).name == Path(config.data).name:
-            return run
-    return None
-
-
-def usable_checkpoint(run: Path) -> dict | None:
-    """The newest readable checkpoint of a run; damaged ones are reported and skipped."""
-    for path in [run / "checkpoints" / "checkpoint_latest.pt", *sorted(run.glob("epoch_*.pt"), reverse=True)]:
-        if path.is_file():
-            try:
-                saved = read_checkpoint(path)
-            except ValueError as error:
-                log.warning("%s Going back to the one before it.", error)
-                continue
-            if "optimizer" in saved:
-                return saved
-    return None
-
-
-def read_initial(config: TrainConfig) -> tuple[Path, dict]:
-    """The checkpoint (path and content) that `config.initial` names: a file, a folder, a shipped network, or a part of a run's name.
-
-    Raises FileNotFoundError or ValueError; the latter names the fields of the architecture in which it differs.
-    """
-    path = Path(config.initial)
-    if not path.is_file():
-        folders = [path, paths.weights_dir() / config.initial]
-        folder = next((f for f in folders if (f / "best.pt").is_file()), None) or paths.find_run(config.initial, config.output)
-        path = folder / "best.pt"
-        if not path.is_file():
-            raise FileNotFoundError(f"run {folder.name} has no best.pt; its training has not got that far.")
-    saved = read_checkpoint(path)
-    # A field that came after the checkpoint was written had its default then. Dropout has no weights.
-    there, here = {**TrainConfig().to_dict(), **saved["config"]}, config.to_dict()
-    differing = [f"{k}: here {here[k]!r}, there {there[k]!r}" for k in ARCHITECTURE if k != "dropout" and here[k] != there[k]]
-    if differing:
-        raise ValueError(f"--initial {path}: another architecture: {'; '.join(differing)}. Give the same one, or start without.")
-    return path, saved
-
-
-def save(path: Path, content: dict):
-    with atomic(path) as temporary:
-        torch.save(content, temporary)
-
-
-def look(config: TrainConfig):
-    """(run folder, checkpoint to go on from or None, whether the run is complete, what --initial gives or None)."""
-    run = find_resume(config)
-    if run is None:
-        run = paths.runs_dir(config.output) / (config.experiment_name or default_name(config))
-        if (run / "config.json").exists():
-            raise ValueError(f"run {run} exists; continue it with --resume {run.name}, or give another --experiment-name.")
-    saved = usable_checkpoint(run)
-    initial = read_initial(config) if config.initial is not None and not saved else None
-    return run, saved, (run / "complete").exists(), initial
-
-
 class Trainer:
     """The state of one training; `train` is the way to use it."""
 
@@ -246,6 +104,7 @@ class Trainer:
         if config.class_weights == "balanced":
             counts = np.bincount(self.labels[self.train_rows], minlength=len(CLASSES))
             self.class_weights = (len(self.train_rows) / (len(CLASSES) * np.maximum(counts, 1))).astype(np.float32)
+        self.source = held(self.data, self.device, config.data_on_device)
         torch.manual_seed(config.seed)
         self.model = from_config(config.to_dict()).to(self.device)
         self.model.set_scaling(*(None if a is None else torch.from_numpy(a) for a in self.data.gather(self.train_rows[:512])))
@@ -256,6 +115,10 @@ class Trainer:
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda"
                                                    and torch.cuda.is_bf16_supported())
         log.info("precision %s (%s)", "bf16" if self.bf16 else "fp32", config.precision)
+        self.model.attention_backend, reason = choose(config.attention_backend, self.device, self.bf16)
+        if config.attention_pooling:
+            log.info("attention of whole curves: %s (%s)%s", self.model.attention_backend, reason,
+                     "; of prefixes: cumulative sums" if config.labels == "observable" and config.prefix_weight > 0 else "")
         self.epoch = self.batch = self.step = 0
         self.best = math.inf
         self.since_best = 0
@@ -284,7 +147,8 @@ class Trainer:
     def events(self, rows):
         """Training events, thinned if the configuration says so, by streams that belong to (seed, epoch, event)."""
         config = self.config
-        made = self.data.events(rows) if self.fresh is None else self.fresh.events(rows, epoch=self.epoch)
+        source = self.data if config.thin else self.source  # thin() takes arrays
+        made = source.events(rows) if self.fresh is None else self.fresh.events(rows, epoch=self.epoch)
         if not config.thin:
             return made
         seeds = [(config.seed, 15, self.epoch, int(r)) for r in rows]
@@ -293,7 +157,7 @@ class Trainer:
 
     def network(self, events, steps):
         """The heads of `events` after `steps` (n, k) patches."""
-        f, d, extra = (None if a is None else torch.from_numpy(a).to(self.device, non_blocking=True)
+        f, d, extra = (None if a is None else torch.as_tensor(a, device=self.device)
                        for a in (events.flux, events.delta_t, events.extra))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model(f, d, torch.from_numpy(steps).to(self.device), extra)
@@ -388,12 +252,9 @@ class Trainer:
         log_p = np.zeros((len(self.val_rows), 3))
         for i in range(0, len(rows), self.config.batch_size):
             part = rows[i : i + self.config.batch_size]
-            events, at = self.data.events(part), np.searchsorted(self.val_rows, part)
+            events, at = self.source.events(part), np.searchsorted(self.val_rows, part)
             log_p[at] = self.network(events, events.lengths[:, None] // self.config.stem_stride)["log_p"][:, 0].float().cpu().numpy()
-        if self.ranks.size > 1:
-            t = torch.from_numpy(log_p).to(self.ranks.device)
-            dist.all_reduce(t)
-            log_p = t.cpu().numpy()
+        log_p = self.ranks.sum_array(log_p)
         labels, p = self.labels[self.val_rows], np.exp(log_p)
         called = p.argmax(1)
         out = {"val_loss": float(-log_p[np.arange(len(labels)), labels].mean()), "val_accuracy": float((called == labels).mean())}
@@ -433,14 +294,6 @@ class Trainer:
             setattr(self, k, saved[k])
         self.sums = dict(saved["sums"])
 
-    def append_log(self, record: dict):
-        if self.ranks.rank:
-            return
-        path = self.run / "log.jsonl"
-        lines = [x for x in (path.read_text().splitlines() if path.exists() else []) if json.loads(x)["epoch"] < record["epoch"]]
-        with atomic(path) as temporary:
-            temporary.write_text("\n".join([*lines, json.dumps(record)]) + "\n")
-
     # ---- the whole ------------------------------------------------------------------------------------------------------
 
     def fit(self, run: Path):
@@ -479,7 +332,8 @@ class Trainer:
                     save(run / "best.pt", self.content(False))
                 if config.save_every and self.epoch % config.save_every == 0 and self.ranks.rank == 0:
                     save(run / f"epoch_{self.epoch:03d}.pt", self.content(True))
-                self.append_log(record)
+                if self.ranks.rank == 0:
+                    append_log(run, record)
                 self.save_latest()
                 if self.on_epoch is not None:
                     self.on_epoch(record)

@@ -13,7 +13,7 @@ from sklearn import metrics as skm
 
 from microlens import baselines, early, metrics, paths
 from microlens.config import EvaluateConfig, SimulateConfig
-from microlens.dataset import residual_view
+from microlens.dataset import PackedDataset, residual_view
 from microlens.detectability import fit_single_lens
 from microlens.evaluate import evaluate, export
 from microlens.magnification import pspl
@@ -33,6 +33,17 @@ def made(tmp_path_factory):
     folder = evaluate(EvaluateConfig(data=str(data), n_bootstrap=20, n_evolution_per_type=1, save_formats="png,svg"), progress=False)
     yield data, folder
     del os.environ["MICROLENS_DATA"], os.environ["MICROLENS_RUNS"]
+
+
+@pytest.mark.parametrize("early_detection", [True, False])
+def test_batch_size_is_that_of_the_forward_passes_and_changes_no_answer(made, early_detection, tmp_path, monkeypatch):
+    sizes, gather = [], PackedDataset.gather
+    monkeypatch.setattr(PackedDataset, "gather", lambda self, rows: sizes.append(len(rows)) or gather(self, rows))
+    folder = evaluate(EvaluateConfig(data=str(made[0]), batch_size=50, early_detection=early_detection, baselines=False, draw=False,
+                                     n_bootstrap=20, output=str(tmp_path)), progress=False)
+    assert sizes[:3] == [50, 50, 20]
+    log_p = [read_predictions(f / "predictions.h5")[0]["log_p"] for f in (folder, made[1])]
+    assert log_p[0] == pytest.approx(log_p[1], abs=1e-5)
 
 
 def test_every_headline_score_follows_from_predictions(made):

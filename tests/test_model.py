@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from microlens import attention
 from microlens.config import SimulateConfig
 from microlens.dataset import PackedDataset, decode, encode, pack, split_rows, thin
 from microlens.model import Classifier
@@ -101,6 +102,62 @@ def test_curves_of_a_batch_do_not_see_each_other(curves):
     assert c.log_prob(*padded) == pytest.approx(together, abs=1e-6)
     f, d, _, lengths = pack(flux, delta_t)
     assert c.log_prob(f, d, lengths) == pytest.approx(together, abs=1e-6)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_an_attention_kernel_gives_the_cumulative_sums_and_their_gradients(bf16, curves):
+    c, steps = make(), torch.tensor([[25], [9], [0]])
+    c.sharpness.data += torch.linspace(-2, 3, 4)  # heads of different sharpness
+    f, d, _, _ = pack(*curves)
+    outs, gradients = [], []
+    for backend in ("cumulative", "sdpa"):
+        c.attention_backend = backend
+        c.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            outs.append(c(torch.from_numpy(f), torch.from_numpy(d), steps)["log_p"])
+        outs[-1][..., 2].sum().backward()
+        gradients.append([p.grad for p in c.parameters() if p.grad is not None])
+    # bf16: the core is the same, the sums stay in single precision, and the heads round to 8 bits what differs in the 24th
+    assert torch.allclose(*outs, rtol=0, atol=4e-3 if bf16 else 1e-5)
+    if not bf16:
+        assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(*gradients, strict=True))
+
+
+def varlen(q, k, v, ends_q, ends_k, longest_q, longest_k, softmax_scale):
+    """What flash_attn_varlen_func documents, in plain torch: curves end to end, (sum of lengths, heads, e)."""
+    assert q.dtype == k.dtype == v.dtype == torch.bfloat16 and ends_q.dtype == ends_k.dtype == torch.int32
+    assert (ends_q.diff() <= longest_q).all() and (ends_k.diff() <= longest_k).all() and ends_k[-1] == len(k)
+    out = torch.empty_like(q)
+    for i in range(len(ends_k) - 1):
+        keys, values = (a[ends_k[i] : ends_k[i + 1]].float() for a in (k, v))
+        weights = torch.softmax(softmax_scale * torch.einsum("qhe,khe->hqk", q[ends_q[i] : ends_q[i + 1]].float(), keys), -1)
+        out[ends_q[i] : ends_q[i + 1]] = torch.einsum("hqk,khe->qhe", weights, values)
+    return out
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    attention.flash_attention()[0] is None, reason=attention.flash_attention()[1]))])
+def test_flash_gets_each_curve_without_what_pads_it(device, monkeypatch):
+    torch.manual_seed(0)
+    query, keys, values = (torch.randn(*shape, device=device) for shape in ((2, 12), (4, 30, 2, 12), (4, 30, 2, 12)))
+    steps = torch.tensor([30, 7, 0, 1], device=device)
+    if device == "cpu":
+        monkeypatch.setattr(attention, "flash_attention", lambda: (varlen, ""))
+    flash, sdpa = (attention.pool(query, keys, values, steps, backend) for backend in ("flash", "sdpa"))
+    assert torch.allclose(flash, sdpa, rtol=0, atol=0.03)  # bf16: values up to 3 to 8 bits, weights as well
+    assert not sdpa[2].any() and torch.allclose(sdpa[3], values[3, 0].flatten())
+    assert not torch.allclose(sdpa, attention.pool(query, keys, values, steps.clamp_max(3), "sdpa"), atol=0.1)
+
+
+def test_choice_of_the_attention_is_explained(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert attention.choose("auto", cpu, False) == ("sdpa", attention.flash_attention()[1])
+    with pytest.raises(ValueError, match=r"attention_backend = 'flash', but .*; choose auto or sdpa"):
+        attention.choose("flash", cpu, True)
+    monkeypatch.setattr(attention, "flash_attention", lambda: (varlen, "flash_attn imports"))
+    assert attention.choose("auto", gpu, True) == ("flash", "flash_attn imports")
+    assert attention.choose("auto", gpu, False)[0] == attention.choose("auto", cpu, True)[0] == "sdpa"
+    assert attention.choose("cumulative", gpu, True) == ("cumulative", "asked for")
 
 
 def test_a_network_that_has_seen_nothing_answers(curves):

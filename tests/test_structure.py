@@ -10,10 +10,11 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 ORDER = ["config", "paths", "survey", "thinning", "magnification", "population", "detectability", "store", "simulate",
-         "lightcurve", "dataset", "fresh", "model", "metrics", "baselines", "early", "train",
-         "classify", "figures", "evaluate", "explore", "notebook", "doctor", "__main__"]
-ONLY = {"torch": {"dataset", "model", "train", "evaluate", "doctor"}, "matplotlib": {"figures"}, "plotly": {"explore"},
-        "ipywidgets": {"explore"}, "h5py": {"store"}, "VBBinaryLensing": {"magnification"}, "VBMicrolensing": {"magnification"}}
+         "lightcurve", "dataset", "device_data", "fresh", "attention", "model", "metrics", "baselines", "early", "checkpoint", "ranks",
+         "train", "classify", "figures", "evaluate", "explore", "notebook", "doctor", "__main__"]
+ONLY = {"torch": {"dataset", "device_data", "attention", "model", "checkpoint", "ranks", "train", "evaluate", "doctor"},
+        "matplotlib": {"figures"}, "plotly": {"explore"}, "ipywidgets": {"explore"}, "h5py": {"store"},
+        "VBBinaryLensing": {"magnification"}, "VBMicrolensing": {"magnification"}}
 
 
 def imports(path):

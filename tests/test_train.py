@@ -17,8 +17,9 @@ import microlens
 from microlens.config import SimulateConfig, TrainConfig
 from microlens.dataset import Events, PackedDataset, batches
 from microlens.model import Classifier, loss_parts, n_flops, read_checkpoint
+from microlens.ranks import Ranks
 from microlens.simulate import simulate
-from microlens.train import N_PREFIXES, Ranks, Trainer, learning_rate, train
+from microlens.train import N_PREFIXES, Trainer, learning_rate, train
 
 TIMES = ("events_per_second", "matmul_share", "seconds")  # of a line of the log, which no two runs share
 
@@ -279,6 +280,13 @@ def test_accumulated_batches_train_like_one_large_one(config):
     assert close(weights(large), weights(small), 1e-6)
 
 
+def test_data_on_the_device_train_like_the_memory_map_bit_for_bit(config, caplog):
+    caplog.set_level("INFO")
+    mapped, there = (run(config, name, data_on_device=name) for name in ("no", "yes"))
+    assert "in the memory of cpu (asked for)" in caplog.text
+    assert equal(weights(mapped), weights(there)) and records(mapped) == records(there)
+
+
 def test_loss_that_is_not_finite_names_batch_and_event(config, monkeypatch):
     order = batches(Trainer(config, Ranks(), False).train_rows, 8, 0, 0)
     bad, events = int(order[3][5]), PackedDataset.events
@@ -329,6 +337,18 @@ def test_log_holds_what_a_training_is_judged_by(config, caplog):
     assert first["train_loss"] == pytest.approx(first["stage1"] + first["stage2"] + first["aux"], rel=1e-6)
     assert second["lr"] == pytest.approx(learning_rate(11, 12, 6, config.lr)) and 0 < first["matmul_share"] < 1
     assert "FLOP" in caplog.text and "events/s" in caplog.text
+    if not torch.cuda.is_available():
+        assert "attention of whole curves: sdpa (no GPU); of prefixes: cumulative sums" in caplog.text
+
+
+@pytest.mark.parametrize("changes", [{}, {"labels": "simulated"}], ids=str)
+def test_the_attention_trains_like_the_cumulative_sums(config, changes):
+    """Truth: the sums; only validation and, without prefixes, the loss may use the kernel. Rounding alone differs."""
+    sums, kernel = (run(config, name, attention_backend=name, dropout=0.0, **changes) for name in ("cumulative", "sdpa"))
+    assert close(weights(sums), weights(kernel), 1e-5)
+    for a, b in zip(records(sums), records(kernel), strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+    assert equal(weights(sums), weights(kernel)) == (not changes)
 
 
 def test_learning_rate_warms_up_and_falls_to_a_hundredth():

@@ -92,8 +92,9 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     cut = frozen(classifier, config, progress)
     log.info("thresholds from %s", cut.source)
     begun = time.perf_counter()
-    steps = predict_steps(classifier, data, rows, progress) if config.early_detection and classifier.causal else None
-    log_p = predict(classifier, data, rows, progress) if steps is None else steps.log_p
+    every = config.early_detection and classifier.causal
+    steps = predict_steps(classifier, data, rows, progress, config.batch_size) if every else None
+    log_p = steps.log_p if every else predict(classifier, data, rows, progress, config.batch_size)
     seconds = (time.perf_counter() - begun) / len(rows)
     with open_dataset(config.data) as d:
         params = d.params.iloc[rows].reset_index(drop=True)

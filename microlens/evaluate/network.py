@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from microlens.dataset import PackedDataset
 
 FRACTIONS = np.arange(1, 101) / 100  # of the season
-BLOCK = 128  # curves read at once
+BLOCK = 128  # curves a forward pass
 
 
 class Steps(NamedTuple):
@@ -26,33 +26,33 @@ class Steps(NamedTuple):
     called: np.ndarray
 
 
-def predict(classifier, data: PackedDataset, rows, progress=True) -> np.ndarray:
+def predict(classifier, data: PackedDataset, rows, progress=True, batch_size=BLOCK) -> np.ndarray:
     """log_p (n, 3) float32 after whole curves."""
     log_p = np.empty((len(rows), 3), np.float32)
     with tqdm(total=len(rows), desc=f"classify ({classifier.view} view)", unit="event", disable=not progress) as bar:
-        for i in range(0, len(rows), BLOCK):
-            part = rows[i : i + BLOCK]
-            log_p[i : i + BLOCK] = classifier.log_prob_packed(*data.gather(part)).float().cpu().numpy()
+        for i in range(0, len(rows), batch_size):
+            part = rows[i : i + batch_size]
+            log_p[i : i + batch_size] = classifier.log_prob_packed(*data.gather(part)).float().cpu().numpy()
             bar.update(len(part))
     return log_p
 
 
-def predict_steps(classifier, data: PackedDataset, rows, progress=True) -> Steps:
+def predict_steps(classifier, data: PackedDataset, rows, progress=True, batch_size=BLOCK) -> Steps:
     """The output of a causal classifier after every step, from one pass a curve."""
     stride, n = classifier.stem_stride, len(rows)
     moments = data.timestamps[0] + FRACTIONS * (data.timestamps[-1] - data.timestamps[0]) + 1e-9
     out = Steps(np.empty((n, 3), np.float32), np.zeros((n, len(data.timestamps) // stride + 1), np.float16),
                 np.empty((n, len(FRACTIONS)), int), np.empty((n, len(FRACTIONS)), np.int8))
     with tqdm(total=n, desc="classify prefixes", unit="event", disable=not progress) as bar:
-        for i in range(0, n, BLOCK):
-            part = rows[i : i + BLOCK]
+        for i in range(0, n, batch_size):
+            part = rows[i : i + batch_size]
             log_p = classifier.log_prob_steps(*data.gather(part)).float().cpu().numpy()
             for j, row in enumerate(part):
                 times = data.step_times(row, stride)
                 out.p_binary[i + j, : len(times) + 1] = np.exp(log_p[j, : len(times) + 1, 2])
                 out.step[i + j] = np.searchsorted(times, moments, side="right")
                 out.called[i + j] = log_p[j, out.step[i + j]].argmax(1)
-            out.log_p[i : i + BLOCK] = log_p[:, -1]
+            out.log_p[i : i + batch_size] = log_p[:, -1]
             bar.update(len(part))
     return out
 
