@@ -190,11 +190,11 @@ class TrainConfig(Config):
     n_heads: int = option(4, "heads of the attention pooling", low=1)
     dropout: float = option(0.3, "dropout probability", low=0, high=0.9)
     window_size: int = option(5, "kernel width of the causal convolutions", unit="steps", low=1)
-    stem_stride: int = option(8, "valid epochs a network step; 1 is the thesis' network", unit="epochs", low=1, high=64)
+    stem_stride: int = option(16, "valid epochs a network step; 1 is the thesis' network", unit="epochs", low=1, high=64)
     view: str | None = option(None, "what the network sees of a curve: flux; running, also the best single lens through the past, "
-                              "fitted every 8 epochs (both causal, both stream); residual, also the residual to the best single lens "
-                              "through the whole season (whole seasons only); unset means running where stem_stride is a multiple of "
-                              "8, else flux", choices=VIEWS)
+                              "fitted once a step (both causal, both stream); residual, also the residual to the best single lens "
+                              "through the whole season (whole seasons only); unset means running, and flux at stem_stride 1",
+                              choices=VIEWS)
     hierarchical: bool = option(True, "two-stage head (flat or not, then PSPL or binary); off gives a flat 3-class head")
     use_aux_head: bool = option(True, "auxiliary 3-class head and loss")
     attention_pooling: bool = option(True, "attention pooling with a learnable query; off gives the masked mean")
@@ -231,7 +231,7 @@ class TrainConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         if self.view is None:
-            object.__setattr__(self, "view", "flux" if self.stem_stride % 8 else "running")
+            object.__setattr__(self, "view", "flux" if self.stem_stride == 1 else "running")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model = {self.d_model} is no multiple of n_heads = {self.n_heads}.")
         if self.thin and (self.view == "running" or self.prefix_weight > 0):

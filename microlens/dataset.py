@@ -176,7 +176,7 @@ class PackedDataset:
     view : what `gather` adds to flux and time step.   block : epochs between two fits of the running view.
     """
 
-    def __init__(self, path, view: str = "flux", block: int = 8, progress: bool = True):
+    def __init__(self, path, view: str = "flux", block: int = 16, progress: bool = True):
         self.view, self.block = view, block
         with open_dataset(path) as data:
             self.path, self.n_events = Path(path), data.n_events

@@ -39,7 +39,7 @@ class FreshEvents:
     Raises DatasetError for a file that keeps no curves, or curves of one season only (made before they were kept whole).
     """
 
-    def __init__(self, path, seed: int, view: str = "flux", block: int = 8, observable: bool = True, rows=None):
+    def __init__(self, path, seed: int, view: str = "flux", block: int = 16, observable: bool = True, rows=None):
         self.path, self.seed, self.view, self.block, self.observable = Path(path), seed, view, block, observable
         with open_dataset(path) as data:
             self.config = SimulateConfig.from_dict(data.config)

@@ -1,6 +1,6 @@
 """The causal CNN-GRU with hierarchical heads, its output at every epoch, and its streaming form.
 
-    classifier = Classifier(d_model=64, n_layers=4, stem_stride=8)
+    classifier = Classifier(d_model=64, n_layers=4, stem_stride=16)
     log_p = classifier.log_prob(flux, delta_t)            # (n, 3) after the whole curve
     log_p = classifier.log_prob_prefixes(flux, delta_t)   # (n, T, 3) after every epoch, from one pass
     stream = classifier.stream(1000); p = stream.update(flux_now, delta_t_now)
@@ -71,7 +71,7 @@ class CausalConv(nn.Module):
 class Classifier(nn.Module):
     """Flat / PSPL / binary from (flux, delta_t) of the valid epochs. See the module docstring."""
 
-    def __init__(self, *, d_model=64, n_layers=4, n_heads=4, dropout=0.3, window_size=5, stem_stride=8, view="flux",
+    def __init__(self, *, d_model=64, n_layers=4, n_heads=4, dropout=0.3, window_size=5, stem_stride=16, view="flux",
                  hierarchical=True, use_aux_head=True, attention_pooling=True):
         super().__init__()
         self.stem_stride, self.n_heads, self.d_model = stem_stride, n_heads, d_model
