@@ -2,7 +2,8 @@
 
     seen = observability(timestamps, flux_true, sigma, is_binary, start)
 
-Noise-free delta chi^2 of a growing prefix never falls, so the moment at which it passes a threshold is found by bisection.
+Noise-free delta chi^2 of a growing prefix never falls, and any single lens bounds that of all prefixes from above: the moment at
+which it passes a threshold is found from below, in a few fits.
 """
 
 from __future__ import annotations
@@ -12,18 +13,26 @@ import numpy as np
 
 from microlens.config import CLASSES
 from microlens.detectability.single_lens import (
+    AGREE,
     COMPRESSION,
+    LEAST_GAIN,
     NO_START,
     _b0_table,
     _compress,
     _fit,
+    _fit_noise_free,
     _levenberg,
+    _model,
+    _n_par,
+    _through,
     fit_noise_free,
 )
 
 THRESHOLD_FLAT = 500.0  # literature value (second hand)
 THRESHOLD_PSPL = 160.0  # Penny+ 2019 (second hand)
-PREFIX_BINS = 500  # the search for the moment of observability coarsens the compression until no more are left
+SHORTEST = 5  # epochs that a single lens does not fit exactly
+SLACK = 4  # epochs by which few points may find it late
+CLIMB_STEPS = 4  # Levenberg-Marquardt steps after which a prefix below the threshold is left
 
 
 @numba.njit(cache=True, nogil=True)
@@ -49,46 +58,83 @@ def delta_chi2_flat(flux, sigma) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _passes(t, y, w, threshold, warm, table, t_low, t_high):
-    """Whether even the best single lens leaves chi^2 above the threshold. `warm` (3,) is tried first and kept up to date."""
-    if len(t) < 5:
-        return False
-    p = np.empty(4)
-    p[:3], p[3] = warm, -30.0
-    c, _, _ = _levenberg(t, y, w, p, 3, table, 25, t_low, t_high)
-    if c <= threshold:
-        warm[:] = p[:3]
-        return False
-    start = np.empty((1, 3))
-    start[0] = p[:3]
-    _, c, _, _ = _fit(t, y, w, start, table, True, t_low, t_high)
-    return c > threshold
+def _crossing(t, y, w, p, table, threshold, begin):
+    """Length of the shortest prefix, longer than `begin`, whose chi^2 against the single lens p with its best fluxes passes the
+    threshold; len(t) + 1 if none does.
+    """
+    a, d = np.empty(len(t)), np.empty((4, len(t)))
+    _model(t, p, _n_par(p), table, a, d)
+    sw = ma = my = saa = say = syy = 0.0
+    for i in range(len(t)):
+        sw += w[i]
+        da, dy = a[i] - ma, y[i] - my
+        ma += da * w[i] / sw
+        my += dy * w[i] / sw
+        saa += w[i] * da * (a[i] - ma)
+        say += w[i] * da * (y[i] - my)
+        syy += w[i] * dy * (y[i] - my)
+        chi2 = syy - say * say / saa if say > 0 and saa > 0 else syy
+        if i >= begin and chi2 > threshold:
+            return i + 1
+    return len(t) + 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_above(t, y, w, tb, yb, wb, last, threshold, p_full, table, t_low, t_high):
-    """Index of the first epoch at which the prefix's delta chi^2 against a re-fitted single lens passes the threshold."""
-    lo, hi = 0, len(tb)  # a prefix of lo bins is below, of hi bins above
-    warm = p_full[:3].copy()
-    while hi - lo > 1:
-        mid = (lo + hi) // 2
-        if _passes(tb[:mid], yb[:mid], wb[:mid], threshold, warm, table, t_low, t_high):
-            hi = mid
+def _climb(t, y, w, p, below, table, threshold, begin, t_low, t_high):
+    """Length of the shortest prefix, longer than `begin`, that stays above the threshold when p is fitted to it.
+
+    Changes p in place, and `below` to the single lens that keeps all shorter prefixes below.
+
+    Any single lens bounds the delta chi^2 of all prefixes from above, so no prefix before its crossing can have passed. A fit to
+    the prefix at the crossing moves the crossing to the right, in ever smaller steps, until it gains nothing.
+    """
+    n = len(t)
+    while True:
+        m = _crossing(t, y, w, p, table, threshold, begin)
+        if m > n:
+            return m
+        for steps in (CLIMB_STEPS, 25):
+            c, _, _ = _levenberg(t[:m], y[:m], w[:m], p, _n_par(p), table, steps, t_low, t_high, LEAST_GAIN)
+            if c <= threshold:
+                break
         else:
-            lo = mid
-    first = last[lo - 1] + 1 if lo > 0 else 0
-    a, b = first - 1, last[hi - 1]
-    while b - a > 1:
-        mid = (a + b) // 2
-        m = lo + mid - first + 1
-        ts, ys, ws = np.empty(m), np.empty(m), np.empty(m)
-        ts[:lo], ys[:lo], ws[:lo] = tb[:lo], yb[:lo], wb[:lo]
-        ts[lo:], ys[lo:], ws[lo:] = t[first : mid + 1], y[first : mid + 1], w[first : mid + 1]
-        if _passes(ts, ys, ws, threshold, warm, table, t_low, t_high):
-            b = mid
-        else:
-            a = mid
-    return b
+            return m
+        below[:] = p
+        begin = m
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_above(t, y, w, ts, ys, ws, last, threshold, p, given, table, t_low, t_high):
+    """Index of the first epoch at which the prefix's delta chi^2 against a re-fitted single lens passes the threshold.
+
+    ts, ys, ws, last : few points that stand for the curve; p (4,) its best single lens.   Returns that index, len(t) if there is
+    none, and the single lens (4,) that keeps the prefix before it below.
+    """
+    starts = np.empty((len(given) + 1, 3))
+    starts[1:] = given
+    p, below = p.copy(), p.copy()
+    low = SHORTEST - 1  # the prefix of so many epochs is below
+    k = 0  # points that end within it
+    while True:
+        m = _climb(ts, ys, ws, p, below, table, threshold, k, t_low, t_high)
+        if m > len(ts):
+            return len(t), below
+        # Epoch by epoch within the run in which it passes.
+        first = last[m - 2] + 1 if m > 1 else 0
+        extra = last[m - 1] + 1 - first
+        te, ye, we = np.empty(m - 1 + extra), np.empty(m - 1 + extra), np.empty(m - 1 + extra)
+        te[: m - 1], ye[: m - 1], we[: m - 1] = ts[: m - 1], ys[: m - 1], ws[: m - 1]
+        part = slice(first, first + extra)
+        te[m - 1 :], ye[m - 1 :], we[m - 1 :] = t[part], y[part], w[part]
+        begin = max(low - first, 0) + m - 1
+        at = min(_climb(te, ye, we, p, below, table, threshold, begin, t_low, t_high), len(te))
+        starts[0] = p[:3]
+        best, c, _, _ = _fit(te[:at], ye[:at], we[:at], starts, table, True, t_low, t_high)
+        low = first + at - (m - 1)
+        if c > threshold:
+            return low - 1, below
+        p[:], below[:] = best, best
+        k = m if at == len(te) else m - 1
 
 
 def observability(t, flux_true, sigma, is_binary, start=None, *, threshold_flat=THRESHOLD_FLAT, threshold_pspl=THRESHOLD_PSPL):
@@ -105,20 +151,18 @@ def observability(t, flux_true, sigma, is_binary, start=None, *, threshold_flat=
     t_flat = float(t[np.searchsorted(growing, threshold_flat, side="right")]) if flat > threshold_flat else np.nan
     if not is_binary:
         return flat, 0.0, t_flat, np.nan
-    tb, yb, wb, last = _compress(t, y, w, y, COMPRESSION)
-    given = NO_START
-    if start is not None:
-        given = np.array([[start[0], np.log(start[1]), start[2]]])
+    given = NO_START if start is None else np.array([[start[0], np.log(start[1]), start[2]]])
     span = t[-1] - t[0]
-    bounds = (t[0] - span, t[-1] + span)
-    p, chi2, _, _ = _fit(tb, yb, wb, given, _b0_table(), True, *bounds)
+    table, bounds = _b0_table(), (t[0] - span, t[-1] + span)
+    p, chi2, _, _, *points = _fit_noise_free(t, y, w, given, table, *bounds)
     t_pspl = np.nan
     if chi2 > threshold_pspl:
-        change = COMPRESSION
-        while len(tb) > PREFIX_BINS and change < 8 * COMPRESSION:
-            change *= 2
-            tb, yb, wb, last = _compress(t, y, w, y, change)
-        t_pspl = float(t[_first_above(t, y, w, tb, yb, wb, last, threshold_pspl, p, _b0_table(), *bounds)])
+        first, below = _first_above(t, y, w, *points, threshold_pspl, p, given, table, *bounds)
+        n = max(first - SLACK, 0)
+        if n > 0 and _through(t[:n], y[:n], w[:n], below, table)[2] > (1 + AGREE) * threshold_pspl:  # not so between the points
+            points = _compress(t, y, w, y, COMPRESSION)
+            first, _ = _first_above(t, y, w, *points, threshold_pspl, p, given, table, *bounds)
+        t_pspl = float(t[min(first, len(t) - 1)])
     return flat, float(chi2), t_flat, t_pspl
 
 

@@ -23,10 +23,13 @@ from microlens.magnification import fspl_at
 
 B0_MAX, B0_STEP = 40.0, 0.01
 COMPRESSION = 0.35  # largest flux change inside a bin, in errors of the bin's mean
+BEND, LONGEST = 1.0, 192  # largest bend of the flux inside a run (errors of its mean), largest number of its epochs
+AGREE = 0.05  # relative difference of chi^2 over few points and over many up to which the few will do
 MAX_BIN = 64
 FSPL_CHI2 = 200.0  # delta chi^2 against a constant below which a finite source cannot be seen
 FSPL_U_0 = 0.3  # a finite source matters only for a lens passing this close
-FINE_BINS, FINE_STEPS = 400, 12  # coarse bins and Levenberg-Marquardt steps that choose a start, noise-free curves
+FINE_BINS, FINE_STEPS = 100, 5  # coarse bins and Levenberg-Marquardt steps that choose a start, noise-free curves
+LEAST_GAIN = 1e-2  # in chi^2, of a step that is followed by another, noise-free curves
 START_BINS, COARSE_STEPS = 200, 10  # the same for noisy points
 SHARP, POOR = 0.05, 10.0  # |u_0| below and excess chi^2 (standard deviations) above which a noisy fit is tried again
 SHARP_STARTS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -131,8 +134,8 @@ def _solve(m, g):
 
 
 @numba.njit(cache=True, nogil=True)
-def _levenberg(t, y, w, p, n_par, table, max_iterations, t_low, t_high):
-    """Levenberg-Marquardt from p (changed in place). Returns chi2, fs, fb."""
+def _levenberg(t, y, w, p, n_par, table, max_iterations, t_low, t_high, least_gain=1e-4):
+    """Levenberg-Marquardt from p (changed in place), until a step gains less than `least_gain` in chi^2. Returns chi2, fs, fb."""
     n = len(t)
     a, d = np.empty(n), np.empty((n_par, n))
     _model(t, p, n_par, table, a, d)
@@ -197,7 +200,7 @@ def _levenberg(t, y, w, p, n_par, table, max_iterations, t_low, t_high):
         if not improved:
             _model(t, p, n_par, table, a, d)
             break
-        if gain < 1e-4 * (1.0 + 1e-3 * chi2):
+        if gain < least_gain * (1.0 + 1e-3 * chi2):
             break
     return chi2, fs, fb
 
@@ -241,6 +244,54 @@ def _compress(t, y, w, smooth, largest_change):
         m += 1
         i = j
     return tb[:m], yb[:m], wb[:m], last[:m]
+
+
+@numba.njit(cache=True, nogil=True)
+def _between(t, y, at, k):
+    """Flux at time `at` between epochs k and k + 1, or later, linearly. Returns the flux and k."""
+    while k < len(t) - 2 and t[k + 1] <= at:
+        k += 1
+    return y[k] + (y[k + 1] - y[k]) * (at - t[k]) / (t[k + 1] - t[k]), k
+
+
+@numba.njit(cache=True, nogil=True)
+def _sample(t, y, w, bend):
+    """A noise-free curve by few points: two stand for each run of neighbours within which the flux is straight.
+
+    A run's flux keeps within `bend` errors of its mean from its chord. Its points lie on the curve one standard deviation before and
+    after its mean time, with half of its weight each (Gauss' rule: the square of a residual that is straight in the run is summed
+    exactly), so the residual to a smooth model may be as steep as the flux: several times fewer points than _compress needs.
+    Returns ts, ys, ws and `last` (index of the last epoch that a point stands for).
+    """
+    n = len(t)
+    ts, ys, ws, last = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
+    m = i = 0
+    while i < n:
+        sw, st, stt, turned, slope = w[i], 0.0, 0.0, 0.0, 0.0
+        j = i + 1
+        while j < n and j - i < LONGEST:
+            new = (y[j] - y[j - 1]) / (t[j] - t[j - 1])
+            after = turned + abs(new - slope) if j > i + 1 else 0.0
+            if (0.25 * after * (t[j] - t[i])) ** 2 * (sw + w[j]) > bend**2:  # a curve that turns by `after` keeps this close
+                break
+            turned, slope = after, new
+            sw += w[j]
+            st += w[j] * (t[j] - t[i])
+            stt += w[j] * (t[j] - t[i]) ** 2
+            j += 1
+        if j == i + 1:
+            ts[m], ys[m], ws[m], last[m] = t[i], y[i], sw, i
+            m += 1
+        else:
+            mean, k = st / sw, i
+            apart = np.sqrt(stt / sw - mean * mean)
+            for side in range(2):
+                ts[m], ws[m] = t[i] + mean + (2 * side - 1) * apart, 0.5 * sw
+                ys[m], k = _between(t, y, ts[m], k)
+                last[m] = j - 1 if side == 1 else (i + j - 2) // 2
+                m += 1
+        i = j
+    return ts[:m], ys[:m], ws[:m], last[:m]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -293,7 +344,7 @@ def _fit(t, y, w, given, table, finite_source, t_low, t_high):
         if k == 1 and np.abs(starts[order[1]] - starts[order[0]]).max() < 0.02:
             break
         p = starts[order[k]].copy()
-        c, fs, fb = _levenberg(t, y, w, p, 3, table, 40, t_low, t_high)
+        c, fs, fb = _levenberg(t, y, w, p, 3, table, 40, t_low, t_high, LEAST_GAIN)
         if c < best_chi2:
             best_chi2, best_fs, best_fb = c, fs, fb
             best[:3] = p
@@ -302,11 +353,41 @@ def _fit(t, y, w, given, table, finite_source, t_low, t_high):
             p = np.empty(4)
             p[:3] = best[:3]
             p[3] = np.log(max(factor * abs(best[2]), 3e-4))
-            c, fs, fb = _levenberg(t, y, w, p, 4, table, 40, t_low, t_high)
+            c, fs, fb = _levenberg(t, y, w, p, 4, table, 40, t_low, t_high, LEAST_GAIN)
             if c < best_chi2 - 1e-3:
                 best_chi2, best_fs, best_fb = c, fs, fb
                 best[:] = p
     return best, best_chi2, best_fs, best_fb
+
+
+@numba.njit(cache=True, nogil=True)
+def _n_par(p):
+    """3 for a point source, 4 for a finite one."""
+    return 4 if p[3] > -20.0 else 3
+
+
+@numba.njit(cache=True, nogil=True)
+def _through(t, y, w, p, table):
+    """The single lens p with its best fluxes through the points. Returns fs, fb, chi2."""
+    a, d = np.empty(len(t)), np.empty((4, len(t)))
+    _model(t, p, _n_par(p), table, a, d)
+    return _linear(a, y, w)
+
+
+@numba.njit(cache=True, nogil=True)
+def _fit_noise_free(t, y, w, given, table, t_low, t_high):
+    """Best single lens through a noise-free curve. Returns p (4,), chi2, fs, fb and the points it was fitted to (ts, ys, ws, last).
+
+    The fit sees few points. Where chi^2 over many says otherwise (a peak of the model between them), it is made again with many.
+    """
+    tb, yb, wb, last = _compress(t, y, w, y, COMPRESSION)
+    ts, ys, ws, ls = _sample(t, y, w, BEND)
+    p, few, _, _ = _fit(ts, ys, ws, given, table, True, t_low, t_high)
+    fs, fb, chi2 = _through(tb, yb, wb, p, table)
+    if abs(few - chi2) > AGREE * chi2 + 1.0:
+        p, chi2, fs, fb = _fit(tb, yb, wb, given, table, True, t_low, t_high)
+        return p, chi2, fs, fb, tb, yb, wb, last
+    return p, chi2, fs, fb, ts, ys, ws, ls
 
 
 @numba.njit(cache=True, nogil=True)
@@ -416,13 +497,11 @@ def fit_noise_free(t, flux_true, sigma, start=None) -> SingleLensFit:
     t, flux_true, sigma (n,): valid epochs only, n >= 5.   start : (t_0, t_E, u_0) to try first.
     """
     t, y, s = (np.ascontiguousarray(x, dtype=float) for x in (t, flux_true, sigma))
-    tb, yb, wb, _ = _compress(t, y, 1 / s**2, y, COMPRESSION)
-    if len(tb) == 1:  # the curve does not change: a constant is exact
-        return SingleLensFit(0.0, float(t[0]), 1.0, 1.0, 0.0, 0.0, float(yb[0]))
+    if np.ptp(y) == 0:  # a constant is exact
+        return SingleLensFit(0.0, float(t[0]), 1.0, 1.0, 0.0, 0.0, float(y[0]))
     given = NO_START if start is None else np.array([[start[0], np.log(start[1]), start[2]]])
     span = t[-1] - t[0]
-    p, chi2, fs, fb = _fit(tb, yb, wb, given, _b0_table(), True, t[0] - span, t[-1] + span)
-    return _result(p, chi2, fs, fb)
+    return _result(*_fit_noise_free(t, y, 1 / s**2, given, _b0_table(), t[0] - span, t[-1] + span)[:4])
 
 
 def _result(p, chi2, fs, fb) -> SingleLensFit:
