@@ -30,7 +30,7 @@ def classify(files, config: ClassifyConfig, classifier=None) -> tuple[pd.DataFra
     was not trained on: its answer there means nothing. Flag 'residual' marks an answer that the residual to the best single lens gave
     against the network's.
     """
-    classifier = classifier or load_run(config.experiment_name, device="cpu" if config.device == "auto" else config.device)
+    classifier = classifier or load_run(config.experiment_name, device=config.device)
     rows, errors = [], []
     for file in files:
         try:

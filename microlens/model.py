@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,17 @@ PIECE = 72  # network steps taken together where no gradient is asked for: what 
 ROWS = 128  # curves that log_prob answers together, which bounds its memory
 ARCHITECTURE = ("d_model", "n_layers", "n_heads", "dropout", "window_size", "stem_stride", "view", "hierarchical", "use_aux_head",
                 "attention_pooling")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for `wanted`, one of auto (a GPU if torch finds one), cpu, cuda: of several GPUs the one of this rank. ValueError
+    where cuda is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device = 'cuda', but torch finds no GPU; choose cpu or auto.")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}")
 
 
 def asinh(x):
@@ -429,7 +441,7 @@ def load_run(name=None, checkpoint="best", device="cpu") -> Classifier:
     classifier = from_config(saved["config"])
     classifier.load_state_dict(saved["model"])
     classifier.config, classifier.run, classifier.saved = saved["config"], folder, saved
-    return classifier.to(device).eval()
+    return classifier.to(choose_device(device)).eval()
 
 
 def n_parameters(classifier: nn.Module) -> int:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,7 @@ from microlens.config import CLASSES, TrainConfig
 from microlens.dataset import PackedDataset, batches, split_rows, thin
 from microlens.device_data import held
 from microlens.fresh import FreshEvents
-from microlens.model import from_config, loss_parts, n_flops, n_parameters
+from microlens.model import choose_device, from_config, loss_parts, n_flops, n_parameters
 from microlens.ranks import Ranks
 from microlens.store import atomic
 
@@ -46,16 +45,6 @@ N_PREFIXES = 16  # they cost a head each, the network itself runs once
 
 class Interrupted(Exception):
     """Training stopped early, with a good checkpoint, for the stated reason."""
-
-
-def choose_device(config: TrainConfig) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device = 'cuda', but torch finds no GPU; choose --device cpu or auto.")
-    use = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if use == "cuda":
-        use = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
-    log.info("device %s (%s)", use, "asked for" if config.device != "auto" else "auto: a GPU if torch finds one")
-    return torch.device(use)
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -86,7 +75,8 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, ranks: Ranks, progress: bool, on_epoch=None):
         self.config, self.ranks, self.progress, self.on_epoch = config, ranks, progress, on_epoch
-        self.device = choose_device(config)
+        self.device = choose_device(config.device)
+        log.info("device %s (%s)", self.device, "asked for" if config.device != "auto" else "auto: a GPU if torch finds one")
         if config.threads:
             torch.set_num_threads(config.threads)
         self.data = PackedDataset(config.data, config.view, config.stem_stride, progress)

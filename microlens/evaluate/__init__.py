@@ -77,7 +77,7 @@ def _write_summary(folder, summary: dict):
 
 def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     """Score a run; returns the folder made. Raises ValueError or FileNotFoundError naming file and cause."""
-    classifier = load_run(config.experiment_name, config.checkpoint, "cpu" if config.device == "auto" else config.device)
+    classifier = load_run(config.experiment_name, config.checkpoint, config.device)
     home = paths.runs_dir() / classifier.run.name  # also for shipped weights: the package's own folder stays as it is
     stem = Path(config.data or config.light_curves).stem
     folder = Path(config.output or home / f"eval_{stem}_{time.strftime('%Y%m%d_%H%M%S')}")
