@@ -84,7 +84,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 def _new_file(path, n_bytes: int) -> Iterator[h5py.File]:
     """An HDF5 file of about n_bytes that takes its place at `path` when the block ends well.
 
-    Room for them and a little more is asked for first: HDF5 may crash while it closes a file for which disk, quota or file-size limit left none.
+    Room for them and a little more is asked for first: HDF5 may crash while it closes a file for which disk, quota or file-size limit
+    left none.
     """
     with atomic(path) as temporary:
         with open(temporary, "wb") as f:
