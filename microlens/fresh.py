@@ -87,7 +87,8 @@ class FreshEvents:
         sigma = survey.sigma_flux(flux_true[observed], m_base, config.detector, config.noise_scale)
         limits = {"threshold_flat": config.threshold_flat, "threshold_pspl": config.threshold_pspl}
         flat, pspl, t_flat, t_pspl = observability(t, flux_true[observed], sigma, label == CLASSES.index("binary"),
-                                                   (t_0, t_E, max(self.params["u_0"][row], 1e-3)), **limits)
+                                                   (t_0, t_E, max(self.params["u_0"][row], 1e-3)), **limits,
+                                                   limb_darkening=config.limb_darkening)
         counts = [np.searchsorted(t, x + 1e-9, side="right") if np.isfinite(x) else NEVER for x in (t_flat, t_pspl)]
         return t, flux, m_base, int(observable_label(label, flat, pspl, **limits)), *counts
 

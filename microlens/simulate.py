@@ -164,7 +164,8 @@ def event(config: SimulateConfig, preset: Preset, kind: str, rng: np.random.Gene
     if kind != "flat":
         start = (params["t_0"], params["t_E"], max(params["u_0"], 1e-3))
         seen = observability(timestamps[observed], flux_true[observed], sigma[observed], kind == "binary", start,
-                             threshold_flat=config.threshold_flat, threshold_pspl=config.threshold_pspl)
+                             threshold_flat=config.threshold_flat, threshold_pspl=config.threshold_pspl,
+                             limb_darkening=config.limb_darkening)
     return Event(kind, params, flux, flux_true, sigma, curve, STATUS_REDRAWN if failed else status, n_draws, seen)
 
 

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,9 @@ UNITS = {"t_0": "d", "u_0": "theta_E", "t_E": "d", "rho": "theta_E", "s": "theta
 STATUS = {0: "analytic", 1: "nodes", 2: "exact", 3: "redrawn after a failed magnification"}
 
 
+SPARE = 2**17  # bytes; tables, attributes and the free space that HDF5 leaves in a file
+
+
 class DatasetError(ValueError):
     """A dataset file that cannot be used; the message names file and cause."""
 
@@ -53,7 +57,7 @@ class DatasetError(ValueError):
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well and is removed when it does not.
 
-    Raises DatasetError, naming file and cause, where writing fails (a full disk).
+    Raises DatasetError, naming file and cause, where writing fails (a full disk, a limit on file size).
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
@@ -63,12 +67,31 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        cause = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+    except (OSError, RuntimeError) as error:
+        # HDF5 puts the number into its message, and what fails on closing is a RuntimeError.
+        stated = re.search(r"errno = (\d+)", str(error))
+        if isinstance(error, RuntimeError) and not stated:
+            raise
+        number = int(stated[1]) if stated else error.errno
+        cause = os.strerror(number) if number else str(error).splitlines()[0]
         raise DatasetError(f"{path}: could not be written ({cause}). Nothing of it was left behind; the same command goes on where it "
                            "stopped.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _new_file(path, n_bytes: int) -> Iterator[h5py.File]:
+    """An HDF5 file of about n_bytes that takes its place at `path` when the block ends well.
+
+    Room for them and a little more is asked for first: HDF5 may crash while it closes a file for which disk, quota or file-size limit
+    left none.
+    """
+    with atomic(path) as temporary:
+        with open(temporary, "wb") as f:
+            os.posix_fallocate(f.fileno(), 0, int(1.05 * n_bytes) + SPARE)
+        with h5py.File(temporary, "w") as f:
+            yield f
 
 
 def remove_leftovers(path: str | os.PathLike) -> None:
@@ -104,9 +127,11 @@ def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, nodes=Non
 
     timestamps (T,); flux (N, T); rows : arrays (N,) named as in ROWS; params : {class: structured array with 'row'};
     nodes : list of N (tau, log_A) pairs, or None; attrs : file attributes (config as JSON, seed, ...).
-    compress_flux : a tenth smaller and several times slower (make bench).
+    compress_flux : a third smaller and several times slower (make bench).
     """
-    with atomic(path) as temporary, h5py.File(temporary, "w") as f:
+    n_bytes = flux.nbytes // (2 if compress_flux else 1) + flux.size // 8  # delta_t is a packed mask
+    n_bytes += sum(12 * len(a) for a, _ in nodes or ())
+    with _new_file(path, n_bytes) as f:
         f.attrs["format_version"] = FORMAT_VERSION
         f.attrs["classes"] = list(CLASSES)
         for name, value in sorted(attrs.items()):
@@ -277,7 +302,7 @@ def concatenate(parts: list, path, *, attrs: dict | None = None, virtual: bool =
                 raise DatasetError(f"{d.path}: has other epochs than {first.path}; they are not shards of one dataset.")
         n, n_t = sum(len(d) for d in opened), first.n_epochs
         starts = np.cumsum([0] + [len(d) for d in opened])
-        with atomic(path) as temporary, h5py.File(temporary, "w") as f:
+        with _new_file(path, 0 if virtual else sum(d.path.stat().st_size for d in opened)) as f:
             for name, value in sorted((attrs or first.attrs).items()):
                 f.attrs[name] = value
             f.create_dataset("timestamps", data=first.timestamps).attrs["unit"] = "d"
@@ -319,7 +344,7 @@ def concatenate(parts: list, path, *, attrs: dict | None = None, virtual: bool =
 
 def write_predictions(path, arrays: dict, attrs: dict) -> Path:
     """Write named arrays (each (N, ...)) and attributes atomically; the predictions of one evaluation."""
-    with atomic(path) as temporary, h5py.File(temporary, "w") as f:
+    with _new_file(path, sum(np.asarray(a).nbytes for a in arrays.values())) as f:
         f.attrs["format_version"] = FORMAT_VERSION
         for name, value in sorted(attrs.items()):
             f.attrs[name] = value

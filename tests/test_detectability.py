@@ -23,6 +23,12 @@ def test_a_finite_source_is_no_anomaly():
     assert det.observability(T, flux, sigma_flux(flux, 18.0), True)[1] < 5
 
 
+def test_a_limb_darkened_source_is_no_anomaly_to_a_fit_of_the_same_profile():
+    flux = fspl(T, 30.0, 0.01, 10.0, 0.03, 0.5)
+    uniform, darkened = (det.observability(T, flux, sigma_flux(flux, 18.0), True, limb_darkening=g)[1] for g in (0.0, 0.5))
+    assert darkened < 20 and uniform > det.THRESHOLD_PSPL
+
+
 def test_flat_delta_chi2_against_direct_sum():
     flux = pspl(T, 30.0, 0.5, 10.0)
     sigma = sigma_flux(flux, 22.0)

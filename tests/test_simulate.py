@@ -1,4 +1,5 @@
 import hashlib
+import resource
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,16 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_written_file(tmp_path
     subprocess.run(command(path, "--num_workers", "1"), check=True, capture_output=True)
     make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=8)
     assert digest(path) == digest(tmp_path / "whole" / "x.h5")
+
+
+@pytest.mark.parametrize("limit", [300, 20_000, 300_000, 800_000])  # met by the statement, a shard twice, the joined file
+def test_a_file_size_limit_is_one_clear_error_and_leaves_no_half_written_file(tmp_path, limit):
+    path = tmp_path / "x.h5"
+    run = subprocess.run(command(path, "--num_workers", "1"), capture_output=True, text=True,
+                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    lines = [line for line in run.stderr.replace("\r", "\n").splitlines() if line and "event/s" not in line and "s/event" not in line]
+    assert run.returncode == 1 and len(lines) == 1 and lines[0].startswith("error:") and "File too large" in lines[0]
+    assert not path.exists() and not [f for f in files(tmp_path) if f.endswith(".tmp")]
 
 
 def test_two_runs_with_one_output_do_not_mix(tmp_path):

@@ -137,10 +137,12 @@ def _first_above(t, y, w, ts, ys, ws, last, threshold, p, given, table, t_low, t
         k = m if at == len(te) else m - 1
 
 
-def observability(t, flux_true, sigma, is_binary, start=None, *, threshold_flat=THRESHOLD_FLAT, threshold_pspl=THRESHOLD_PSPL):
+def observability(t, flux_true, sigma, is_binary, start=None, *, threshold_flat=THRESHOLD_FLAT, threshold_pspl=THRESHOLD_PSPL,
+                  limb_darkening=0.0):
     """delta chi^2 and times of observability of one noise-free light curve.
 
     t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   start : (t_0, t_E, u_0) to try first.
+    limb_darkening : linear coefficient of the source, for the FSPL that is fitted.
     Returns (delta_chi2_flat, delta_chi2_pspl, t_observable_flat, t_observable_pspl); the times are NaN where a threshold is
     never passed. delta_chi2_pspl is against the better of PSPL and FSPL, and 0 for an event that is no binary.
     """
@@ -153,7 +155,7 @@ def observability(t, flux_true, sigma, is_binary, start=None, *, threshold_flat=
         return flat, 0.0, t_flat, np.nan
     given = NO_START if start is None else np.array([[start[0], np.log(start[1]), start[2]]])
     span = t[-1] - t[0]
-    table, bounds = _b0_table(), (t[0] - span, t[-1] + span)
+    table, bounds = _b0_table(limb_darkening), (t[0] - span, t[-1] + span)
     p, chi2, _, _, *points = _fit_noise_free(t, y, w, given, table, *bounds)
     t_pspl = np.nan
     if chi2 > threshold_pspl:

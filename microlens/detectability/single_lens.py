@@ -49,12 +49,12 @@ class SingleLensFit(NamedTuple):
 
 
 @functools.cache
-def _b0_table() -> np.ndarray:
-    """B0(z), z = u/rho, on a regular grid; beyond it 1 + 1/(8 z^2)."""
+def _b0_table(limb_darkening: float = 0.0) -> np.ndarray:
+    """B0(z), z = u/rho, on a regular grid; beyond it 1 + 1/(8 z^2). With limb darkening B0 - Gamma B1 (Yoo et al. 2004)."""
     z = np.arange(0.0, B0_MAX + 2 * B0_STEP, B0_STEP)
     rho = 1e-4
     table = np.empty(len(z))
-    table[1:] = fspl_at(z[1:] * rho, rho) * z[1:] * rho / (1 + 0.375 * (z[1:] * rho) ** 2)
+    table[1:] = fspl_at(z[1:] * rho, rho, limb_darkening) * z[1:] * rho / (1 + 0.375 * (z[1:] * rho) ** 2)
     table[0] = 0.0
     return table
 
@@ -491,17 +491,18 @@ def single_lens_model(t, fit: SingleLensFit) -> np.ndarray:
     return fit.f_source * a + fit.f_blend
 
 
-def fit_noise_free(t, flux_true, sigma, start=None) -> SingleLensFit:
+def fit_noise_free(t, flux_true, sigma, start=None, limb_darkening=0.0) -> SingleLensFit:
     """Best single lens (PSPL or FSPL) through a noise-free curve; its chi2 is the delta chi^2 of the labels.
 
-    t, flux_true, sigma (n,): valid epochs only, n >= 5.   start : (t_0, t_E, u_0) to try first.
+    t, flux_true, sigma (n,): valid epochs only, n >= 5.   start : (t_0, t_E, u_0) to try first.   limb_darkening : linear
+    coefficient of the FSPL's disc.
     """
     t, y, s = (np.ascontiguousarray(x, dtype=float) for x in (t, flux_true, sigma))
     if np.ptp(y) == 0:  # a constant is exact
         return SingleLensFit(0.0, float(t[0]), 1.0, 1.0, 0.0, 0.0, float(y[0]))
     given = NO_START if start is None else np.array([[start[0], np.log(start[1]), start[2]]])
     span = t[-1] - t[0]
-    return _result(*_fit_noise_free(t, y, 1 / s**2, given, _b0_table(), t[0] - span, t[-1] + span)[:4])
+    return _result(*_fit_noise_free(t, y, 1 / s**2, given, _b0_table(limb_darkening), t[0] - span, t[-1] + span)[:4])
 
 
 def _result(p, chi2, fs, fb) -> SingleLensFit:
