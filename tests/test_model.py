@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from microlens import attention
+from microlens import attention, model
 from microlens.config import SimulateConfig
 from microlens.dataset import PackedDataset, decode, encode, pack, split_rows, thin
 from microlens.model import Classifier
@@ -228,3 +228,10 @@ def test_thinning_keeps_the_times_of_the_epochs_that_are_left():
     for i in range(2):
         assert flux[i, : n[i]] - 1 == pytest.approx(x[i, : n[i], 0]) and not flux[i, n[i] :].any()
         assert np.cumsum(d[i, : n[i]]) == pytest.approx(flux[i, : n[i]] - flux[i, 0], abs=1e-3)
+
+
+def test_many_curves_are_answered_in_blocks(curves):
+    flux, delta_t = curves
+    c, many = make(), np.arange(2 * model.ROWS + 5) % len(flux)
+    assert c.log_prob(flux[many], delta_t[many]) == pytest.approx(c.log_prob(flux, delta_t)[many], abs=1e-5)
+    assert c.log_prob(flux[:0], delta_t[:0]).shape == (0, 3)

@@ -55,3 +55,13 @@ def test_correlated_noise_and_outliers_have_their_sizes():
     assert (noise[:, lag:] * noise[:, :-lag]).mean() == pytest.approx(4 / np.e, rel=0.15)
     noise = survey.draw_noise(rng, np.arange(1e5), np.ones(100_000), outlier_fraction=0.1, outlier_size=10.0)
     assert noise.var() == pytest.approx(11.0, rel=0.1)
+
+
+def test_systematics_disturb_their_share_of_the_curves_and_no_others():
+    t, ones, rng = np.arange(2000) / 96, np.ones(2000), np.random.default_rng(3)
+    curves = [survey.observe(ones, 20.0, t, rng, missing_fraction=0, correlated_noise=20.0, systematics=0.3) for _ in range(300)]
+    z = np.array([(c - 1) / survey.sigma_flux(ones, 20.0) for c in curves])
+    disturbed = np.mean(z**2, axis=1) > 1.3  # of white noise it is 1 within 0.03
+    assert disturbed.mean() == pytest.approx(0.3, abs=4 * np.sqrt(0.3 * 0.7 / 300))
+    assert z[~disturbed].std() == pytest.approx(1.0, abs=0.01)
+    assert np.mean(z[disturbed] ** 2) == pytest.approx(1 + 20**2 / 3, rel=0.3)  # amplitudes uniform up to 20
