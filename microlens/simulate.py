@@ -5,13 +5,14 @@
 Every event has a random stream of its own, SeedSequence(seed, (split, class, index)), so a file depends on neither the number
 of workers nor the order of work, and no event of one split can appear in another. Shards of `shard_size` events are written
 atomically into `<output>.shards/`; an interrupted run continues with the shards that are missing, and the finished file is
-made of them in one atomic step. Memory: one shard (shard_size x 6912 x 4 bytes, 55 MB by default) and the workers.
+made of them in one atomic step. Memory: two shards (shard_size x 6912 x 4 bytes each, 55 MB by default) and the workers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import multiprocessing
 import os
@@ -334,20 +335,25 @@ def _run(config, shards, paths, todo, progress):
     with contextlib.ExitStack() as stack:
         stack.enter_context(bar)
         if workers > 1:
-            pool = stack.enter_context(multiprocessing.get_context("forkserver").Pool(workers, _start_worker, (config,)))
-            run = lambda tasks: pool.imap(_make, tasks, chunksize=8)  # noqa: E731
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["microlens.simulate"])  # imported once, not once a worker
+            pool = stack.enter_context(context.Pool(workers, _start_worker, (config,)))
+            begin = lambda i: pool.imap(_make, shards[i], chunksize=8)  # noqa: E731
         else:
             _start_worker(config)
-            run = lambda tasks: map(_make, tasks)  # noqa: E731
-        for i in todo:
+            begin = lambda i: map(_make, shards[i])  # noqa: E731
+        results = begin(todo[0])
+        for i, following in itertools.zip_longest(todo, todo[1:]):
+            ahead = begin(following) if following is not None else None  # workers go on while a shard is written
             made = []
-            for result in run(shards[i]):
+            for result in results:
                 if isinstance(result, str):
                     raise OversampleError(result)
                 made.append(result)
                 draws[result[0]] += result[5]
                 bar.update()
             _write_shard(config, paths[i], timestamps, made)
+            results = ahead
     for kind in CLASSES:
         total = {"flat": config.n_flat, "pspl": config.n_pspl, "binary": config.n_binary}[kind]
         if draws[kind] > config.oversample * max(total, 1):

@@ -132,13 +132,13 @@ def simulation(n=150):
         rate = {}
         for workers in (1, 2):
             took = []
-            for repeat in range(4):  # the first one starts the workers' caches
-                c = SimulateConfig(n_flat=300, n_pspl=300, n_binary=300, num_workers=workers,
+            for repeat in range(3):
+                c = SimulateConfig(n_flat=2000, n_pspl=2000, n_binary=2000, num_workers=workers,
                                    output=f"{folder}/{workers}_{repeat}.h5")
                 took.append(wall(lambda c=c: simulate(c, progress=False)))
-            rate[workers] = 900 / np.median(took[1:])
+            rate[workers] = 6000 / np.median(took)
         print(f"simulation with its file: {rate[1]:.0f} events/s with one process, {rate[2]:.0f} with two (start of the processes and "
-              f"writing included), ratio {rate[2] / rate[1]:.2f}, median of 3 runs of 900 events")
+              f"writing included), ratio {rate[2] / rate[1]:.2f}, median of 3 runs of 6000 events")
 
 
 def storage(n=1000, batch=128, repeats=5):
