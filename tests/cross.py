@@ -49,10 +49,9 @@ def score(name, classifier, cut, preset, test):
     log_p = predict(classifier, data, np.arange(data.n_events))
     p, weight, observable = np.exp(log_p[:, 2].astype(float)), metrics.class_mix(data.labels), data.labels_observable == 2
     made = metrics.completeness_purity(data.labels, data.labels_observable, p, weight, cut)
-    single = data.labels == 1
     return {"trained on": name, "tested on": preset, "n": data.n_events, "n_observable": int(observable.sum()),
             "completeness": made["completeness_observable"], "purity": made["purity"],
-            "single lenses called binary": float((p[single] >= cut).mean()),
+            "single lenses called binary": made["false_alarms_pspl"],
             "average precision": metrics.average_precision(observable, p, weight),
             "accuracy on observable labels": float((log_p.argmax(1) == data.labels_observable).mean())}
 

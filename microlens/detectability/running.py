@@ -16,7 +16,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from microlens.detectability.single_lens import FSPL_U_0, _b0_table, _linear, _model, _solve
+from microlens.detectability.single_lens import FSPL_U_0, _b0_table, _linear, _model, _n_par, _solve, _through
 from microlens.survey import DETECTORS, MAG_PER_RELATIVE_FLUX, SYSTEMATIC_MAG
 
 MAX_BINS, KEPT_BINS = 160, 112  # averages kept, and how many are left after joining
@@ -116,12 +116,6 @@ def _join(t, residual, w, model, n):
 
 
 @numba.njit(cache=True, nogil=True)
-def _shape(p):
-    """How many of t_0, ln t_E, u_0, ln rho are fitted: a point source has ln rho = POINT."""
-    return 4 if p[3] > POINT else 3
-
-
-@numba.njit(cache=True, nogil=True)
 def _normal(y, w, a, d, fs, fb, h, g):
     """Normal matrix h and right side g (n_par,) of a step, the columns d projected on the complement of (a, 1)."""
     n_par, n = d.shape
@@ -155,7 +149,7 @@ def _normal(y, w, a, d, fs, fb, h, g):
 @numba.njit(cache=True, nogil=True)
 def _improve(t, y, w, p, table, steps, t_low, t_high):
     """Levenberg-Marquardt steps from p, changed in place, while they promise to be worth it. Returns chi^2, fs, fb, a (n,)."""
-    n_par, n = _shape(p), len(t)
+    n_par, n = _n_par(p), len(t)
     a, d, other_a, other_d = np.empty(n), np.empty((n_par, n)), np.empty(n), np.empty((n_par, n))
     h, g, trial, damping = np.empty((n_par, n_par)), np.empty(n_par), p.copy(), 1e-3
     _model(t, p, n_par, table, a, d)
@@ -200,7 +194,7 @@ def _improve(t, y, w, p, table, steps, t_low, t_high):
 @numba.njit(cache=True, nogil=True)
 def _search(t, y, w, p, table, t_low, t_high):
     """The best of several starts, point source and then finite source, into p, if it is better than p itself."""
-    best = _improve(t, y, w, p, table, 0, t_low, t_high)[0]
+    best = _through(t, y, w, p, table)[2]
     at, now, trial = np.argmax(y), t[-1], np.empty(4)
     for k in range(8):
         if k < 4:  # past the peak: the brightest average, narrow to wide
@@ -228,7 +222,7 @@ def _curve(t, p, event, fs, fb, table):
     out = np.full(len(t), fb)
     if event > 0:
         a, d = np.empty(len(t)), np.empty((4, len(t)))
-        _model(t, p, _shape(p), table, a, d)
+        _model(t, p, _n_par(p), table, a, d)
         out += fs * a
     return out
 
@@ -328,7 +322,7 @@ def _take(state, t, f, table, out):
             state[_EVENT] += block
             low = max(first - 2, 0)
             _judge(state, yn[low:], wn[low:], _curve(tn[low:], p, state[_EVENT], state[_FS], state[_FB], table), first)
-        n_par = 2.0 + _shape(p)
+        n_par = 2.0 + _n_par(p)
     else:
         state[_FB], n_par = state[_MEAN], 1.0
         after = np.full(block, state[_MEAN])

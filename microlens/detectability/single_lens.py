@@ -416,7 +416,7 @@ def _fit_noisy(t, y, w, given, table, finite_source, t_low, t_high):
         for stage in range(4 if finite_source else 2):
             if stage >= 2 and (abs(best[2]) > FSPL_U_0 or flat - best_chi2 < FSPL_CHI2):
                 break
-            _model(t, p, 4 if p[3] > -20 else 3, table, a, d)
+            _model(t, p, _n_par(p), table, a, d)
             fs, fb, c = _linear(a, y, w)
             if c < best_chi2:
                 best_chi2, best_fs, best_fb = c, fs, fb
@@ -429,7 +429,7 @@ def _fit_noisy(t, y, w, given, table, finite_source, t_low, t_high):
             else:
                 p[:3], p[3] = best[:3], np.log(max((0.5 if stage == 2 else 1.5) * abs(best[2]), 3e-4))
                 _levenberg(tc, yc, wc, p, 4, table, 30, t_low, t_high)
-        _model(t, p, 4 if p[3] > -20 else 3, table, a, d)
+        _model(t, p, _n_par(p), table, a, d)
         fs, fb, c = _linear(a, y, w)
         if c < best_chi2:
             best_chi2, best_fs, best_fb = c, fs, fb
