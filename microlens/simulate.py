@@ -5,14 +5,14 @@
 Every event has a random stream of its own, SeedSequence(seed, (split, class, index)), so a file depends on neither the number
 of workers nor the order of work, and no event of one split can appear in another. Shards of `shard_size` events are written
 atomically into `<output>.shards/`; an interrupted run continues with the shards that are missing, and the finished file is
-made of them in one atomic step. Memory: two shards (shard_size x 6912 x 4 bytes each, 55 MB by default) and the workers.
+made of them in one atomic step. A worker makes a whole shard and writes it: the flux goes through no pipe. Memory: a shard a worker
+(shard_size x 6912 x 4 bytes, 14 MB by default, a few times over while it is written) beside what the worker itself takes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import json
 import multiprocessing
 import os
@@ -200,32 +200,15 @@ def true_curve(data, row: int):
 # ---- many events ----------------------------------------------------------------------------------------------------------
 
 
+def _count(config: SimulateConfig, kind: str) -> int:
+    return {"flat": config.n_flat, "pspl": config.n_pspl, "binary": config.n_binary}[kind]
+
+
 def row_order(config: SimulateConfig) -> list[tuple[str, int]]:
     """(class, index) of every row, in random class order."""
-    counts = {"flat": config.n_flat, "pspl": config.n_pspl, "binary": config.n_binary}
-    everything = [(kind, i) for kind in CLASSES for i in range(counts[kind])]
+    everything = [(kind, i) for kind in CLASSES for i in range(_count(config, kind))]
     rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(SPLITS[config.split], ORDER_STREAM)))
     return [everything[i] for i in rng.permutation(len(everything))]
-
-
-_worker: dict = {}
-
-
-def _start_worker(config: SimulateConfig):
-    _worker.update(config=config, preset=load_preset(config.binary_preset), timestamps=season_epochs(config))
-
-
-def _make(task: tuple[str, int]):
-    """One event as the parent needs it."""
-    kind, index = task
-    config = _worker["config"]
-    total = {"flat": config.n_flat, "pspl": config.n_pspl, "binary": config.n_binary}[kind]
-    limit = max(int(config.oversample * total), 1)
-    try:
-        e = event(config, _worker["preset"], kind, event_stream(config, kind, index), _worker["timestamps"], limit)
-    except OversampleError as error:
-        return str(error)
-    return e.kind, e.params, e.flux, e.curve if config.keep_nodes else None, e.status, e.n_draws, e.observability
 
 
 def attributes(config: SimulateConfig) -> dict:
@@ -236,21 +219,42 @@ def attributes(config: SimulateConfig) -> dict:
             "threshold_flat": config.threshold_flat, "threshold_pspl": config.threshold_pspl}
 
 
-def _write_shard(config, path, timestamps, made):
-    kinds = [m[0] for m in made]
-    seen = np.array([m[6] for m in made], dtype=float).reshape(len(made), 4)
+def _write_shard(config, path, timestamps, made: list[Event]):
+    kinds = [e.kind for e in made]
+    seen = np.array([e.observability for e in made], dtype=float)
     labels = np.array([CLASSES.index(k) for k in kinds], dtype=np.int8)
-    rows = {"labels": labels, "status": [m[4] for m in made], "n_draws": np.minimum([m[5] for m in made], 32767),
+    rows = {"labels": labels, "status": [e.status for e in made], "n_draws": np.minimum([e.n_draws for e in made], 32767),
             "delta_chi2_flat": seen[:, 0], "delta_chi2_pspl": seen[:, 1], "t_observable_flat": seen[:, 2],
-            "t_observable_pspl": seen[:, 3], "m_base": [m[1]["m_base"] for m in made]}
+            "t_observable_pspl": seen[:, 3], "m_base": [e.params["m_base"] for e in made]}
     rows["labels_observable"] = observable_label(labels, seen[:, 0], seen[:, 1], config.threshold_flat, config.threshold_pspl)
     params = {}
     for kind in CLASSES:
         at = [i for i, k in enumerate(kinds) if k == kind]
-        params[kind] = np.array([(*(made[i][1][p] for p in PARAMETERS[kind]), i) for i in at], dtype=param_dtype(kind))
-    nodes = [m[3] if isinstance(m[3], magnification.Nodes) else ((), ()) for m in made] if config.keep_nodes else None
-    write_dataset(path, timestamps=timestamps, flux=np.stack([m[2] for m in made]), rows=rows, params=params, nodes=nodes,
+        params[kind] = np.array([(*(made[i].params[p] for p in PARAMETERS[kind]), i) for i in at], dtype=param_dtype(kind))
+    nodes = [e.curve if isinstance(e.curve, magnification.Nodes) else ((), ()) for e in made] if config.keep_nodes else None
+    write_dataset(path, timestamps=timestamps, flux=np.stack([e.flux for e in made]), rows=rows, params=params, nodes=nodes,
                   attrs=attributes(config))
+
+
+_worker: dict = {}
+
+
+def _start_worker(config: SimulateConfig):
+    _worker.update(config=config, preset=load_preset(config.binary_preset), timestamps=season_epochs(config))
+
+
+def _make_shard(job: tuple[Path, list], advance=None) -> tuple[int, dict]:
+    """Make the events `tasks` of job = (path, tasks) and write them to path. Returns their number and the draws of each class."""
+    path, tasks = job
+    config, draws, made = _worker["config"], dict.fromkeys(CLASSES, 0), []
+    for kind, index in tasks:
+        limit = max(int(config.oversample * _count(config, kind)), 1)
+        made.append(event(config, _worker["preset"], kind, event_stream(config, kind, index), _worker["timestamps"], limit))
+        draws[kind] += made[-1].n_draws
+        if advance:
+            advance()
+    _write_shard(config, path, _worker["timestamps"], made)
+    return len(tasks), draws
 
 
 def _check_same(path: Path, config: SimulateConfig, found: dict):
@@ -313,10 +317,13 @@ def simulate(config: SimulateConfig, progress: bool = True) -> Path:
         if config.part is not None:
             k, n = (int(x) for x in config.part.split("/"))
             mine = mine[k::n]
-        _run(config, shards, paths, [i for i in mine if not paths[i].exists()], progress)
+        jobs = [(paths[i], shards[i]) for i in mine if not paths[i].exists()]
+        if jobs:
+            _run(config, jobs, progress)
         if config.part is not None:
             return folder
         remove_leftovers(output)
+        remove_leftovers(folder / "shard_*.h5")
         concatenate(paths, output, attrs={**attributes(config), "format_version": 1, "classes": list(CLASSES)},
                     virtual=config.virtual)
         if not config.virtual:
@@ -324,38 +331,28 @@ def simulate(config: SimulateConfig, progress: bool = True) -> Path:
     return output
 
 
-def _run(config, shards, paths, todo, progress):
-    if not todo:
-        return
-    timestamps = season_epochs(config)
-    workers = min(config.num_workers or len(os.sched_getaffinity(0)), sum(len(shards[i]) for i in todo))
-    bar = tqdm(total=sum(len(shards[i]) for i in todo), unit="event", desc=f"simulate {config.binary_preset} {config.split}",
-               disable=not progress)
-    draws = dict.fromkeys(CLASSES, 0)
+def _run(config, jobs, progress):
+    """Make the shards of jobs [(path, tasks)], on all workers."""
+    n_events, draws = sum(len(tasks) for _, tasks in jobs), dict.fromkeys(CLASSES, 0)
+    workers = min(config.num_workers or len(os.sched_getaffinity(0)), len(jobs))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(bar)
+        bar = stack.enter_context(tqdm(total=n_events, unit="event", desc=f"simulate {config.binary_preset} {config.split}",
+                                       disable=not progress))
         if workers > 1:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["microlens.simulate"])  # imported once, not once a worker
             pool = stack.enter_context(context.Pool(workers, _start_worker, (config,)))
-            begin = lambda i: pool.imap(_make, shards[i], chunksize=8)  # noqa: E731
+            made = pool.imap_unordered(_make_shard, jobs)
         else:
             _start_worker(config)
-            begin = lambda i: map(_make, shards[i])  # noqa: E731
-        results = begin(todo[0])
-        for i, following in itertools.zip_longest(todo, todo[1:]):
-            ahead = begin(following) if following is not None else None  # workers go on while a shard is written
-            made = []
-            for result in results:
-                if isinstance(result, str):
-                    raise OversampleError(result)
-                made.append(result)
-                draws[result[0]] += result[5]
-                bar.update()
-            _write_shard(config, paths[i], timestamps, made)
-            results = ahead
+            made = (_make_shard(job, bar.update) for job in jobs)
+        for n, drawn in made:
+            for kind in CLASSES:
+                draws[kind] += drawn[kind]
+            if workers > 1:
+                bar.update(n)
     for kind in CLASSES:
-        total = {"flat": config.n_flat, "pspl": config.n_pspl, "binary": config.n_binary}[kind]
+        total = _count(config, kind)
         if draws[kind] > config.oversample * max(total, 1):
             raise OversampleError(f"{draws[kind]} draws for {total} {kind} events, more than --oversample {config.oversample:g} "
                                   "times; widen the preset or raise it.")

@@ -3,7 +3,8 @@ import pytest
 from scipy.optimize import least_squares
 
 from microlens import detectability as det
-from microlens.detectability import single_lens
+from microlens.detectability import sampling, single_lens
+from microlens.detectability.least_squares import POINT, _b0_table, _through
 from microlens.magnification import fspl, pspl
 from microlens.survey import sigma_flux
 
@@ -70,7 +71,7 @@ def test_moment_of_observability_against_fits_to_all_epochs(at, width, height):
 
 def test_few_points_sum_the_residual_of_a_wrong_lens_as_all_epochs_do():
     flux = pspl(T, 36.0, 0.05, 12.0) + 0.05 * np.exp(-0.5 * ((T - 40.0) / 0.1) ** 2)
-    w, p = 1 / sigma_flux(flux, 18.0) ** 2, np.array([36.002, np.log(12.1), 0.051, -30.0])
-    points = single_lens._sample(T, flux, w, single_lens.BEND)[:3]
-    few, every = (single_lens._through(*curve, p, single_lens._b0_table())[2] for curve in (points, (T, flux, w)))
+    w, p = 1 / sigma_flux(flux, 18.0) ** 2, np.array([36.002, np.log(12.1), 0.051, POINT])
+    points = sampling._sample(T, flux, w, single_lens.BEND)[:3]
+    few, every = (_through(*curve, p, _b0_table())[2] for curve in (points, (T, flux, w)))
     assert few == pytest.approx(every, rel=0.01) and len(points[0]) < len(T) / 10

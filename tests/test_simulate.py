@@ -100,10 +100,10 @@ def test_render_event_repeats_what_simulate_draws():
 
 
 def command(path, *more):
-    """The command line of a small simulation with 5 shards."""
+    """The command line of a small simulation with 10 shards."""
     events = [f"--n_{kind}" for kind in ("flat", "pspl", "binary")]
     counts = [word for name in events for word in (name, "12")]
-    return [sys.executable, "-m", "microlens", "simulate", *counts, "--shard_size", "8", "--output", str(path), *more]
+    return [sys.executable, "-m", "microlens", "simulate", *counts, "--shard_size", "4", "--output", str(path), *more]
 
 
 def files(folder):
@@ -111,7 +111,7 @@ def files(folder):
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path):
-    make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=8)
+    make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=4)
     path, rng, kills = tmp_path / "killed" / "x.h5", np.random.default_rng(0), 0
     folder = path.with_name("x.h5.shards")
     while not path.exists():
@@ -149,7 +149,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_written_file(tmp_path
     assert not path.exists() and not [f for f in files(small_disk) if f.endswith(".tmp")]
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)  # room again
     subprocess.run(command(path, "--num_workers", "1"), check=True, capture_output=True)
-    make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=8)
+    make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=4)
     assert digest(path) == digest(tmp_path / "whole" / "x.h5")
 
 
@@ -169,9 +169,9 @@ def test_two_runs_with_one_output_do_not_mix(tmp_path):
     while first.poll() is None and not (tmp_path / ".x.h5.lock").exists():
         time.sleep(0.01)
     with pytest.raises(DatasetError, match="another simulation is writing"):
-        make(path, num_workers=1, shard_size=8)
+        make(path, num_workers=1, shard_size=4)
     assert first.wait() == 0
-    make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=8)
+    make(tmp_path / "whole" / "x.h5", num_workers=1, shard_size=4)
     assert digest(path) == digest(tmp_path / "whole" / "x.h5")
 
 

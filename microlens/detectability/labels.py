@@ -12,19 +12,17 @@ import numba
 import numpy as np
 
 from microlens.config import CLASSES
+from microlens.detectability.least_squares import _b0_table, _levenberg, _model, _through
+from microlens.detectability.sampling import _compress
 from microlens.detectability.single_lens import (
     AGREE,
     COMPRESSION,
-    LEAST_GAIN,
     NO_START,
-    _b0_table,
-    _compress,
+    WORTH,
+    WORTH_OF,
     _fit,
     _fit_noise_free,
-    _levenberg,
-    _model,
-    _n_par,
-    _through,
+    _span,
     fit_noise_free,
 )
 
@@ -63,7 +61,7 @@ def _crossing(t, y, w, p, table, threshold, begin):
     threshold; len(t) + 1 if none does.
     """
     a, d = np.empty(len(t)), np.empty((4, len(t)))
-    _model(t, p, _n_par(p), table, a, d)
+    _model(t, p, table, a, d)
     sw = ma = my = saa = say = syy = 0.0
     for i in range(len(t)):
         sw += w[i]
@@ -80,7 +78,7 @@ def _crossing(t, y, w, p, table, threshold, begin):
 
 
 @numba.njit(cache=True, nogil=True)
-def _climb(t, y, w, p, below, table, threshold, begin, t_low, t_high):
+def _climb(t, y, w, p, below, table, threshold, begin, low, high):
     """Length of the shortest prefix, longer than `begin`, that stays above the threshold when p is fitted to it.
 
     Changes p in place, and `below` to the single lens that keeps all shorter prefixes below.
@@ -94,7 +92,7 @@ def _climb(t, y, w, p, below, table, threshold, begin, t_low, t_high):
         if m > n:
             return m
         for steps in (CLIMB_STEPS, 25):
-            c, _, _ = _levenberg(t[:m], y[:m], w[:m], p, _n_par(p), table, steps, t_low, t_high, LEAST_GAIN)
+            c = _levenberg(t[:m], y[:m], w[:m], p, table, steps, low, high, WORTH, WORTH_OF)[0]
             if c <= threshold:
                 break
         else:
@@ -104,7 +102,7 @@ def _climb(t, y, w, p, below, table, threshold, begin, t_low, t_high):
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_above(t, y, w, ts, ys, ws, last, threshold, p, given, table, t_low, t_high):
+def _first_above(t, y, w, ts, ys, ws, last, threshold, p, given, table, low, high):
     """Index of the first epoch at which the prefix's delta chi^2 against a re-fitted single lens passes the threshold.
 
     ts, ys, ws, last : few points that stand for the curve; p (4,) its best single lens.   Returns that index, len(t) if there is
@@ -113,10 +111,10 @@ def _first_above(t, y, w, ts, ys, ws, last, threshold, p, given, table, t_low, t
     starts = np.empty((len(given) + 1, 3))
     starts[1:] = given
     p, below = p.copy(), p.copy()
-    low = SHORTEST - 1  # the prefix of so many epochs is below
+    known = SHORTEST - 1  # the prefix of so many epochs is below
     k = 0  # points that end within it
     while True:
-        m = _climb(ts, ys, ws, p, below, table, threshold, k, t_low, t_high)
+        m = _climb(ts, ys, ws, p, below, table, threshold, k, low, high)
         if m > len(ts):
             return len(t), below
         # Epoch by epoch within the run in which it passes.
@@ -126,13 +124,13 @@ def _first_above(t, y, w, ts, ys, ws, last, threshold, p, given, table, t_low, t
         te[: m - 1], ye[: m - 1], we[: m - 1] = ts[: m - 1], ys[: m - 1], ws[: m - 1]
         part = slice(first, first + extra)
         te[m - 1 :], ye[m - 1 :], we[m - 1 :] = t[part], y[part], w[part]
-        begin = max(low - first, 0) + m - 1
-        at = min(_climb(te, ye, we, p, below, table, threshold, begin, t_low, t_high), len(te))
+        begin = max(known - first, 0) + m - 1
+        at = min(_climb(te, ye, we, p, below, table, threshold, begin, low, high), len(te))
         starts[0] = p[:3]
-        best, c, _, _ = _fit(te[:at], ye[:at], we[:at], starts, table, True, t_low, t_high)
-        low = first + at - (m - 1)
+        best, c, _, _ = _fit(te[:at], ye[:at], we[:at], starts, table, True, low, high)
+        known = first + at - (m - 1)
         if c > threshold:
-            return low - 1, below
+            return known - 1, below
         p[:], below[:] = best, best
         k = m if at == len(te) else m - 1
 
@@ -154,8 +152,7 @@ def observability(t, flux_true, sigma, is_binary, start=None, *, threshold_flat=
     if not is_binary:
         return flat, 0.0, t_flat, np.nan
     given = NO_START if start is None else np.array([[start[0], np.log(start[1]), start[2]]])
-    span = t[-1] - t[0]
-    table, bounds = _b0_table(limb_darkening), (t[0] - span, t[-1] + span)
+    table, bounds = _b0_table(limb_darkening), _span(t)
     p, chi2, _, _, *points = _fit_noise_free(t, y, w, given, table, *bounds)
     t_pspl = np.nan
     if chi2 > threshold_pspl:

@@ -16,11 +16,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from microlens.detectability.single_lens import FSPL_U_0, _b0_table, _linear, _model, _n_par, _solve, _through
+from microlens.detectability.least_squares import POINT, _b0_table, _bounds, _levenberg, _model, _n_par
+from microlens.detectability.single_lens import FSPL_U_0, _finite
 from microlens.survey import DETECTORS, MAG_PER_RELATIVE_FLUX, SYSTEMATIC_MAG
 
 MAX_BINS, KEPT_BINS = 160, 112  # averages kept, and how many are left after joining
 NOISE_MEMORY = 150.0  # second differences behind the noise estimate
+LEAST_VARIANCE = 1e-10  # of F/F_base
 FIRST = 32  # epochs whose second differences are averaged as they are
 CLIP, CLIPPED_MEAN = 6.25, 0.9217  # of a squared normal deviate: where it is clipped, and its mean then
 VARIES = 9.0  # standard deviations of a block's chi^2 about its mean beyond which its epochs are kept one by one
@@ -28,12 +30,12 @@ STARTED = 40.0  # chi^2 excess over a constant at which an event is fitted
 LONGEST_SPAN = 3.0  # d, of an average
 EVERY = 64  # epochs after which the fit is brought up to date even if the newest agree with it
 DISAGREE = 4.0  # chi^2 of a block's mean, in units of the fit's reduced chi^2, at which it is brought up to date at once
-AGAIN, AGAIN_BY = 30.0, 1.3  # the fit is begun again when its excess has passed 30 and grown by this factor
-STEPS, START_STEPS, TRIES = 4, 30, 8  # Levenberg-Marquardt steps of an update and of a trial start; dampings tried in a step
-WORTH = 0.01  # gain in chi^2 that a step must promise
+AGAIN, AGAIN_BY = 30.0, 1.3  # the fit is begun again when its excess has passed 30 and grown by this factor;
+HOPELESS, SELDOM_BY = 100.0, 2.0  # beyond 100, where hardly a search finds better, by this one
+STEPS, START_STEPS, LAST_STEPS = 4, 4, 30  # Levenberg-Marquardt steps of an update, of each trial start and of the best of these
+WORTH, WORTH_OF = 0.01, 1e-4  # gain that a step must promise: chi^2, and share of the present chi^2
 SHORTEST = -0.7  # ln t_E: the far wing of a still shorter event is a power law of no scale, lost in rounding
 CLOSEST = 1e-3  # u_0: a peak narrower than the time between two epochs says nothing
-POINT = -20.0  # ln rho of a point source
 AHEAD = 60.0  # d after the last epoch at which a peak may lie
 BACKGROUND = DETECTORS["roman"].background
 FLOOR = (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2
@@ -54,6 +56,13 @@ def new_state(n: int, block: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
+def _asinh(x):
+    """asinh to float32, three times faster than the library's."""
+    size = abs(x)
+    return np.copysign(np.log(size + np.sqrt(size * size + 1)), x)
+
+
+@numba.njit(cache=True, nogil=True)
 def _photons(variance):
     """Electrons of the baseline in one epoch for the variance of F/F_base there: (N + B)/N^2 + floor solved for N."""
     v = max(variance - FLOOR, 0.1 * variance)
@@ -70,6 +79,7 @@ def _variance(flux, photons):
 @numba.njit(cache=True, nogil=True)
 def _noise(state, t, f):
     """Electrons of the baseline, from the noise so far; takes in one block (t, f)."""
+    photons = _photons(max(state[_V], LEAST_VARIANCE))  # of the blocks before: they carry the noise from one flux to another
     for i in range(len(t)):
         seen = state[_SEEN]
         if seen >= 2:
@@ -79,9 +89,9 @@ def _noise(state, t, f):
             if seen < FIRST:
                 state[_V] += (e * e / scale - state[_V]) / (seen - 1)
             else:
-                u = e * e / (scale * _variance(state[_F1], _photons(state[_V])))
+                u = e * e / (scale * _variance(state[_F1], photons))
                 state[_V] *= 1 + (min(u, CLIP) / CLIPPED_MEAN - 1) / min(seen, NOISE_MEMORY)
-            state[_V] = max(state[_V], 1e-10)
+            state[_V] = max(state[_V], LEAST_VARIANCE)
         state[_T2], state[_F2] = state[_T1], state[_F1]
         state[_T1], state[_F1] = t[i], f[i]
         state[_SEEN] = seen + 1
@@ -116,101 +126,27 @@ def _join(t, residual, w, model, n):
 
 
 @numba.njit(cache=True, nogil=True)
-def _normal(y, w, a, d, fs, fb, h, g):
-    """Normal matrix h and right side g (n_par,) of a step, the columns d projected on the complement of (a, 1)."""
-    n_par, n = d.shape
-    sw = sa = 0.0
-    for i in range(n):
-        sw += w[i]
-        sa += w[i] * a[i]
-    ma, saa = sa / sw, 0.0
-    md, pd, c = np.zeros(n_par), np.zeros(n_par), np.empty(n_par)
-    for i in range(n):
-        ca = a[i] - ma
-        saa += w[i] * ca * ca
-        for j in range(n_par):
-            md[j] += w[i] * d[j, i]
-            pd[j] += w[i] * d[j, i] * ca
-    md /= sw
-    pd /= saa
-    h[:], g[:] = 0.0, 0.0
-    for i in range(n):
-        r = y[i] - fs * a[i] - fb
-        for j in range(n_par):
-            c[j] = fs * (d[j, i] - md[j] - pd[j] * (a[i] - ma))
-            g[j] += w[i] * c[j] * r
-            for k in range(j + 1):
-                h[j, k] += w[i] * c[j] * c[k]
-    for j in range(n_par):
-        for k in range(j):
-            h[k, j] = h[j, k]
-
-
-@numba.njit(cache=True, nogil=True)
-def _improve(t, y, w, p, table, steps, t_low, t_high):
-    """Levenberg-Marquardt steps from p, changed in place, while they promise to be worth it. Returns chi^2, fs, fb, a (n,)."""
-    n_par, n = _n_par(p), len(t)
-    a, d, other_a, other_d = np.empty(n), np.empty((n_par, n)), np.empty(n), np.empty((n_par, n))
-    h, g, trial, damping = np.empty((n_par, n_par)), np.empty(n_par), p.copy(), 1e-3
-    _model(t, p, n_par, table, a, d)
-    fs, fb, chi2 = _linear(a, y, w)
-    for _ in range(steps):
-        if fs == 0.0:
-            break
-        _normal(y, w, a, d, fs, fb, h, g)
-        better = False
-        for _try in range(TRIES):
-            m, promised = h.copy(), 0.0
-            for j in range(n_par):
-                m[j, j] += damping * h[j, j] + 1e-12
-            step = _solve(m, g)
-            for j in range(n_par):
-                promised += g[j] * step[j]
-            if promised < WORTH:
-                break
-            for j in range(n_par):
-                limit = 1.0 if j != 0 else 0.5 * np.exp(p[1])
-                trial[j] = p[j] + min(limit, max(-limit, step[j]))
-            trial[0] = min(t_high, max(t_low, trial[0]))
-            trial[1] = min(6.9, max(SHORTEST, trial[1]))
-            trial[2] = min(4.0, max(abs(trial[2]), CLOSEST))
-            if n_par == 4:
-                trial[3] = min(0.7, max(-11.5, trial[3]))
-            _model(t, trial, n_par, table, other_a, other_d)
-            new_fs, new_fb, c = _linear(other_a, y, w)
-            if c < chi2:
-                better = True
-                p[:n_par] = trial[:n_par]
-                a, other_a, d, other_d = other_a, a, other_d, d
-                fs, fb, chi2 = new_fs, new_fb, c
-                damping = max(damping * 0.2, 1e-9)
-                break
-            damping *= 8.0
-        if not better:
-            break
-    return chi2, fs, fb, a
-
-
-@numba.njit(cache=True, nogil=True)
-def _search(t, y, w, p, table, t_low, t_high):
+def _search(t, y, w, p, table, low, high):
     """The best of several starts, point source and then finite source, into p, if it is better than p itself."""
-    best = _through(t, y, w, p, table)[2]
-    at, now, trial = np.argmax(y), t[-1], np.empty(4)
+    at, now, best, trial, leader = np.argmax(y), t[-1], np.inf, np.empty(4), p.copy()
     for k in range(8):
         if k < 4:  # past the peak: the brightest average, narrow to wide
             trial[0], trial[1], trial[2], trial[3] = t[at], np.log(3.0 * 2.2**k), 0.05 * 2.0**k, POINT
         else:  # still rising: the peak lies ahead
             trial[0], trial[1], trial[2], trial[3] = now + 0.6 * 3.0 ** (k - 4), np.log(4.0 * 1.7 ** (k - 4)), 0.2, POINT
-        c = _improve(t, y, w, trial, table, START_STEPS, t_low, t_high)[0]
+        c = _levenberg(t, y, w, trial, table, START_STEPS, low, high, WORTH, WORTH_OF)[0]
         if c < best:
             best = c
-            p[:] = trial
-    best = _improve(t, y, w, p, table, START_STEPS, t_low, t_high)[0]
+            leader[:] = trial
+    best = _levenberg(t, y, w, p, table, LAST_STEPS, low, high, WORTH, WORTH_OF)[0]
+    c = _levenberg(t, y, w, leader, table, LAST_STEPS, low, high, WORTH, WORTH_OF)[0]
+    if c < best:
+        best = c
+        p[:] = leader
     for factor in (0.5, 1.5):
-        if abs(p[2]) < FSPL_U_0:
-            trial[:] = p
-            trial[3] = np.log(max(factor * abs(p[2]), 3e-4))
-            c = _improve(t, y, w, trial, table, 2 * START_STEPS, t_low, t_high)[0]
+        if p[2] < FSPL_U_0:
+            trial = _finite(p, factor)
+            c = _levenberg(t, y, w, trial, table, 2 * LAST_STEPS, low, high, WORTH, WORTH_OF)[0]
             if c < best - 1.0:
                 best = c
                 p[:] = trial
@@ -222,7 +158,7 @@ def _curve(t, p, event, fs, fb, table):
     out = np.full(len(t), fb)
     if event > 0:
         a, d = np.empty(len(t)), np.empty((4, len(t)))
-        _model(t, p, _n_par(p), table, a, d)
+        _model(t, p, table, a, d)
         out += fs * a
     return out
 
@@ -298,11 +234,11 @@ def _take(state, t, f, table, out):
     tn, yn, wn = bt[:n], by[:n], bw[:n]
     _weigh(state, yn, wn, first)
     known = state[_SEEN] >= FIRST  # before that there is nothing to go by
-    t_low, t_high = state[_T0] - AHEAD, t[-1] + AHEAD
+    low, high = _bounds(state[_T0] - AHEAD, t[-1] + AHEAD, SHORTEST, CLOSEST)
     begins = state[_EVENT] == 0 and known and state[_FLAT] - n > STARTED
     if begins:
         p[0], p[1], p[2], p[3] = t[-1], 2.0, 0.3, POINT
-        _search(tn, yn, wn, p, table, t_low, t_high)
+        _search(tn, yn, wn, p, table, low, high)
     after = before
     if begins or state[_EVENT] > 0:
         new = 0.0
@@ -310,33 +246,34 @@ def _take(state, t, f, table, out):
             new += f[i] - before[i]
         poor = max(state[_CHI2] / n, 1.0)
         if begins or state[_EVENT] % EVERY < block or new**2 > DISAGREE * poor * block * _variance(np.mean(f), photons):
-            chi2, state[_FS], state[_FB], a = _improve(tn, yn, wn, p, table, STEPS, t_low, t_high)
-            if chi2 - n > max(AGAIN, AGAIN_BY * state[_SEARCHED]):
-                _search(tn, yn, wn, p, table, t_low, t_high)
-                chi2, state[_FS], state[_FB], a = _improve(tn, yn, wn, p, table, 4 * STEPS, t_low, t_high)
+            chi2, state[_FS], state[_FB], a = _levenberg(tn, yn, wn, p, table, STEPS, low, high, WORTH, WORTH_OF)
+            growth = AGAIN_BY if state[_SEARCHED] < HOPELESS else SELDOM_BY
+            if chi2 - n > max(AGAIN, growth * state[_SEARCHED]):
+                _search(tn, yn, wn, p, table, low, high)
+                chi2, state[_FS], state[_FB], a = _levenberg(tn, yn, wn, p, table, 4 * STEPS, low, high, WORTH, WORTH_OF)
                 state[_SEARCHED] = max(chi2 - n, AGAIN)
             _judge(state, yn, wn, state[_FS] * a + state[_FB], 0)
             state[_EVENT] += block
             after = _curve(t, p, state[_EVENT], state[_FS], state[_FB], table)
         else:
             state[_EVENT] += block
-            low = max(first - 2, 0)
-            _judge(state, yn[low:], wn[low:], _curve(tn[low:], p, state[_EVENT], state[_FS], state[_FB], table), first)
+            begin = max(first - 2, 0)
+            _judge(state, yn[begin:], wn[begin:], _curve(tn[begin:], p, state[_EVENT], state[_FS], state[_FB], table), first)
         n_par = 2.0 + _n_par(p)
     else:
         state[_FB], n_par = state[_MEAN], 1.0
         after = np.full(block, state[_MEAN])
-        low = max(first - 2, 0)
-        _judge(state, yn[low:], wn[low:], np.full(n - low, state[_MEAN]), first)
+        begin = max(first - 2, 0)
+        _judge(state, yn[begin:], wn[begin:], np.full(n - begin, state[_MEAN]), first)
         state[_CHI2] = state[_FLAT]
     excess, flat, largest = state[_CHI2] - n + n_par, state[_FLAT] - n, state[_LARGEST]
     if not known:
         excess, flat, largest = 0.0, 0.0, 0.0
-    out[:, 2], out[:, 3], out[:, 5] = np.arcsinh(excess / 10.0), np.arcsinh(largest / 10.0), np.arcsinh(flat / 10.0)
+    out[:, 2], out[:, 3], out[:, 5] = _asinh(excess / 10.0), _asinh(largest / 10.0), _asinh(flat / 10.0)
     out[:, 4] = np.log10(photons)
     for i in range(block):
-        sigma = np.sqrt(_variance(after[i], photons))
-        out[i, 0], out[i, 1] = np.arcsinh((f[i] - after[i]) / sigma), np.arcsinh((f[i] - before[i]) / sigma)
+        scale = 1 / np.sqrt(_variance(after[i], photons))
+        out[i, 0], out[i, 1] = _asinh((f[i] - after[i]) * scale), _asinh((f[i] - before[i]) * scale)
     if n > MAX_BINS:
         model = _curve(tn, p, state[_EVENT], state[_FS], state[_FB], table)
         residual = yn - model
