@@ -6,6 +6,8 @@
     stream = classifier.stream(); p = stream.update(flux_now, delta_t_now)
 """
 
+import microlens.kernels  # noqa: F401  before anything imports numba
+
 
 def load(name=None, checkpoint="best", device="cpu"):
     """The classifier of a run, ready to use.

@@ -22,6 +22,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 from tqdm.auto import tqdm
 
+from microlens import kernels
 from microlens.detectability import fit_single_lens, running, single_lens_model
 from microlens.paths import data_dir
 from microlens.store import atomic, open_dataset
@@ -190,7 +191,7 @@ class PackedDataset:
             with only_one(folder / f"{key}.lock"):  # one process of a node packs, the others wait for it
                 if not (codes.exists() and masks.exists()):
                     self._make(data, codes, masks)
-                added = folder / f"{key}.{view}{block if view == 'running' else ''}.npy"
+                added = folder / f"{key}.{view}{block if view == 'running' else ''}.{kernels.VERSION}.npy"
                 if view == "residual" and not added.exists():
                     self._make_residuals(data, added, progress)
                 if view == "running" and not added.exists():

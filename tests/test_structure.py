@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["config", "paths", "survey", "thinning", "magnification", "population", "detectability", "store", "simulate",
+ORDER = ["kernels", "config", "paths", "survey", "thinning", "magnification", "population", "detectability", "store", "simulate",
          "lightcurve", "dataset", "device_data", "fresh", "attention", "model", "metrics", "baselines", "early", "checkpoint", "ranks",
          "train", "classify", "figures", "evaluate", "explore", "notebook", "doctor", "__main__"]
 ONLY = {"torch": {"dataset", "device_data", "attention", "model", "checkpoint", "ranks", "train", "evaluate", "doctor"},
