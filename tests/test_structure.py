@@ -1,6 +1,9 @@
 """The house rules that a machine can hold."""
 
 import ast
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -57,3 +60,15 @@ def test_notebook_is_stripped_checks_something_and_reads_its_parameters(path):
     rest = "\n".join(c.source for c in code if c is not parameters)
     used = {n.id for n in ast.walk(ast.parse(rest)) if isinstance(n, ast.Name)}
     assert {t.id for node in ast.parse(parameters.source).body for t in node.targets} <= used
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, False), ("mine", True), ("microlens/kernels/older", False)])
+def test_compiled_kernels_are_kept_for_their_sources_alone(tmp_path, given, kept):
+    """The folder is named after the sources; a user's own is left alone; one inherited from a parent process is not used."""
+    known = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
+    other = {} if given is None else {"NUMBA_CACHE_DIR": str(tmp_path / given)}
+    code = "import microlens, numba; from microlens.kernels import VERSION; print(numba.config.CACHE_DIR, VERSION)"
+    run = subprocess.run([sys.executable, "-c", code], env={**known, **other, "XDG_CACHE_HOME": str(tmp_path)}, text=True,
+                         capture_output=True, check=True)
+    folder, version = run.stdout.split()
+    assert folder == str(tmp_path / given if kept else tmp_path / "microlens" / "kernels" / version)
