@@ -358,17 +358,18 @@ class Stream:
 
     def _step(self, rows):
         c = self.classifier
+        every = len(rows) == self.n  # in place, without a copy of the state
         flux, delta_t, extra = self._pending[rows, :, 0], self._pending[rows, :, 1], None
         if c.view == "running":
-            fits = self._fits[rows].numpy()
-            extra = torch.from_numpy(running.advance(fits, flux.cpu().numpy(), delta_t.cpu().numpy())).to(flux.device)
-            self._fits[rows] = torch.from_numpy(fits)
+            fits = self._fits if every else self._fits[rows]
+            extra = torch.from_numpy(running.advance(fits.numpy(), flux.cpu().numpy(), delta_t.cpu().numpy())).to(flux.device)
+            if not every:
+                self._fits[rows] = fits
         patches = c.patches(flux, delta_t, extra)
-        every = len(rows) == self.n
         pooled, new = c.advance(patches, self._core if every else {k: v[rows] for k, v in self._core.items()})
         for k, v in new.items():
             if every:
-                self._core[k] = v.contiguous()  # no view of a longer past
+                self._core[k] = v  # a view of the past and this one step
             else:
                 self._core[k][rows] = v
         self._log_p[rows] = c.heads(pooled[:, 0])["log_p"]

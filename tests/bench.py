@@ -15,6 +15,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -129,16 +130,17 @@ def simulation(n=150):
     print(f"simulated binary: {1e3 * magnify / n:.2f} ms, of which observable labels {1e3 * label / n:.2f} ms "
           f"({label / (magnify - label):.2f} of the rest), n = {n}")
     with tempfile.TemporaryDirectory() as folder:
-        rate = {}
-        for workers in (1, 2):
-            took = []
+        for how in ([], ["--virtual"]):
+            took = {w: [] for w in (1, 2)}
             for repeat in range(3):
-                c = SimulateConfig(n_flat=2000, n_pspl=2000, n_binary=2000, num_workers=workers,
-                                   output=f"{folder}/{workers}_{repeat}.h5")
-                took.append(wall(lambda c=c: simulate(c, progress=False)))
-            rate[workers] = 6000 / np.median(took)
-        print(f"simulation with its file: {rate[1]:.0f} events/s with one process, {rate[2]:.0f} with two (start of the processes and "
-              f"writing included), ratio {rate[2] / rate[1]:.2f}, median of 3 runs of 6000 events")
+                for w in took:  # a process of its own, as from a shell: workers import again what the main program imports
+                    counts = [word for kind in ("flat", "pspl", "binary") for word in (f"--n_{kind}", "4000")]
+                    command = [sys.executable, "-m", "microlens", "simulate", *counts, *how, "--num_workers", str(w),
+                               "--output", f"{folder}/{w}{repeat}{len(how)}.h5"]
+                    took[w].append(wall(lambda c=command: subprocess.run(c, check=True, capture_output=True)))
+            one, two = (12000 / np.median(took[w]) for w in took)
+            print(f"simulation, {'shards as they are (--virtual)' if how else 'shards joined in one file'}: {one:.0f} events/s with "
+                  f"one process, {two:.0f} with two, start included: ratio {two / one:.2f}, median of 3 runs of 12000 events")
 
 
 def storage(n=1000, batch=128, repeats=5):

@@ -23,6 +23,7 @@ AGREE = 0.05  # relative difference of chi^2 over few points and over many up to
 FSPL_CHI2 = 200.0  # delta chi^2 against a constant below which a finite source cannot be seen
 FSPL_U_0 = 0.3  # a finite source matters only for a lens passing this close
 FINE_BINS, FINE_STEPS = 100, 5  # coarse bins and Levenberg-Marquardt steps that choose a start, noise-free curves
+LARGE_STEPS, LARGE_HOPE = 6, 3.0  # steps after which the start with a large source is left if its chi^2 is so many times the best
 WORTH, NOISY_WORTH = 1e-2, 1e-4  # gain in chi^2 that a step must promise, noise-free curves and noisy points
 WORTH_OF = 1e-5  # the same as a share of chi^2
 START_BINS, COARSE_STEPS = 200, 10  # coarse bins and steps for noisy points
@@ -107,13 +108,13 @@ def _fit(t, y, w, given, table, finite_source, low, high):
             best_chi2, best_fs, best_fb = c, fs, fb
             best[:] = p
     if finite_source:
-        point, trials = best.copy(), 3 if best[2] < FSPL_U_0 else 1
-        for k in range(trials):
-            p = point.copy()
-            if k == 0:  # a large source, the lens across it: what a rising curve is often taken for
-                p[2], p[3] = 0.03, np.log(0.08)
-            else:
-                p = _finite(point, (0.5, 1.5)[k - 1])
+        large = best.copy()  # a large source, the lens across it: what a rising curve is often taken for
+        large[2], large[3] = 0.03, np.log(0.08)
+        starts = [large, _finite(best, 0.5), _finite(best, 1.5)]
+        for k in range(3 if best[2] < FSPL_U_0 else 1):
+            p = starts[k]
+            if k == 0 and _levenberg(t, y, w, p, table, LARGE_STEPS, low, high, WORTH, WORTH_OF)[0] > LARGE_HOPE * best_chi2:
+                continue
             c, fs, fb, _ = _levenberg(t, y, w, p, table, 40, low, high, WORTH, WORTH_OF)
             if c < best_chi2 - 1e-3:
                 best_chi2, best_fs, best_fb = c, fs, fb
