@@ -127,7 +127,7 @@ def _first_above(t, y, w, ts, ys, ws, last, threshold, p, given, table, low, hig
         begin = max(known - first, 0) + m - 1
         at = min(_climb(te, ye, we, p, below, table, threshold, begin, low, high), len(te))
         starts[0] = p[:3]
-        best, c, _, _ = _fit(te[:at], ye[:at], we[:at], starts, table, True, low, high)
+        best, c, _, _ = _fit(te[:at], ye[:at], we[:at], starts, table, low, high)
         known = first + at - (m - 1)
         if c > threshold:
             return known - 1, below

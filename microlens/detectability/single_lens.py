@@ -92,8 +92,8 @@ def _worth_a_second(starts, chi, order):
 
 
 @numba.njit(cache=True, nogil=True)
-def _fit(t, y, w, given, table, finite_source, low, high):
-    """Best single lens: starts on coarse bins, the two best refined on the points. Returns p (4,), chi2, fs, fb."""
+def _fit(t, y, w, given, table, low, high):
+    """Best single lens, PSPL or FSPL: starts on coarse bins, the two best refined on the points. Returns p (4,), chi2, fs, fb."""
     tb, yb, wb = _bins(t, y, w, max(1, len(t) // FINE_BINS))
     starts = _starts(tb, yb, wb, given)
     chi = np.empty(len(starts))
@@ -107,18 +107,17 @@ def _fit(t, y, w, given, table, finite_source, low, high):
         if c < best_chi2:
             best_chi2, best_fs, best_fb = c, fs, fb
             best[:] = p
-    if finite_source:
-        large = best.copy()  # a large source, the lens across it: what a rising curve is often taken for
-        large[2], large[3] = 0.03, np.log(0.08)
-        starts = [large, _finite(best, 0.5), _finite(best, 1.5)]
-        for k in range(3 if best[2] < FSPL_U_0 else 1):
-            p = starts[k]
-            if k == 0 and _levenberg(t, y, w, p, table, LARGE_STEPS, low, high, WORTH, WORTH_OF)[0] > LARGE_HOPE * best_chi2:
-                continue
-            c, fs, fb, _ = _levenberg(t, y, w, p, table, 40, low, high, WORTH, WORTH_OF)
-            if c < best_chi2 - 1e-3:
-                best_chi2, best_fs, best_fb = c, fs, fb
-                best[:] = p
+    large = best.copy()  # a large source, the lens across it: what a rising curve is often taken for
+    large[2], large[3] = 0.03, np.log(0.08)
+    trials = [large, _finite(best, 0.5), _finite(best, 1.5)]
+    for k in range(3 if best[2] < FSPL_U_0 else 1):
+        p = trials[k]
+        if k == 0 and _levenberg(t, y, w, p, table, LARGE_STEPS, low, high, WORTH, WORTH_OF)[0] > LARGE_HOPE * best_chi2:
+            continue
+        c, fs, fb, _ = _levenberg(t, y, w, p, table, 40, low, high, WORTH, WORTH_OF)
+        if c < best_chi2 - 1e-3:
+            best_chi2, best_fs, best_fb = c, fs, fb
+            best[:] = p
     return best, best_chi2, best_fs, best_fb
 
 
@@ -130,10 +129,10 @@ def _fit_noise_free(t, y, w, given, table, low, high):
     """
     tb, yb, wb, last = _compress(t, y, w, y, COMPRESSION)
     ts, ys, ws, ls = _sample(t, y, w, BEND)
-    p, few, _, _ = _fit(ts, ys, ws, given, table, True, low, high)
+    p, few, _, _ = _fit(ts, ys, ws, given, table, low, high)
     fs, fb, chi2 = _through(tb, yb, wb, p, table)
     if abs(few - chi2) > AGREE * chi2 + 1.0:
-        p, chi2, fs, fb = _fit(tb, yb, wb, given, table, True, low, high)
+        p, chi2, fs, fb = _fit(tb, yb, wb, given, table, low, high)
         return p, chi2, fs, fb, tb, yb, wb, last
     return p, chi2, fs, fb, ts, ys, ws, ls
 
