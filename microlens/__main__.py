@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 import typing
 from typing import Annotated
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices here are small; read when NumPy is imported
 
 import tyro
 

@@ -311,7 +311,8 @@ def simulate(config: SimulateConfig, progress: bool = True) -> Path:
             with atomic(statement) as temporary:
                 temporary.write_text(config.to_json())
         tasks = row_order(config)
-        shards = [tasks[i : i + config.shard_size] for i in range(0, len(tasks), config.shard_size)]
+        size = min(config.shard_size, 8 * -(-len(tasks) // 128))  # at least sixteen of a small run: work for all
+        shards = [tasks[i : i + size] for i in range(0, len(tasks), size)]
         paths = [folder / f"shard_{i:05d}.h5" for i in range(len(shards))]
         mine = range(len(shards))
         if config.part is not None:
@@ -331,17 +332,24 @@ def simulate(config: SimulateConfig, progress: bool = True) -> Path:
     return output
 
 
+def _context():
+    """How workers are started: as copies of this process where it has no other thread, which a copy could wait for in vain."""
+    if Path("/proc/self/task").is_dir() and len(os.listdir("/proc/self/task")) == 1:
+        return multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["microlens.simulate"])  # imported once, not once a worker
+    return context
+
+
 def _run(config, jobs, progress):
     """Make the shards of jobs [(path, tasks)], on all workers."""
     n_events, draws = sum(len(tasks) for _, tasks in jobs), dict.fromkeys(CLASSES, 0)
     workers = min(config.num_workers or len(os.sched_getaffinity(0)), len(jobs))
     with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(_context().Pool(workers, _start_worker, (config,))) if workers > 1 else None
         bar = stack.enter_context(tqdm(total=n_events, unit="event", desc=f"simulate {config.binary_preset} {config.split}",
                                        disable=not progress))
-        if workers > 1:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["microlens.simulate"])  # imported once, not once a worker
-            pool = stack.enter_context(context.Pool(workers, _start_worker, (config,)))
+        if pool:
             made = pool.imap_unordered(_make_shard, jobs)
         else:
             _start_worker(config)
@@ -349,7 +357,7 @@ def _run(config, jobs, progress):
         for n, drawn in made:
             for kind in CLASSES:
                 draws[kind] += drawn[kind]
-            if workers > 1:
+            if pool:
                 bar.update(n)
     for kind in CLASSES:
         total = _count(config, kind)

@@ -122,6 +122,18 @@ def _curves(f, name, shape, compress):
     return out
 
 
+def _append_curves(out, part, start: int):
+    """Copy the curves `part` (n, T) to out[start : start + n]: compressed chunks as they are, where they fall on chunks of `out`."""
+    n, rows = len(part), out.chunks[0] if out.chunks else 512
+    if out.chunks and out.chunks == part.chunks and start % rows == 0 and (n % rows == 0 or start + n == len(out)):
+        for i in range(0, n, rows):
+            mask, packed = part.id.read_direct_chunk((i, 0))
+            out.id.write_direct_chunk((start + i, 0), packed, mask)
+        return
+    for i in range(0, n, rows):
+        out[start + i : start + min(i + rows, n)] = part[i : i + rows]
+
+
 def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, nodes=None, attrs: dict, compress_flux=False) -> Path:
     """Write a dataset atomically.
 
@@ -316,9 +328,7 @@ def concatenate(parts: list, path, *, attrs: dict | None = None, virtual: bool =
                 else:
                     out = _curves(f, name, (n, n_t), name != "flux")
                     for d, a in zip(opened, starts, strict=False):
-                        for i in range(0, len(d), 512):
-                            block = d._read(name, slice(i, i + 512))
-                            out[a + i : a + i + len(block)] = block
+                        _append_curves(out, d._f[name], int(a))
             for name, (dtype, unit) in ROWS.items():
                 f.create_dataset(name, data=np.concatenate([getattr(d, name) for d in opened]).astype(dtype)).attrs["unit"] = unit
             tables = {}
