@@ -267,11 +267,11 @@ def _check_same(path: Path, config: SimulateConfig, found: dict):
 
 @contextlib.contextmanager
 def _only_one(path: Path):
-    """Hold a lock file; two runs that make the same thing at once are an error."""
+    """Hold a lock file; two runs that make the same thing at once are an error. Workers do not inherit this kind of lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DatasetError(f"{path}: another simulation is writing the same output; wait for it or give another "
                                "--output.") from None
