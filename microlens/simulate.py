@@ -201,7 +201,7 @@ def true_curve(data, row: int):
 
 
 def _count(config: SimulateConfig, kind: str) -> int:
-    return {"flat": config.n_flat, "pspl": config.n_pspl, "binary": config.n_binary}[kind]
+    return getattr(config, f"n_{kind}")
 
 
 def row_order(config: SimulateConfig) -> list[tuple[str, int]]:
@@ -249,8 +249,9 @@ def _make_shard(job: tuple[Path, list], advance=None) -> tuple[int, dict]:
     config, draws, made = _worker["config"], dict.fromkeys(CLASSES, 0), []
     for kind, index in tasks:
         limit = max(int(config.oversample * _count(config, kind)), 1)
-        made.append(event(config, _worker["preset"], kind, event_stream(config, kind, index), _worker["timestamps"], limit))
-        draws[kind] += made[-1].n_draws
+        e = event(config, _worker["preset"], kind, event_stream(config, kind, index), _worker["timestamps"], limit)
+        made.append(e._replace(flux_true=None, sigma=None))  # not written: a shard of them is a hundred megabytes
+        draws[kind] += e.n_draws
         if advance:
             advance()
     _write_shard(config, path, _worker["timestamps"], made)

@@ -95,7 +95,7 @@ def _new_file(path, n_bytes: int) -> Iterator[h5py.File]:
 
 
 def remove_leftovers(path: str | os.PathLike) -> None:
-    """Remove the temporary files of killed writers of `path`; call it while nobody else may write it."""
+    """Remove the temporary files of killed writers of `path`, whose name may hold wildcards, while nobody else may write it."""
     path = Path(path)
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)

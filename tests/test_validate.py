@@ -127,7 +127,7 @@ def test_against_the_second_library(kind):
             decided += 1
         errors.append(wrong.max())
     print(f"{kind}: {decided} epochs decided by point sources")
-    report(f"{kind}, against VBMicrolensing", errors, {99: 4e-4, 100: 1e-3} if kind == "prior" else {99: 5e-3, 100: 1e-2})
+    report(f"{kind}, against VBMicrolensing", errors, {99: 4e-4, 100: 1e-3} if kind == "prior" else {99: 3e-3, 100: 1e-2})
 
 
 def test_interpolation_is_worth_less_than_five_in_chi2():

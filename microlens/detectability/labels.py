@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from microlens.config import CLASSES
-from microlens.detectability.least_squares import _b0_table, _levenberg, _model, _through
+from microlens.detectability.least_squares import _b0_table, _levenberg, _magnification, _through
 from microlens.detectability.sampling import _compress
 from microlens.detectability.single_lens import (
     AGREE,
@@ -60,8 +60,7 @@ def _crossing(t, y, w, p, table, threshold, begin):
     """Length of the shortest prefix, longer than `begin`, whose chi^2 against the single lens p with its best fluxes passes the
     threshold; len(t) + 1 if none does.
     """
-    a, d = np.empty(len(t)), np.empty((4, len(t)))
-    _model(t, p, table, a, d)
+    a = _magnification(t, p, table)
     sw = ma = my = saa = say = syy = 0.0
     for i in range(len(t)):
         sw += w[i]

@@ -50,8 +50,7 @@ def _n_par(p):
 
 @numba.njit(cache=True, nogil=True)
 def _model(t, p, table, a, d):
-    """Magnification a (n,) and its derivatives d (n_par, n) by p = (t_0, ln t_E, u_0, ln rho); POINT or less is a
-    point source, of three derivatives."""
+    """Magnification a (n,) and its derivatives d (n_par, n) by p = (t_0, ln t_E, u_0, ln rho); of a point source no last one."""
     rate, d_0, d_1, d_2 = np.exp(-p[1]), d[0], d[1], d[2]
     for i in range(len(t)):  # nothing in it keeps the compiler from taking several epochs at once
         tau = (t[i] - p[0]) * rate
@@ -77,6 +76,14 @@ def _model(t, p, table, a, d):
             d_2[i] = d_2[i] * b + slope * p[2]
             d_3[i] = -bend
             a[i] *= b
+
+
+@numba.njit(cache=True, nogil=True)
+def _magnification(t, p, table):
+    """Magnification (n,) of the single lens p."""
+    a, d = np.empty(len(t)), np.empty((4, len(t)))
+    _model(t, p, table, a, d)
+    return a
 
 
 @numba.njit(cache=True, nogil=True)
@@ -214,6 +221,4 @@ def _levenberg(t, y, w, p, table, steps, low, high, worth, worth_of):
 @numba.njit(cache=True, nogil=True)
 def _through(t, y, w, p, table):
     """The single lens p with its best fluxes through the points. Returns fs, fb, chi2."""
-    a, d = np.empty(len(t)), np.empty((4, len(t)))
-    _model(t, p, table, a, d)
-    return _linear(a, y, w)
+    return _linear(_magnification(t, p, table), y, w)

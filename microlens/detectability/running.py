@@ -16,7 +16,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from microlens.detectability.least_squares import POINT, _b0_table, _bounds, _levenberg, _model, _n_par
+from microlens.detectability.least_squares import POINT, _b0_table, _bounds, _levenberg, _magnification, _n_par
 from microlens.detectability.single_lens import FSPL_U_0, _finite
 from microlens.survey import DETECTORS, MAG_PER_RELATIVE_FLUX, SYSTEMATIC_MAG
 
@@ -157,9 +157,7 @@ def _curve(t, p, event, fs, fb, table):
     """Flux (n,) of the fit at times t (n,): a single lens once there is an event, else a constant."""
     out = np.full(len(t), fb)
     if event > 0:
-        a, d = np.empty(len(t)), np.empty((4, len(t)))
-        _model(t, p, table, a, d)
-        out += fs * a
+        out += fs * _magnification(t, p, table)
     return out
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from microlens.detectability.least_squares import POINT, _b0_table, _bounds, _levenberg, _linear, _model, _through
+from microlens.detectability.least_squares import POINT, _b0_table, _bounds, _levenberg, _linear, _magnification, _through
 from microlens.detectability.sampling import _bins, _compress, _sample
 
 COMPRESSION = 0.35  # largest flux change inside a bin, in errors of the bin's mean
@@ -85,24 +85,25 @@ def _finite(p, factor):
 
 
 @numba.njit(cache=True, nogil=True)
-def _worth_a_second(starts, chi, order):
-    """Whether the second best start is close to the best in chi^2, and not the same."""
+def _best_starts(t, y, w, given, table, bins, steps, low, high):
+    """The best start (4,) after so many steps on about so many bins, and the second where it is close in chi^2 and not the same."""
+    tb, yb, wb = _bins(t, y, w, max(1, len(t) // bins))
+    starts = _starts(tb, yb, wb, given)
+    chi = np.empty(len(starts))
+    for k in range(len(starts)):
+        chi[k] = _levenberg(tb, yb, wb, starts[k], table, steps, low, high, NOISY_WORTH, WORTH_OF)[0]
+    order = np.argsort(chi)
     one, other = order[0], order[1]
-    return chi[other] <= chi[one] + 100.0 + 0.2 * chi[one] and np.abs(starts[other] - starts[one]).max() >= 0.02
+    close = chi[other] <= chi[one] + 100.0 + 0.2 * chi[one]
+    return starts[order[: 2 if close and np.abs(starts[other] - starts[one]).max() >= 0.02 else 1]]
 
 
 @numba.njit(cache=True, nogil=True)
 def _fit(t, y, w, given, table, low, high):
     """Best single lens, PSPL or FSPL: starts on coarse bins, the two best refined on the points. Returns p (4,), chi2, fs, fb."""
-    tb, yb, wb = _bins(t, y, w, max(1, len(t) // FINE_BINS))
-    starts = _starts(tb, yb, wb, given)
-    chi = np.empty(len(starts))
-    for k in range(len(starts)):
-        chi[k] = _levenberg(tb, yb, wb, starts[k], table, FINE_STEPS, low, high, NOISY_WORTH, WORTH_OF)[0]
-    order = np.argsort(chi)
-    best, best_chi2, best_fs, best_fb = starts[order[0]].copy(), np.inf, 0.0, 0.0
-    for k in range(2 if _worth_a_second(starts, chi, order) else 1):
-        p = starts[order[k]]
+    starts = _best_starts(t, y, w, given, table, FINE_BINS, FINE_STEPS, low, high)
+    best, best_chi2, best_fs, best_fb = starts[0].copy(), np.inf, 0.0, 0.0
+    for p in starts:
         c, fs, fb, _ = _levenberg(t, y, w, p, table, 40, low, high, WORTH, WORTH_OF)
         if c < best_chi2:
             best_chi2, best_fs, best_fb = c, fs, fb
@@ -140,8 +141,7 @@ def _fit_noise_free(t, y, w, given, table, low, high):
 @numba.njit(cache=True, nogil=True)
 def _refine(t, y, w, p, table, low, high):
     """Fit p (4,), changed in place, to averages of the points within which the single lens p itself does not change."""
-    a, d = np.empty(len(t)), np.empty((4, len(t)))
-    _model(t, p, table, a, d)
+    a = _magnification(t, p, table)
     tc, yc, wc, _ = _compress(t, y, w, _linear(a, y, w)[0] * a, COMPRESSION)
     _levenberg(tc, yc, wc, p, table, 40, low, high, NOISY_WORTH, WORTH_OF)
 
@@ -150,15 +150,9 @@ def _refine(t, y, w, p, table, low, high):
 def _fit_noisy(t, y, w, given, table, finite_source, low, high):
     """_fit of noisy points. They are averaged where the single lens itself does not change, so nothing of the fit is lost."""
     n = len(t)
-    tb, yb, wb = _bins(t, y, w, max(1, n // START_BINS))
-    starts = _starts(tb, yb, wb, given)
-    chi = np.empty(len(starts))
-    for k in range(len(starts)):
-        chi[k] = _levenberg(tb, yb, wb, starts[k], table, COARSE_STEPS, low, high, NOISY_WORTH, WORTH_OF)[0]
-    order = np.argsort(chi)
-    best, best_chi2 = starts[order[0]].copy(), np.inf
-    for k in range(2 if _worth_a_second(starts, chi, order) else 1):
-        p = starts[order[k]]
+    starts = _best_starts(t, y, w, given, table, START_BINS, COARSE_STEPS, low, high)
+    best, best_chi2 = starts[0].copy(), np.inf
+    for p in starts:
         for stage in range(3):
             c = _through(t, y, w, p, table)[2]
             if c < best_chi2:
@@ -227,9 +221,7 @@ def single_lens_model(t, fit: SingleLensFit) -> np.ndarray:
     """Flux (T,) of a fit at times t (T,) days."""
     t = np.ascontiguousarray(t, dtype=float)
     p = np.array([fit.t_0, np.log(fit.t_E), fit.u_0, np.log(fit.rho) if fit.rho > 0 else POINT])
-    a, d = np.empty(len(t)), np.empty((4, len(t)))
-    _model(t, p, _b0_table(), a, d)
-    return fit.f_source * a + fit.f_blend
+    return fit.f_source * _magnification(t, p, _b0_table()) + fit.f_blend
 
 
 def fit_noise_free(t, flux_true, sigma, start=None, limb_darkening=0.0) -> SingleLensFit:
