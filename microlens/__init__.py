@@ -15,7 +15,7 @@ def load(name=None, checkpoint="best", device="cpu"):
     name : a unique part of the run's name. Without it the shipped weights, else the newest run.   device : cpu, cuda or auto.
     Raises FileNotFoundError naming the command that makes a run, ValueError for an ambiguous name.
     """
-    from microlens.model import load_run
+    from microlens.checkpoint import load_run
 
     return load_run(name, checkpoint, device)
 

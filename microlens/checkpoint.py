@@ -1,6 +1,6 @@
-"""Which run folder a training uses, and the checkpoint from which it goes on or starts.
+"""What a run keeps: which folder a training uses, the checkpoint from which it goes on or starts, the classifier of a run.
 
-    run, saved, complete, initial = look(config)          save(run / "best.pt", content)
+    run, saved, complete, initial = look(config)          save(run / "best.pt", content)          classifier = load_run("d64_l4_hier")
 """
 
 from __future__ import annotations
@@ -14,13 +14,47 @@ import torch
 
 from microlens import paths
 from microlens.config import TrainConfig
-from microlens.model import ARCHITECTURE, read_checkpoint
+from microlens.model import ARCHITECTURE, Classifier, choose_device, from_config
 from microlens.store import atomic
 
 log = logging.getLogger("microlens")
 # May differ between a run and its continuation.
 NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "checkpoint_minutes", "device",
                 "data_on_device", "threads", "data")
+
+
+def read_checkpoint(path) -> dict:
+    """A checkpoint's dict; tensors and plain values only, so loading cannot run code. ValueError if it is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises a dozen types for a damaged file
+        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}).") from error
+
+
+def load_run(name=None, checkpoint="best", device="cpu") -> Classifier:
+    """See microlens.load."""
+    folder = None
+    if name is None:
+        shipped = paths.weights_dir() / "baseline"
+        runs = [r for r in paths.list_runs() if (r / "best.pt").is_file()]
+        folder = shipped if (shipped / "best.pt").is_file() else (runs[-1] if runs else None)
+        if folder is None:
+            raise FileNotFoundError(f"no trained classifier in {paths.runs_dir()}; `python -m microlens train --data FILE` makes "
+                                    "one (or `make run` the quick one).")
+    else:
+        shipped = paths.weights_dir() / str(name)
+        folder = shipped if (shipped / "best.pt").is_file() else paths.find_run(str(name))
+    file = {"latest": "checkpoints/checkpoint_latest.pt"}.get(checkpoint, f"{checkpoint}.pt")
+    path = folder / file
+    if not path.is_file():
+        raise FileNotFoundError(f"run {folder.name} has no {file}; its training has not got that far.")
+    saved = read_checkpoint(path)
+    classifier = from_config(saved["config"])
+    classifier.load_state_dict(saved["model"])
+    classifier.config, classifier.run, classifier.saved = saved["config"], folder, saved
+    return classifier.to(choose_device(device)).eval()
 
 
 def default_name(config: TrainConfig) -> str:

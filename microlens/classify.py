@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from microlens import baselines
+from microlens.checkpoint import load_run
 from microlens.config import CLASSES, ClassifyConfig
 from microlens.dataset import residual_view, smooth_error
 from microlens.lightcurve import LightCurveError, read_light_curve, seasons
-from microlens.model import load_run
 
 log = logging.getLogger("microlens")
 COLUMNS = ["file", "season", "n_points", "t_first", "t_last", "time_system", "m_base", *(f"p_{c}" for c in CLASSES), "class",

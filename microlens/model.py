@@ -27,9 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from microlens import attention, paths
+from microlens import attention
 from microlens.dataset import pack, residual_view, running_view
 from microlens.detectability import running
+from microlens.stream import Stream
 
 log = logging.getLogger("microlens")
 N_FEATURES = {"flux": 3, "running": 3 + running.CHANNELS, "residual": 5}
@@ -320,75 +321,6 @@ class Classifier(nn.Module):
         return Stream(self, n)
 
 
-class Stream:
-    """Feeds a classifier one epoch of n light curves at a time; constant time and memory an epoch."""
-
-    def __init__(self, classifier: Classifier, n: int):
-        self.classifier, self.n = classifier, n
-        device = classifier.mean.device
-        self._core = classifier.initial_state(n, device)
-        self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
-        self._count = torch.zeros(n, dtype=torch.long, device=device)
-        self._fits = torch.from_numpy(running.new_state(n if classifier.view == "running" else 0, classifier.stem_stride))
-        with torch.inference_mode():
-            start = torch.zeros(n, 2 * classifier.d_model, device=device)
-            self._log_p = classifier.heads(start)["log_p"]
-
-    @torch.inference_mode()
-    def update(self, flux, delta_t) -> np.ndarray:
-        """Take the next epoch (n,) or epochs (n, k); returns probabilities (n, 3) after the last of them.
-
-        flux 0.0 or NaN means that this light curve was not observed.
-        """
-        device = self._pending.device
-        flux, delta_t = (torch.as_tensor(np.atleast_1d(np.asarray(a, np.float32)), device=device) for a in (flux, delta_t))
-        if flux.shape != delta_t.shape or flux.ndim not in (1, 2) or flux.shape[0] != self.n:
-            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; expected one shape, "
-                             f"({self.n},) or ({self.n}, k).")
-        flux, delta_t = (a.reshape(self.n, -1) for a in (flux, delta_t))
-        for k in range(flux.shape[1]):
-            rows = torch.nonzero(torch.isfinite(flux[:, k]) & (flux[:, k] != 0))[:, 0]
-            self._pending[rows, self._count[rows], 0] = flux[rows, k]
-            self._pending[rows, self._count[rows], 1] = delta_t[rows, k]
-            self._count[rows] += 1
-            full = torch.nonzero(self._count == self.classifier.stem_stride)[:, 0]
-            if len(full):
-                self._step(full)
-        return self._log_p.exp().cpu().numpy()
-
-    def _step(self, rows):
-        c = self.classifier
-        every = len(rows) == self.n  # in place, without a copy of the state
-        flux, delta_t, extra = self._pending[rows, :, 0], self._pending[rows, :, 1], None
-        if c.view == "running":
-            fits = self._fits if every else self._fits[rows]
-            extra = torch.from_numpy(running.advance(fits.numpy(), flux.cpu().numpy(), delta_t.cpu().numpy())).to(flux.device)
-            if not every:
-                self._fits[rows] = fits
-        patches = c.patches(flux, delta_t, extra)
-        pooled, new = c.advance(patches, self._core if every else {k: v[rows] for k, v in self._core.items()})
-        for k, v in new.items():
-            if every:
-                self._core[k] = v  # a view of the past and this one step
-            else:
-                self._core[k][rows] = v
-        self._log_p[rows] = c.heads(pooled[:, 0])["log_p"]
-        self._count[rows] = 0
-
-    def state(self) -> dict:
-        """Everything needed to go on later: a dict of tensors (torch.save-able)."""
-        return {**{k: v.clone() for k, v in self._core.items()}, "pending": self._pending.clone(), "count": self._count.clone(),
-                "log_p": self._log_p.clone(), "fits": self._fits.clone()}
-
-    def restore(self, state: dict) -> Stream:
-        """Go on from what state() gave."""
-        if state["count"].shape != (self.n,):
-            raise ValueError(f"the state is of {len(state['count'])} light curves, this stream holds {self.n}.")
-        self._core = {k: state[k].clone() for k in self._core}
-        self._pending, self._count, self._log_p, self._fits = (state[k].clone() for k in ("pending", "count", "log_p", "fits"))
-        return self
-
-
 def loss_parts(out: dict, labels, weight, config) -> dict:
     """Sums (not means) of each loss part: stage1, stage2 (non-flat only), aux, or flat. labels (n, k), weight (n, k)."""
     parts = {}
@@ -409,40 +341,6 @@ def loss_parts(out: dict, labels, weight, config) -> dict:
 def from_config(config: dict) -> Classifier:
     """An untrained classifier with the architecture of a training configuration."""
     return Classifier(**{k: config[k] for k in ARCHITECTURE if k in config})
-
-
-def read_checkpoint(path) -> dict:
-    """A checkpoint's dict; tensors and plain values only, so loading cannot run code. ValueError if it is damaged."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises a dozen types for a damaged file
-        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}).") from error
-
-
-def load_run(name=None, checkpoint="best", device="cpu") -> Classifier:
-    """See microlens.load."""
-    folder = None
-    if name is None:
-        shipped = paths.weights_dir() / "baseline"
-        runs = [r for r in paths.list_runs() if (r / "best.pt").is_file()]
-        folder = shipped if (shipped / "best.pt").is_file() else (runs[-1] if runs else None)
-        if folder is None:
-            raise FileNotFoundError(f"no trained classifier in {paths.runs_dir()}; `python -m microlens train --data FILE` makes "
-                                    "one (or `make run` the quick one).")
-    else:
-        shipped = paths.weights_dir() / str(name)
-        folder = shipped if (shipped / "best.pt").is_file() else paths.find_run(str(name))
-    file = {"latest": "checkpoints/checkpoint_latest.pt"}.get(checkpoint, f"{checkpoint}.pt")
-    path = folder / file
-    if not path.is_file():
-        raise FileNotFoundError(f"run {folder.name} has no {file}; its training has not got that far.")
-    saved = read_checkpoint(path)
-    classifier = from_config(saved["config"])
-    classifier.load_state_dict(saved["model"])
-    classifier.config, classifier.run, classifier.saved = saved["config"], folder, saved
-    return classifier.to(choose_device(device)).eval()
 
 
 def n_parameters(classifier: nn.Module) -> int:

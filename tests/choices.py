@@ -16,10 +16,11 @@ import pandas as pd
 import torch
 
 from microlens import metrics
+from microlens.checkpoint import load_run
 from microlens.config import SimulateConfig, TrainConfig
 from microlens.dataset import PackedDataset
 from microlens.evaluate.network import predict
-from microlens.model import Classifier, load_run
+from microlens.model import Classifier
 from microlens.simulate import simulate
 from microlens.store import open_dataset
 from microlens.train import train

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from microlens import metrics, paths
+from microlens.checkpoint import load_run
 from microlens.config import SimulateConfig, TrainConfig
 from microlens.dataset import PackedDataset
 from microlens.evaluate.network import predict
-from microlens.model import load_run
 from microlens.simulate import simulate
 from microlens.train import train
 from tests.choices import BASE

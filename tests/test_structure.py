@@ -13,9 +13,9 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 ORDER = ["kernels", "config", "paths", "survey", "thinning", "magnification", "population", "detectability", "store", "simulate",
-         "lightcurve", "dataset", "device_data", "fresh", "attention", "model", "metrics", "baselines", "early", "checkpoint", "ranks",
-         "train", "classify", "figures", "evaluate", "explore", "notebook", "doctor", "__main__"]
-ONLY = {"torch": {"dataset", "device_data", "attention", "model", "checkpoint", "ranks", "train", "evaluate", "doctor"},
+         "lightcurve", "dataset", "device_data", "fresh", "attention", "stream", "model", "metrics", "baselines", "early",
+         "checkpoint", "ranks", "train", "classify", "figures", "evaluate", "explore", "notebook", "doctor", "__main__"]
+ONLY = {"torch": {"dataset", "device_data", "attention", "stream", "model", "checkpoint", "ranks", "train", "evaluate", "doctor"},
         "matplotlib": {"figures"}, "plotly": {"explore"}, "ipywidgets": {"explore"}, "h5py": {"store"},
         "VBBinaryLensing": {"magnification"}, "VBMicrolensing": {"magnification"}}
 

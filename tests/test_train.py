@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import microlens
+from microlens.checkpoint import read_checkpoint
 from microlens.config import SimulateConfig, TrainConfig
 from microlens.dataset import Events, PackedDataset, batches
-from microlens.model import Classifier, loss_parts, n_flops, read_checkpoint
+from microlens.model import Classifier, loss_parts, n_flops
 from microlens.ranks import Ranks
 from microlens.simulate import simulate
 from microlens.train import N_PREFIXES, Trainer, learning_rate, train

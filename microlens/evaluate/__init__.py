@@ -22,13 +22,13 @@ import pandas as pd
 from scipy.special import log_softmax
 
 from microlens import figures, metrics, paths
+from microlens.checkpoint import load_run
 from microlens.classify import score_folder
 from microlens.config import CLASSES, EvaluateConfig
 from microlens.dataset import PackedDataset
 from microlens.evaluate.network import predict, predict_steps
 from microlens.evaluate.page import Page
 from microlens.evaluate.validation import export, frozen
-from microlens.model import load_run
 from microlens.store import atomic, open_dataset, write_predictions
 
 __all__ = ["evaluate", "export"]

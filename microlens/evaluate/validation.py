@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 
 from microlens import baselines, early, metrics
+from microlens.checkpoint import load_run
 from microlens.config import CLASSES, PERSISTENCES, EvaluateConfig
 from microlens.dataset import PackedDataset
 from microlens.evaluate.network import predict, predict_steps, step_times
-from microlens.model import load_run
 from microlens.store import atomic, open_dataset
 
 KEPT = ("validation.csv", "validation_features.npz")
