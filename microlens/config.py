@@ -186,6 +186,8 @@ class TrainConfig(Config):
     weight_decay: float = option(1e-2, "AdamW weight decay", low=0)
     warmup_epochs: float = option(1.0, "linear warm-up of the learning rate", unit="epochs", low=0)
     grad_clip: float = option(1.0, "largest gradient norm", above=0)
+    ema: float = option(0.0, "decay a step of an average of the weights, which is then what is validated, kept and used; 0 = off",
+                        low=0, high=0.99999)
     d_model: int = option(64, "width of the network", unit="channels", low=4)
     n_layers: int = option(4, "GRU layers", low=1)
     n_heads: int = option(4, "heads of the attention pooling", low=1)
@@ -213,6 +215,7 @@ class TrainConfig(Config):
     seed: int = option(0, "seed of initialisation, batch order and dropout", low=0)
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option("auto", "arithmetic: auto is bf16 on a GPU that has it, fp32 else", choices=("auto", "fp32", "bf16"))
+    compile: bool = option(False, "compile the network with torch.compile: a minute or more at the start, for a faster step")
     attention_backend: str = option("auto", "attention pooling of whole curves (validation; the loss where there are no prefixes, "
                                     "which need the cumulative sums): auto is flash where flash-attn imports and the arithmetic is "
                                     "bf16, else sdpa, torch's kernel", choices=("auto", "cumulative", "sdpa", "flash"))

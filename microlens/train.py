@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from microlens import metrics
@@ -109,11 +110,19 @@ class Trainer:
         if config.attention_pooling:
             log.info("attention of whole curves: %s (%s)%s", self.model.attention_backend, reason,
                      "; of prefixes: cumulative sums" if config.labels == "observable" and config.prefix_weight > 0 else "")
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+        if config.compile:
+            self.model.compile(dynamic=True)  # batches differ in length
         self.epoch = self.batch = self.step = 0
         self.best = math.inf
         self.since_best = 0
         self.sums: dict[str, float] = {}
         self.stop_reason = ""
+
+    @property
+    def answering(self):
+        """The network that is validated, kept and used: the one in training, or with --ema the average over its steps."""
+        return self.average.module if self.average else self.model
 
     def start_from(self, path: Path, saved: dict):
         """Take the weights and the scaling of another run; its training events must not be held out here."""
@@ -123,7 +132,8 @@ class Trainer:
             if shared:
                 raise ValueError(f"--initial {path} was trained on {shared} of the {len(held_out)} events that are held out here; "
                                  "give its --seed, --val-fraction and --test-fraction, or other data.")
-        self.model.load_state_dict(saved["model"])
+        for network in {self.model, self.answering}:
+            network.load_state_dict(saved["model"])
         log.info("starting from %s, its epoch %d", path, saved["epoch"])
 
     # ---- one batch ------------------------------------------------------------------------------------------------------
@@ -145,12 +155,12 @@ class Trainer:
         thinned = thin(made.flux, made.delta_t, made.lengths, made.extra, config.thin, seeds)
         return made._replace(**dict(zip(("flux", "delta_t", "lengths", "extra"), thinned, strict=True)))
 
-    def network(self, events, steps):
-        """The heads of `events` after `steps` (n, k) patches."""
+    def heads(self, network, events, steps):
+        """The heads of `network` for `events` after `steps` (n, k) patches."""
         f, d, extra = (None if a is None else torch.as_tensor(a, device=self.device)
                        for a in (events.flux, events.delta_t, events.extra))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(f, d, torch.from_numpy(steps).to(self.device), extra)
+            return network(f, d, torch.from_numpy(steps).to(self.device), extra)
 
     def targets(self, events, batch, n_batch):
         """Steps, labels, weights (n, 1 + k): the whole curve, then N_PREFIXES random prefixes with what is observable by then.
@@ -175,7 +185,7 @@ class Trainer:
     def loss(self, events, targets, totals, where):
         """Loss of this rank's share of a batch, divided by the weights of the whole optimiser step; adds to the epoch's sums."""
         config, (steps, labels, weight) = self.config, targets
-        out = self.network(events, steps)
+        out = self.heads(self.model, events, steps)
         parts = loss_parts(out, torch.from_numpy(labels).to(self.device), torch.from_numpy(weight).to(self.device), config)
         w, w_event = totals
         scale = {"stage1": config.stage1_weight / w, "stage2": config.stage2_weight / max(w_event, 1e-9),
@@ -218,6 +228,8 @@ class Trainer:
                     g["lr"] = learning_rate(self.step, total, warmup, config.lr)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
+                if self.average:
+                    self.average.update_parameters(self.model)
                 self.step += 1
                 self.maybe_stop()
 
@@ -237,13 +249,14 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> dict:
-        self.model.eval()
+        network = self.answering.eval()
         rows = self.ranks.share(self.val_rows)
         log_p = np.zeros((len(self.val_rows), 3))
         for i in range(0, len(rows), self.config.batch_size):
             part = rows[i : i + self.config.batch_size]
             events, at = self.source.events(part), np.searchsorted(self.val_rows, part)
-            log_p[at] = self.network(events, events.lengths[:, None] // self.config.stem_stride)["log_p"][:, 0].float().cpu().numpy()
+            out = self.heads(network, events, events.lengths[:, None] // self.config.stem_stride)
+            log_p[at] = out["log_p"][:, 0].float().cpu().numpy()
         log_p = self.ranks.sum_array(log_p)
         labels, p = self.labels[self.val_rows], np.exp(log_p)
         called = p.argmax(1)
@@ -257,13 +270,15 @@ class Trainer:
     # ---- files ----------------------------------------------------------------------------------------------------------
 
     def content(self, full: bool) -> dict:
-        out = {"model": self.model.state_dict(), "config": self.config.to_dict(), "epoch": self.epoch, "best": self.best,
+        out = {"model": self.answering.state_dict(), "config": self.config.to_dict(), "epoch": self.epoch, "best": self.best,
                "identity": self.data.identity, "timestamps": torch.from_numpy(self.data.timestamps),
                "rows": {k: torch.from_numpy(v.astype(np.int32)) for k, v in zip(("train", "val", "test"),
                                                                (self.train_rows, self.val_rows, self.test_rows), strict=True)}}
         if full:
             out |= {"optimizer": self.optimizer.state_dict(), "batch": self.batch, "step": self.step, "sums": dict(self.sums),
                     "since_best": self.since_best}
+            if self.average:
+                out |= {"trained": self.model.state_dict(), "n_averaged": int(self.average.n_averaged)}
         return out
 
     def save_latest(self):
@@ -278,7 +293,10 @@ class Trainer:
                              "same one, or start a new run.")
         if saved["identity"] != self.data.identity:
             raise ValueError(f"{self.run.name} was trained on other data than {self.config.data}: {saved['identity'][:200]}.")
-        self.model.load_state_dict(saved["model"])
+        self.answering.load_state_dict(saved["model"])
+        if self.average:
+            self.model.load_state_dict(saved["trained"])
+            self.average.n_averaged.fill_(saved["n_averaged"])
         self.optimizer.load_state_dict(saved["optimizer"])
         for k in ("epoch", "batch", "step", "best", "since_best"):
             setattr(self, k, saved[k])

@@ -63,7 +63,7 @@ def records(run):
 # ---- resuming ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{"dropout": 0.3}, {"fresh": True}, {"accumulation_steps": 4}], ids=str)
+@pytest.mark.parametrize("changes", [{"dropout": 0.3}, {"fresh": True}, {"accumulation_steps": 4}, {"ema": 0.9}], ids=str)
 def test_stopped_after_every_step_ends_like_an_uninterrupted_run_bit_for_bit(config, changes):
     whole = run(config, "whole", **changes)
     for links in range(1, 20):  # noqa: B007  (read after the loop)
@@ -279,6 +279,33 @@ def test_accumulated_batches_train_like_one_large_one(config):
     changes = {"labels": "simulated", "dropout": 0.0}
     large, small = run(config, "large", batch_size=16, **changes), run(config, "small", accumulation_steps=2, **changes)
     assert close(weights(large), weights(small), 1e-6)
+
+
+def test_the_average_of_the_weights_is_what_is_kept_and_does_not_touch_the_training(config, monkeypatch):
+    seen, step = [], torch.optim.AdamW.step
+
+    def noted(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        seen.append(torch.cat([p.detach().flatten() for group in self.param_groups for p in group["params"]]))
+
+    plain = run(config, "plain", dropout=0.0)
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    averaged = run(config, "averaged", dropout=0.0, ema=0.75)
+    expected = seen[0]
+    for weights_then in seen[1:]:
+        expected = 0.75 * expected + 0.25 * weights_then
+    saved = read_checkpoint(averaged / "checkpoints" / "checkpoint_latest.pt")
+    assert equal(saved["trained"], weights(plain))
+    model = microlens.load("averaged", "latest")
+    parameters = sorted(model.parameters(), key=lambda p: p.ndim <= 1)  # the optimiser's order: decayed ones first
+    assert torch.allclose(torch.cat([p.detach().flatten() for p in parameters]), expected, rtol=0, atol=1e-6)
+    assert records(averaged)[-1]["val_loss"] != records(plain)[-1]["val_loss"]
+
+
+def test_compiled_network_trains_like_the_plain_one(config):
+    plain, compiled = (run(config, f"compile_{on}", epochs=1, dropout=0.0, compile=on) for on in (False, True))
+    assert close(weights(plain), weights(compiled), 1e-5)
+    assert read_checkpoint(compiled / "best.pt")["model"].keys() == weights(plain).keys()  # loads without torch.compile
 
 
 def test_data_on_the_device_train_like_the_memory_map_bit_for_bit(config, caplog):
