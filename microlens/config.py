@@ -157,7 +157,7 @@ class SimulateConfig(Config):
     part: str | None = option(None, "simulate only the k-th of n parts of the shards, 'k/n' from 0, for an array job; a later "
                               "run without it joins them")
     virtual: bool = option(False, "join shards by reference (HDF5 virtual datasets) and keep them, instead of copying")
-    shard_size: int = option(512, "events a shard, fewer in a small run; a shard is the unit of work and of resuming", unit="events",
+    shard_size: int = option(256, "events a shard, fewer in a small run; a shard is the unit of work and of resuming", unit="events",
                              low=1)
 
     def __post_init__(self):

@@ -243,8 +243,8 @@ def _start_worker(config: SimulateConfig):
     _worker.update(config=config, preset=load_preset(config.binary_preset), timestamps=season_epochs(config))
 
 
-def _make_shard(job: tuple[Path, list], advance=None) -> tuple[int, dict]:
-    """Make the events `tasks` of job = (path, tasks) and write them to path. Returns their number and the draws of each class."""
+def _make_shard(job: tuple[Path, list], advance=None) -> tuple[Path, int, dict]:
+    """Make the events `tasks` of job = (path, tasks) and write them to path. Returns path, their number, the draws of each class."""
     path, tasks = job
     config, draws, made = _worker["config"], dict.fromkeys(CLASSES, 0), []
     for kind, index in tasks:
@@ -255,7 +255,7 @@ def _make_shard(job: tuple[Path, list], advance=None) -> tuple[int, dict]:
         if advance:
             advance()
     _write_shard(config, path, _worker["timestamps"], made)
-    return len(tasks), draws
+    return path, len(tasks), draws
 
 
 def _check_same(path: Path, config: SimulateConfig, found: dict):
@@ -319,16 +319,17 @@ def simulate(config: SimulateConfig, progress: bool = True) -> Path:
         if config.part is not None:
             k, n = (int(x) for x in config.part.split("/"))
             mine = mine[k::n]
-        jobs = [(paths[i], shards[i]) for i in mine if not paths[i].exists()]
-        if jobs:
-            _run(config, jobs, progress)
-        if config.part is not None:
-            return folder
-        remove_leftovers(output)
-        remove_leftovers(folder / "shard_*.h5")
-        concatenate(paths, output, attrs={**attributes(config), "format_version": 1, "classes": list(CLASSES)},
-                    virtual=config.virtual)
-        if not config.virtual:
+        with contextlib.closing(_made(config, [(paths[i], shards[i]) for i in mine], progress)) as made:
+            if config.part is not None:
+                for _ in made:
+                    pass
+                return folder
+            remove_leftovers(output)
+            concatenate(made, output, n_events=len(tasks), virtual=config.virtual,
+                        attrs={**attributes(config), "format_version": 1, "classes": list(CLASSES)})
+        if config.virtual:
+            remove_leftovers(folder / "shard_*.h5")
+        else:
             shutil.rmtree(folder, ignore_errors=True)
     return output
 
@@ -342,24 +343,29 @@ def _context():
     return context
 
 
-def _run(config, jobs, progress):
-    """Make the shards of jobs [(path, tasks)], on all workers."""
-    n_events, draws = sum(len(tasks) for _, tasks in jobs), dict.fromkeys(CLASSES, 0)
-    workers = min(config.num_workers or len(os.sched_getaffinity(0)), len(jobs))
+def _made(config, jobs, progress):
+    """The shards of jobs [(path, tasks)] in their order, each as soon as it is there; missing ones are made by all workers."""
+    missing = {path: tasks for path, tasks in jobs if not path.exists()}
+    draws = dict.fromkeys(CLASSES, 0)
+    workers = min(config.num_workers or len(os.sched_getaffinity(0)), len(missing))
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(_context().Pool(workers, _start_worker, (config,))) if workers > 1 else None
-        bar = stack.enter_context(tqdm(total=n_events, unit="event", desc=f"simulate {config.binary_preset} {config.split}",
-                                       disable=not progress))
+        bar = stack.enter_context(tqdm(total=sum(map(len, missing.values())), unit="event", disable=not progress or not missing,
+                                       desc=f"simulate {config.binary_preset} {config.split}"))
         if pool:
-            made = pool.imap_unordered(_make_shard, jobs)
+            made = pool.imap_unordered(_make_shard, list(missing.items()))
         else:
             _start_worker(config)
-            made = (_make_shard(job, bar.update) for job in jobs)
-        for n, drawn in made:
-            for kind in CLASSES:
-                draws[kind] += drawn[kind]
-            if pool:
-                bar.update(n)
+            made = (_make_shard(job, bar.update) for job in list(missing.items()))
+        for path, _ in jobs:
+            while path in missing:
+                done, n, drawn = next(made)
+                del missing[done]
+                for kind in CLASSES:
+                    draws[kind] += drawn[kind]
+                if pool:
+                    bar.update(n)
+            yield path
     for kind in CLASSES:
         total = _count(config, kind)
         if draws[kind] > config.oversample * max(total, 1):

@@ -13,6 +13,7 @@ mask in disguise, shrinks to a few hundredths. Errors are a function of measured
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -154,21 +155,26 @@ def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, nodes=Non
         delta = _curves(f, "delta_t", flux.shape, True)
         for start in range(0, n, 512):
             delta[start : start + 512] = time_since_last(timestamps, flux[start : start + 512])
-        for name, (dtype, unit) in ROWS.items():
-            f.create_dataset(name, data=np.asarray(rows[name], dtype=dtype)).attrs["unit"] = unit
-        _write_params(f, params)
+        tables = {**rows, **{f"params_{kind}": params[kind] for kind in CLASSES}}
         if nodes is not None:
-            group = f.create_group("nodes")
-            group.create_dataset("offset", data=np.cumsum([0] + [len(a) for a, _ in nodes]).astype("i8"))
-            group.create_dataset("tau", data=np.concatenate([np.asarray(a, "f8") for a, _ in nodes]))
-            group.create_dataset("log_A", data=np.concatenate([np.asarray(b, "f4") for _, b in nodes]))
+            tables |= {"counts": [len(tau) for tau, _ in nodes], "tau": np.concatenate([tau for tau, _ in nodes]),
+                       "log_A": np.concatenate([log_A for _, log_A in nodes])}
+        _write_tables(f, tables)
     return Path(path)
 
 
-def _write_params(f, params):
+def _write_tables(f, tables: dict):
+    """What a dataset holds beside its curves: the ROWS, `params_<class>`, and `counts`, `tau`, `log_A` of the nodes, if any."""
+    for name, (dtype, unit) in ROWS.items():
+        f.create_dataset(name, data=np.asarray(tables[name], dtype=dtype)).attrs["unit"] = unit
     for kind in CLASSES:
-        d = f.create_dataset(f"params_{kind}", data=params[kind])
+        d = f.create_dataset(f"params_{kind}", data=tables[f"params_{kind}"])
         d.attrs["units"] = json.dumps({p: UNITS[p] for p in PARAMETERS[kind]})
+    if "counts" in tables:
+        group = f.create_group("nodes")
+        group.create_dataset("offset", data=np.cumsum([0, *tables["counts"]]).astype("i8"))
+        group.create_dataset("tau", data=np.asarray(tables["tau"], "f8"))
+        group.create_dataset("log_A", data=np.asarray(tables["log_A"], "f4"))
 
 
 def param_dtype(kind: str) -> np.dtype:
@@ -301,55 +307,61 @@ def open_dataset(path) -> Dataset:
     return Dataset(path)
 
 
-def concatenate(parts: list, path, *, attrs: dict | None = None, virtual: bool = False) -> Path:
+def concatenate(parts, path, *, n_events: int | None = None, attrs: dict | None = None, virtual: bool = False) -> Path:
     """One dataset from shards, in their order: copied, or with virtual=True by reference to the shards (no copy of curves).
 
-    Raises DatasetError if the shards are not of one kind (epochs).
+    parts : paths; with n_events, the events in all of them, also an iterator that yields each when it is written.
+    Raises DatasetError if the shards are not of one kind (epochs) or hold another number of events.
     """
-    opened = [open_dataset(p) for p in parts]
-    try:
-        first = opened[0]
-        for d in opened[1:]:
-            if not np.array_equal(d.timestamps, first.timestamps):
-                raise DatasetError(f"{d.path}: has other epochs than {first.path}; they are not shards of one dataset.")
-        n, n_t = sum(len(d) for d in opened), first.n_epochs
-        starts = np.cumsum([0] + [len(d) for d in opened])
-        with _new_file(path, 0 if virtual else sum(d.path.stat().st_size for d in opened)) as f:
-            for name, value in sorted((attrs or first.attrs).items()):
-                f.attrs[name] = value
-            f.create_dataset("timestamps", data=first.timestamps).attrs["unit"] = "d"
-            for name, unit in CURVES.items():
-                if virtual:
-                    layout = h5py.VirtualLayout((n, n_t), "f4")
-                    for d, a in zip(opened, starts, strict=False):
+    if n_events is None:
+        parts = list(parts)
+        n_events = sum(map(_n_events, parts))
+    parts, start, tables = iter(parts), 0, []
+    with open_dataset(next(parts)) as first, contextlib.ExitStack() as stack:
+        size = int(n_events / len(first) * first.path.stat().st_size)
+        f = stack.enter_context(_new_file(path, 0 if virtual else size))
+        for name, value in sorted((attrs or first.attrs).items()):
+            f.attrs[name] = value
+        f.create_dataset("timestamps", data=first.timestamps).attrs["unit"] = "d"
+        shape = (n_events, first.n_epochs)
+        out = {name: h5py.VirtualLayout(shape, "f4") if virtual else _curves(f, name, shape, name != "flux") for name in CURVES}
+        for d in itertools.chain([first], map(open_dataset, parts)):
+            with d:
+                if not np.array_equal(d.timestamps, first.timestamps):
+                    raise DatasetError(f"{d.path}: has other epochs than {first.path}; they are not shards of one dataset.")
+                if start + len(d) > n_events:
+                    raise DatasetError(f"{d.path}: the shards up to it hold {start + len(d)} events, expected {n_events} in all.")
+                for name in CURVES:
+                    if virtual:
                         source = os.path.relpath(d.path.resolve(), Path(path).resolve().parent)
-                        layout[a : a + len(d)] = h5py.VirtualSource(source, name, shape=(len(d), n_t))
-                    f.create_virtual_dataset(name, layout).attrs["unit"] = unit
-                else:
-                    out = _curves(f, name, (n, n_t), name != "flux")
-                    for d, a in zip(opened, starts, strict=False):
-                        _append_curves(out, d._f[name], int(a))
-            for name, (dtype, unit) in ROWS.items():
-                f.create_dataset(name, data=np.concatenate([getattr(d, name) for d in opened]).astype(dtype)).attrs["unit"] = unit
-            tables = {}
-            for kind in CLASSES:
-                pieces = []
-                for d, a in zip(opened, starts, strict=False):
-                    piece = d._f[f"params_{kind}"][:]
-                    piece["row"] += a
-                    pieces.append(piece)
-                tables[kind] = np.concatenate(pieces)
-            _write_params(f, tables)
-            if all(d.has_nodes for d in opened):
-                group = f.create_group("nodes")
-                counts = np.concatenate([np.diff(d._f["nodes/offset"][:]) for d in opened])
-                group.create_dataset("offset", data=np.concatenate([[0], np.cumsum(counts)]).astype("i8"))
-                for name in ("tau", "log_A"):
-                    group.create_dataset(name, data=np.concatenate([d._f[f"nodes/{name}"][:] for d in opened]))
-    finally:
-        for d in opened:
-            d.close()
+                        out[name][start : start + len(d)] = h5py.VirtualSource(source, name, shape=(len(d), d.n_epochs))
+                    else:
+                        _append_curves(out[name], d._f[name], start)
+                tables.append(_tables(d, start))
+                start += len(d)
+        if start != n_events:
+            raise DatasetError(f"{path}: its shards hold {start} events, expected {n_events}.")
+        if virtual:
+            for name, layout in out.items():
+                f.create_virtual_dataset(name, layout).attrs["unit"] = CURVES[name]
+        _write_tables(f, {name: np.concatenate([t[name] for t in tables]) for name in tables[0] if all(name in t for t in tables)})
     return Path(path)
+
+
+def _n_events(path) -> int:
+    with open_dataset(path) as d:
+        return len(d)
+
+
+def _tables(d: Dataset, start: int) -> dict:
+    """What is kept of a shard beside its curves, as arrays; its first event is row `start` of the whole."""
+    out = {name: getattr(d, name) for name in ROWS}
+    for kind in CLASSES:
+        out[f"params_{kind}"] = d._f[f"params_{kind}"][:]
+        out[f"params_{kind}"]["row"] += start
+    if d.has_nodes:
+        out |= {"counts": np.diff(d._f["nodes/offset"][:]), "tau": d._f["nodes/tau"][:], "log_A": d._f["nodes/log_A"][:]}
+    return out
 
 
 def write_predictions(path, arrays: dict, attrs: dict) -> Path:
