@@ -44,6 +44,8 @@ CHOICES = {
     "mean pooling": {"attention_pooling": False},
     "flat head": {"hierarchical": False},
     "no auxiliary head": {"use_aux_head": False},
+    "an average of the weights (decay 0.98 a step)": {"ema": 0.98},
+    "compiled (torch.compile)": {"compile": True},
     "thesis: flux view, stride 1, width 64, 4 layers, simulated labels, half of the events once": {
         "view": "flux", "stem_stride": 1, "d_model": 64, "n_layers": 4, "dropout": 0.3, "labels": "simulated", "prefix_weight": 0.0,
         "epochs": 1, "test_fraction": 0.5, "warmup_epochs": 0.3},
