@@ -13,7 +13,7 @@ from microlens import magnification
 from microlens.config import SimulateConfig
 from microlens.population import FOLDER, draw, load_preset
 from microlens.simulate import event, event_stream, observing, render_event, simulate, stored_curve
-from microlens.store import DatasetError, open_dataset
+from microlens.store import DatasetError, concatenate, open_dataset
 from microlens.survey import sigma_flux
 
 SMALL = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "shard_size": 16}
@@ -181,3 +181,21 @@ def test_shards_of_a_virtual_dataset_are_kept(tmp_path):
         make(path, num_workers=1)  # finished: nothing to do, whether virtual was asked for or not
         with open_dataset(path) as virtual:
             assert virtual.is_virtual and np.array_equal(virtual.flux(), copy.flux())
+
+
+def test_merge_joins_shards_and_names_the_one_that_does_not_belong(tmp_path):
+    whole = make(tmp_path / "x.h5", num_workers=1, virtual=True)
+    shards = sorted((tmp_path / "x.h5.shards").glob("shard_*.h5"))
+    merged = tmp_path / "merged.h5"
+    subprocess.run([sys.executable, "-m", "microlens", "merge", str(merged), *map(str, shards)], check=True, capture_output=True)
+    with open_dataset(merged) as a, open_dataset(whole) as b:
+        assert not a.is_virtual and np.array_equal(a.flux(), b.flux()) and np.array_equal(a.delta_t(), b.delta_t())
+        assert a.params.equals(b.params)
+        assert all(np.array_equal(x, y) for row in range(len(a)) for x, y in zip(a.nodes(row), b.nodes(row), strict=True))
+    other = make(tmp_path / "other.h5", num_workers=1, schedule="roman")
+    with pytest.raises(DatasetError, match=r"other\.h5: has other epochs"):
+        concatenate([*shards, other], tmp_path / "mixed.h5")
+    for n in (1, 1000):
+        with pytest.raises(DatasetError, match=f"expected {n}"):
+            concatenate(iter(shards), tmp_path / "mixed.h5", n_events=n)
+    assert not [f for f in files(tmp_path) if "mixed" in f]
