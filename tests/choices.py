@@ -1,6 +1,8 @@
 """make choices: one change at a time to a small network, all on the same events and passes, scored on other events.
 
-    python -m tests.choices [FOLDER]        # figures/choices.csv, and a table for the README on standard output
+    python -m tests.choices [FOLDER [CHOICE...]]     # figures/choices.csv, and a table for the README on standard output
+
+Named choices, by how their names begin, are made again and the others kept as they are in the table.
 
 Small data and few passes rank the options on one protocol; they do not say what each reaches in the end. A threshold is chosen on
 the validation rows. Costs are CPU time of one core: training an event (forward, backward, step), and answering for one, fits included.
@@ -101,18 +103,21 @@ def score(name, changes, training, test):
     return row
 
 
-def main(folder="data/choices"):
-    folder, rows = Path(folder), []
+def main(folder="data/choices", *named):
+    folder, path = Path(folder), Path(__file__).parents[1] / "figures" / "choices.csv"
     events = {"n_flat": 800, "n_pspl": 1600, "n_binary": 1600}
     training = simulate(SimulateConfig(**events, seed=30, output=str(folder / "train.h5")))
     test = simulate(SimulateConfig(n_flat=2000, n_pspl=1000, n_binary=1000, seed=30, split="test", output=str(folder / "test.h5")))
-    for name, changes in CHOICES.items():
-        kept = folder / f"{len(rows):02d}.json"  # an interrupted comparison goes on where it was
+    rows = {row["choice"]: row for row in pd.read_csv(path).to_dict("records")} if named else {}
+    for i, (name, changes) in enumerate(CHOICES.items()):
+        if named and not name.startswith(named):
+            continue
+        kept = folder / f"{i:02d}.json"  # an interrupted comparison goes on where it was
         if not kept.exists():
             kept.write_text(json.dumps(score(name, changes, training, test)))
-        rows.append(json.loads(kept.read_text()))
-    table = pd.DataFrame(rows)
-    table.to_csv(Path(__file__).parents[1] / "figures" / "choices.csv", index=False, float_format="%.4g")
+        rows[name] = json.loads(kept.read_text())
+    table = pd.DataFrame([rows[name] for name in CHOICES if name in rows])
+    table.to_csv(path, index=False, float_format="%.4g")
     print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}"))
 
 
