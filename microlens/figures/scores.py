@@ -287,8 +287,9 @@ def draw_learning_curves(table):
     a.plot(table["epoch"], table["val_loss"], "s--", ms=3, color="C1", label="validation (class cross-entropy)")
     for c in CLASSES:
         b.plot(table["epoch"], table[f"recall_{c}"], MARKERS[c] + LINES[c], ms=3, color=COLOURS[c], label=c)
-    a.set(xlabel="epoch", ylabel="loss")
-    b.set(xlabel="epoch", ylabel="recall (validation)", ylim=(0, 1.02))
+    a.set(xlabel="epoch", ylabel="loss", yscale="log")
+    lowest = table[[f"recall_{c}" for c in CLASSES]].min(axis=None)
+    b.set(xlabel="epoch", ylabel="recall (validation)", ylim=(0, 1.02) if lowest < 0.8 else (lowest - 0.02, 1.001))
     a.legend()
     b.legend()
     return fig
