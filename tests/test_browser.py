@@ -102,8 +102,8 @@ def test_notebook_02_by_keyboard(lab):
         page.evaluate("() => { drawn.length = pressed.length = 0; }")
         for _ in range(40):
             page.keyboard.press("ArrowLeft")
-        page.wait_for_function(f"() => Math.abs(({CAUSTIC})() - {after}) > 0.1 && performance.now() - drawn.at(-1) > 400",
-                               timeout=20_000)
+        page.wait_for_function(f"() => Math.abs(({CAUSTIC})() - {after}) > 0.1 && drawn.at(-1) > pressed.at(-1)"
+                               " && performance.now() - drawn.at(-1) > 1000", timeout=20_000)
         n_pressed, n_drawn, late = page.evaluate("() => [pressed.length, drawn.length, drawn.at(-1) - pressed.at(-1)]")
         assert n_pressed == 40 and n_drawn < 80
 
