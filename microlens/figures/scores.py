@@ -290,8 +290,9 @@ def draw_learning_curves(table):
     a.set(xlabel="epoch", ylabel="loss", yscale="log")
     lowest = table[[f"recall_{c}" for c in CLASSES]].min(axis=None)
     b.set(xlabel="epoch", ylabel="recall (validation)", ylim=(0, 1.02) if lowest < 0.8 else (lowest - 0.02, 1.001))
-    a.legend()
-    b.legend()
+    for ax in (a, b):
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend()
     return fig
 
 
