@@ -215,7 +215,7 @@ class TrainConfig(Config):
     seed: int = option(0, "seed of initialisation, batch order and dropout", low=0)
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option("auto", "arithmetic: auto is bf16 on a GPU that has it, fp32 else", choices=("auto", "fp32", "bf16"))
-    compile: bool = option(False, "compile the network with torch.compile: a minute or more at the start, for a faster step")
+    compile: bool = option(False, "compile the network with torch.compile: a minute or more at the start; no faster on a CPU")
     attention_backend: str = option("auto", "attention pooling of whole curves (validation; the loss where there are no prefixes, "
                                     "which need the cumulative sums): auto is flash where flash-attn imports and the arithmetic is "
                                     "bf16, else sdpa, torch's kernel", choices=("auto", "cumulative", "sdpa", "flash"))

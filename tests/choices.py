@@ -70,11 +70,15 @@ AS_SHIPPED = Classifier.raw_features
 FEATURES = {"log": log_features, "no noise": no_noise, "as shipped": AS_SHIPPED}
 
 
+def run_name(name):
+    return "choice_" + "".join(c if c.isalnum() else "_" for c in name)[:60]
+
+
 def score(name, changes, training, test):
     """Train one choice and score it; a row of the table."""
     options = {**BASE, **changes}
     Classifier.raw_features = staticmethod(FEATURES[options.pop("features", "as shipped")])
-    config = TrainConfig(data=str(training), experiment_name="choice_" + "".join(c if c.isalnum() else "_" for c in name)[:60],
+    config = TrainConfig(data=str(training), experiment_name=run_name(name),
                          threads=1, device="cpu", **options)
     # packed and fitted before the clock starts
     data, held = (PackedDataset(p, config.view, config.stem_stride) for p in (training, test))
@@ -109,10 +113,10 @@ def main(folder="data/choices", *named):
     training = simulate(SimulateConfig(**events, seed=30, output=str(folder / "train.h5")))
     test = simulate(SimulateConfig(n_flat=2000, n_pspl=1000, n_binary=1000, seed=30, split="test", output=str(folder / "test.h5")))
     rows = {row["choice"]: row for row in pd.read_csv(path).to_dict("records")} if named else {}
-    for i, (name, changes) in enumerate(CHOICES.items()):
+    for name, changes in CHOICES.items():
         if named and not name.startswith(named):
             continue
-        kept = folder / f"{i:02d}.json"  # an interrupted comparison goes on where it was
+        kept = folder / f"{run_name(name)}.json"  # an interrupted comparison goes on where it was
         if not kept.exists():
             kept.write_text(json.dumps(score(name, changes, training, test)))
         rows[name] = json.loads(kept.read_text())
