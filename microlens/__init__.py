@@ -1,23 +1,26 @@
 """Roman microlensing light curves: simulate, explore, train, evaluate, classify.
 
     import microlens
-    classifier = microlens.load()                       # shipped weights, else the newest run
-    log_p = classifier.log_prob(flux, delta_t)                   # (n, 3): flat, pspl, binary; causal
+    classifier = microlens.load()                                # the shipped network for the thesis' season
+    log_p = classifier.log_prob(flux, delta_t)                   # (n, 3): flat, pspl, binary
     stream = classifier.stream(); p = stream.update(flux_now, delta_t_now)
+
+For a guided tour read config.py, then data/events.py (how one event is made), network/model.py and evaluate/__init__.py.
 """
 
-import microlens.kernels  # noqa: F401  before anything imports numba
+import microlens.files  # noqa: F401  before anything imports numba
 
 
 def load(name=None, checkpoint="best", device="cpu"):
-    """The classifier of a run, ready to use.
+    """The trained network of a run, ready to use.
 
-    name : a unique part of the run's name. Without it the shipped weights, else the newest run.   device : cpu, cuda or auto.
-    Raises FileNotFoundError naming the command that makes a run, ValueError for an ambiguous name.
+    name : a shipped network (`baseline`, `roman`) or a unique part of a run's name; unset means the shipped `baseline`.
+    checkpoint : best, latest or epoch_NNN.   device : cpu, cuda or auto.
+    Returns a microlens.network.Classifier. Raises FileNotFoundError that lists what there is, ValueError for an ambiguous name.
     """
-    from microlens.checkpoint import load_run
+    from microlens.network.runs import load_run
 
-    return load_run(name, checkpoint, device)
+    return load_run(name, checkpoint, device).network
 
 
 __all__ = ["load"]

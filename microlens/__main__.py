@@ -49,14 +49,14 @@ def parse(cls, args, extra=()):
 
 def simulate(args):
     config, _ = parse(cfg.SimulateConfig, args)
-    from microlens.simulate import simulate
+    from microlens.data.simulation import simulate
 
     print(simulate(config))
 
 
 def train(args):
     config, _ = parse(cfg.TrainConfig, args)
-    from microlens.train import train
+    from microlens.network.training import train
 
     print(train(config, progress=sys.stderr.isatty()))  # a bar in a batch job's log is noise; it gets a line an epoch
 
@@ -73,7 +73,7 @@ def classify(args):
     config, (paths,) = parse(cfg.ClassifyConfig, args, [files])
     if not paths:
         raise ValueError("no file given: python -m microlens classify FILE...")
-    from microlens.classify import classify
+    from microlens.evaluate.light_curves import classify
 
     table, errors = classify(paths, config)
     if config.json:
@@ -117,7 +117,7 @@ def merge(args):
     """merge OUTPUT SHARD... [--virtual]"""
     import argparse
 
-    from microlens.store import concatenate
+    from microlens.data.format import concatenate
 
     parser = argparse.ArgumentParser(prog="microlens merge", description="Join shards into one dataset.")
     parser.add_argument("output")

@@ -7,8 +7,8 @@ import shutil
 import sys
 from importlib import metadata
 
-from microlens import magnification
-from microlens.attention import flash_attention
+from microlens import lens
+from microlens.network.attention import flash_attention
 
 # Converged with two independent methods at tolerance 1e-7.
 REFERENCE = (0.01, 0.01, 0.8, 0.1, 0.01, 18.2833820123)
@@ -23,11 +23,11 @@ def doctor() -> int:
     print(f"ok   torch {torch.__version__}, device {device}")
     x, y, s, q, rho, truth = REFERENCE
     bad = 0
-    for engine in magnification.ENGINES:
-        value = magnification.binary_at(x, y, s, q, rho, engine=engine, tolerance=1e-6)
+    for engine in lens.ENGINES:
+        value = lens.binary_at(x, y, s, q, rho, engine=engine, tolerance=1e-6)
         wrong = abs(value / truth - 1) > 1e-5
         bad += wrong
-        print(f"{'BAD ' if wrong else 'ok  '} {magnification.engine_version(engine)}: A = {value:.7f}, reference {truth:.7f}")
+        print(f"{'BAD ' if wrong else 'ok  '} {lens.engine_version(engine)}: A = {value:.7f}, reference {truth:.7f}")
     function, reason = flash_attention()
     print(f"{'ok  ' if function else 'note'} flash-attn: {reason}" + ("" if function else "; torch's own attention is used"))
     browser = os.environ.get("BROWSER_PATH") or next(

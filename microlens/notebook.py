@@ -15,9 +15,9 @@ import nbformat
 import numpy as np
 import papermill
 
-from microlens import paths
+from microlens import files
 from microlens.config import SimulateConfig
-from microlens.simulate import simulate
+from microlens.data.simulation import simulate
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -43,7 +43,7 @@ def quick_dataset(n_flat, n_pspl, n_binary, *, preset="baseline", seed=1, split=
     more : further fields of SimulateConfig.
     """
     words = [preset, f"{n_flat}_{n_pspl}_{n_binary}", split, f"seed{seed}", *(f"{k}_{v}" for k, v in sorted(more.items()))]
-    output = paths.data_dir() / "quick" / ("_".join(words) + ".h5")
+    output = files.data_dir() / "quick" / ("_".join(words) + ".h5")
     return simulate(SimulateConfig(n_flat=n_flat, n_pspl=n_pspl, n_binary=n_binary, binary_preset=preset, seed=seed, split=split,
                                    output=str(output), **more))
 
@@ -81,7 +81,7 @@ def run_notebook(name, parameters: dict | None = None, output=None, progress: bo
     unknown = sorted(set(parameters or {}) - set(known))
     if unknown:
         raise ValueError(f"{path.name} has no parameter {', '.join(unknown)}; it declares {', '.join(known)}.")
-    output = Path(output or paths.runs_dir() / "notebooks" / path.name)
+    output = Path(output or files.runs_dir() / "notebooks" / path.name)
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.WARNING)  # the bar shows the progress; names are printed by run_all
     papermill.execute_notebook(str(path), str(output), parameters=parameters or {}, progress_bar=progress, kernel_name="python3",
@@ -99,9 +99,9 @@ def run_all() -> list[Path]:
         done.append(run_notebook(path))
         print(f"      {time.monotonic() - start:.0f} s -> {done[-1]}", flush=True)
     print(f"\nDone in {time.monotonic() - begun:.0f} s. Made:")
-    for label, place in (("executed notebooks", paths.runs_dir() / "notebooks"), ("data", paths.data_dir() / "quick"),
-                         ("trained run", paths.runs_dir() / "quick"), ("evaluations", paths.runs_dir() / "baseline"),
-                         ("figures", paths.runs_dir() / "figures")):
+    for label, place in (("executed notebooks", files.runs_dir() / "notebooks"), ("data", files.data_dir() / "quick"),
+                         ("trained run", files.runs_dir() / "quick"), ("evaluations", files.runs_dir() / "baseline"),
+                         ("figures", files.runs_dir() / "figures")):
         if place.exists():
             print(f"  {label:20s} {place}")
     return done

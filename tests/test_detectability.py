@@ -3,10 +3,10 @@ import pytest
 from scipy.optimize import least_squares
 
 from microlens import detectability as det
-from microlens.detectability import sampling, single_lens
-from microlens.detectability.least_squares import POINT, _b0_table, _through
-from microlens.magnification import fspl, pspl
-from microlens.survey import sigma_flux
+from microlens.fit import sampling, single_lens
+from microlens.fit.kernels import POINT, _b0_table, _through
+from microlens.lens import fspl, pspl
+from microlens.sky.noise import sigma_flux
 
 T = np.arange(6912) / 96.0
 

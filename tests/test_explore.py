@@ -12,13 +12,13 @@ import yaml
 import microlens
 from microlens import survey
 from microlens.config import SimulateConfig
-from microlens.detectability import fit_noise_free
+from microlens.fit import fit_noise_free
 from microlens.explore import EventBrowser, LensExplorer, TrainingMonitor, browser, lens, panels
-from microlens.magnification import binary
+from microlens.lens import binary
 from microlens.notebook import FOLDER, declared_parameters
-from microlens.simulate import simulate
-from microlens.store import concatenate, open_dataset, write_predictions
-from microlens.thinning import FLUX_STEPS, thin
+from microlens.data.simulation import simulate
+from microlens.data.format import concatenate, open_dataset, write_predictions
+from microlens.fit.points import FLUX_STEPS, thin
 
 
 @pytest.fixture(scope="module")

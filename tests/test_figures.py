@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator
 from microlens import figures, magnification
 from microlens.figures import style, survey
 from microlens.notebook import quick_dataset
-from microlens.store import open_dataset
+from microlens.data.format import open_dataset
 
 ROOT = Path(__file__).parents[1]
 TABLES = sorted(p for p in (ROOT / "figures").glob("*.csv") if style.kind_of(p.stem))

@@ -6,13 +6,13 @@ from scipy import stats
 
 from microlens import magnification
 from microlens.config import SimulateConfig
-from microlens.dataset import NEVER, Events
-from microlens.detectability import delta_chi2_flat, fit_noise_free
-from microlens.fresh import STREAM, FreshEvents
-from microlens.magnification import Nodes
-from microlens.simulate import simulate
-from microlens.store import DatasetError
-from microlens.survey import sigma_flux
+from microlens.data.packed import NEVER, Events
+from microlens.fit import delta_chi2_flat, fit_noise_free
+from microlens.data.fresh import STREAM, FreshEvents
+from microlens.lens import Nodes
+from microlens.data.simulation import simulate
+from microlens.data.format import DatasetError
+from microlens.sky.noise import sigma_flux
 
 CONFIG = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "num_workers": 1}
 
@@ -122,6 +122,6 @@ def test_residual_view_is_fitted_anew(path):
 def test_file_without_whole_curves_is_named(path, tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="keep-nodes"):
         FreshEvents(dataset(tmp_path, keep_nodes=False), 0)
-    monkeypatch.setattr("microlens.fresh.stored_curve", lambda data, row: Nodes(np.linspace(-2, 3, 9), np.zeros(9)))
+    monkeypatch.setattr("microlens.data.fresh.stored_curve", lambda data, row: Nodes(np.linspace(-2, 3, 9), np.zeros(9)))
     with pytest.raises(DatasetError, match="one season only"):
         FreshEvents(path, 0)

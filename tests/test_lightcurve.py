@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microlens.lightcurve import LightCurveError, read_light_curve, seasons
-from microlens.magnification import pspl
+from microlens.data.lightcurve import LightCurveError, read_light_curve, seasons
+from microlens.lens import pspl
 
 EXAMPLES = Path(__file__).parents[1] / "notebooks" / "light_curves"
 FOREIGN = Path(os.environ.get("MICROLENS_LIGHT_CURVES", Path(__file__).parents[2] / "shared" / "light_curves"))

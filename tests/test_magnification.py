@@ -5,7 +5,7 @@ import pytest
 from MulensModel import Model
 
 from microlens import magnification as mg
-from microlens.magnification.caustics import caustic_polyline, distance_to_caustic
+from microlens.lens.caustics import caustic_polyline, distance_to_caustic
 
 BINARY = [  # s, q, x, y, rho, A
     (0.8, 0.1, 0.01, 0.01, 0.0, 18.185448359975954),

@@ -6,11 +6,11 @@ import torch
 
 from microlens import attention, model
 from microlens.config import SimulateConfig
-from microlens.dataset import PackedDataset, decode, encode, pack, split_rows, thin
-from microlens.model import Classifier
-from microlens.simulate import simulate
-from microlens.store import open_dataset
-from microlens.survey import DETECTORS, sigma_flux
+from microlens.data.packed import PackedDataset, decode, encode, pack, split_rows, thin
+from microlens.network.model import Classifier
+from microlens.data.simulation import simulate
+from microlens.data.format import open_dataset
+from microlens.sky.noise import DETECTORS, sigma_flux
 
 T = 200
 OPTIONS = [{}, {"stem_stride": 1}, {"stem_stride": 5, "window_size": 1}, {"n_layers": 1, "n_heads": 1}, {"attention_pooling": False},

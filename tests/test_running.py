@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from microlens.detectability import prefix_delta_chi2, running
-from microlens.magnification import binary, pspl
-from microlens.survey import sigma_flux
+from microlens.fit import prefix_delta_chi2, running
+from microlens.lens import binary, pspl
+from microlens.sky.noise import sigma_flux
 
 T = np.arange(0, 72, 1 / 96.0)
 BLOCK = 16

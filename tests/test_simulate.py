@@ -11,10 +11,10 @@ import yaml
 
 from microlens import magnification
 from microlens.config import SimulateConfig
-from microlens.population import FOLDER, draw, load_preset
-from microlens.simulate import event, event_stream, observing, render_event, simulate, stored_curve
-from microlens.store import DatasetError, concatenate, open_dataset
-from microlens.survey import sigma_flux
+from microlens.sky.population import FOLDER, draw, load_preset
+from microlens.data.simulation import event, event_stream, observing, render_event, simulate, stored_curve
+from microlens.data.format import DatasetError, concatenate, open_dataset
+from microlens.sky.noise import sigma_flux
 
 SMALL = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "shard_size": 16}
 

@@ -67,7 +67,7 @@ def test_compiled_kernels_are_kept_for_their_sources_alone(tmp_path, given, kept
     """The folder is named after the sources; a user's own is left alone; one inherited from a parent process is not used."""
     known = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
     other = {} if given is None else {"NUMBA_CACHE_DIR": str(tmp_path / given)}
-    code = "import microlens, numba; from microlens.kernels import VERSION; print(numba.config.CACHE_DIR, VERSION)"
+    code = "import microlens, numba; from microlens.files import VERSION; print(numba.config.CACHE_DIR, VERSION)"
     run = subprocess.run([sys.executable, "-c", code], env={**known, **other, "XDG_CACHE_HOME": str(tmp_path)}, text=True,
                          capture_output=True, check=True)
     folder, version = run.stdout.split()

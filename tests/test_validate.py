@@ -13,11 +13,11 @@ from sklearn.linear_model import LogisticRegression
 
 from microlens import magnification as mg
 from microlens.config import BINARY_PRESETS, SimulateConfig
-from microlens.magnification.caustics import N_PHASES, caustic_polyline, distance_to_caustic
-from microlens.magnification.engine import disc_mean, new_engine
-from microlens.population import draw, load_preset
-from microlens.simulate import event, event_stream, season_epochs, simulate
-from microlens.store import open_dataset
+from microlens.lens.caustics import N_PHASES, caustic_polyline, distance_to_caustic
+from microlens.lens.engine import disc_mean, new_engine
+from microlens.sky.population import draw, load_preset
+from microlens.data.simulation import event, event_stream, season_epochs, simulate
+from microlens.data.format import open_dataset
 
 pytestmark = pytest.mark.validate
 T = np.arange(6912) / 96
@@ -131,7 +131,7 @@ def test_against_the_second_library(kind):
 
 
 def test_interpolation_is_worth_less_than_five_in_chi2():
-    from microlens.survey import sigma_flux
+    from microlens.sky.noise import sigma_flux
 
     rng, preset = np.random.default_rng(14), load_preset("baseline")
     worth = []

@@ -21,15 +21,16 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from microlens import figures, metrics, paths
-from microlens.checkpoint import load_run
-from microlens.classify import score_folder
+from microlens import figures, files
 from microlens.config import CLASSES, EvaluateConfig
-from microlens.dataset import PackedDataset
-from microlens.evaluate.network import predict, predict_steps
-from microlens.evaluate.page import Page
-from microlens.evaluate.validation import export, frozen
-from microlens.store import atomic, open_dataset, write_predictions
+from microlens.data.format import atomic, open_dataset, write_predictions
+from microlens.data.packed import PackedDataset
+from microlens.evaluate import metrics
+from microlens.evaluate.light_curves import score_folder
+from microlens.evaluate.report import Page
+from microlens.evaluate.thresholds import export, frozen
+from microlens.network.predict import predict, predict_steps
+from microlens.network.runs import load_run
 
 __all__ = ["evaluate", "export"]
 log = logging.getLogger("microlens")
@@ -78,7 +79,7 @@ def _write_summary(folder, summary: dict):
 def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     """Score a run; returns the folder made. Raises ValueError or FileNotFoundError naming file and cause."""
     classifier = load_run(config.experiment_name, config.checkpoint, config.device)
-    home = paths.runs_dir() / classifier.run.name  # also for shipped weights: the package's own folder stays as it is
+    home = files.runs_dir() / classifier.run.name  # also for shipped weights: the package's own folder stays as it is
     stem = Path(config.data or config.light_curves).stem
     folder = Path(config.output or home / f"eval_{stem}_{time.strftime('%Y%m%d_%H%M%S')}")
     figures.use_palette(config.colorblind_safe)
@@ -106,7 +107,7 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
         "run": classifier.run.name, "view": classifier.view, "checkpoint": config.checkpoint,
         "data": str(config.data), "rows": what, "n": len(rows), "config": config.to_dict(), "class_mix": metrics.MIX,
         "threshold_from": f"{cut.source}: purity >= {config.purity:g}, false alarms of single lenses and of flats <= "
-                          f"{config.false_alarms:g}; alerts: purity >= {config.purity:g}, premature <= {config.premature:g}",
+                          f"{config.false_alarms:g}; alerts: purity >= {config.purity:g}, premature <= {config.false_alarms:g}",
         "on_validation_rows": cut.validation, "seconds_per_event": seconds, **page.overall(cut, scaled)}
     arrays = {"row": rows, "log_p": log_p, "label": page.labels, "label_observable": page.observable}
     scores = {"network": p[:, 2]}

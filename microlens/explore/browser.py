@@ -19,13 +19,13 @@ import pandas as pd
 import traitlets
 
 from microlens.config import CLASSES
-from microlens.detectability import fit_single_lens, single_lens_model
+from microlens.data.format import open_dataset, read_predictions
+from microlens.data.lightcurve import read_light_curve, seasons
 from microlens.explore import panels
 from microlens.explore.lens import PROBABILITIES, look_at, probabilities
-from microlens.lightcurve import read_light_curve, seasons
-from microlens.population import BOUNDS, PARAMETERS
-from microlens.store import open_dataset, read_predictions
-from microlens.thinning import thin
+from microlens.fit import fit_single_lens, single_lens_model
+from microlens.fit.points import epochs_to_draw
+from microlens.sky.population import BOUNDS, PARAMETERS
 
 PAGE = 10  # rows of the table that are shown at once
 COLUMNS = ["row", "class", "observable", "called", "p_binary", "delta_chi2_pspl", "m_base", "t_E", "u_0", "s", "q", "rho"]
@@ -120,8 +120,8 @@ def prepare(t, flux, sigma, params=None) -> dict:
     fit = fit_single_lens(t, flux, sigma, finite_source=True)
     model = single_lens_model(t, fit)
     residual = (flux - model) / sigma
-    data = thin(t, np.log(np.maximum(flux, 1e-2)), residual, time_steps=500)
-    line = thin(t, np.log(np.maximum(model, 1e-2)), time_steps=100)
+    data = epochs_to_draw(t, np.log(np.maximum(flux, 1e-2)), residual, time_steps=500)
+    line = epochs_to_draw(t, np.log(np.maximum(model, 1e-2)), time_steps=100)
     arrays = dict.fromkeys(panels.PLANE, panels.NOTHING)
     if params is not None and np.isfinite(params["t_E"]):
         arrays = panels.lens_plane(params, t[0], t[-1])

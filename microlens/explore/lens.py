@@ -13,14 +13,14 @@ import ipywidgets as widgets
 import numpy as np
 import yaml
 
-from microlens import survey
+from microlens import sky
 from microlens.config import BINARY_PRESETS, CLASSES
-from microlens.detectability import THRESHOLD_PSPL, fit_noise_free, single_lens_model
+from microlens.data.format import time_since_last
 from microlens.explore import panels
-from microlens.magnification import binary, crosses_caustic, topology
-from microlens.population import draw, load_preset
-from microlens.store import time_since_last
-from microlens.thinning import thin
+from microlens.fit import THRESHOLD_PSPL, fit_noise_free, single_lens_model
+from microlens.fit.points import epochs_to_draw
+from microlens.lens import binary, crosses_caustic, topology
+from microlens.sky.population import draw, load_preset
 
 RANGES = {  # low, high, logarithmic, unit
     "t_0": (0.0, 72.0, False, "d"), "u_0": (-2.0, 2.0, False, "Einstein radii"), "t_E": (1.0, 100.0, True, "d"),
@@ -34,7 +34,7 @@ VIEWS = ("lenses", "caustics", "source")
 @functools.lru_cache(maxsize=8)
 def _magnification(schedule, *lens):
     """The season's curve of a lens (t_0, u_0, t_E, rho, s, q, alpha): it does not change while only brightness and blending do."""
-    return binary(survey.epochs(schedule), *lens)
+    return binary(sky.epochs(schedule), *lens)
 
 
 def check(parameters: dict) -> dict:
@@ -55,14 +55,14 @@ def prepare(parameters: dict, detector="roman", seed=0, schedule="thesis") -> di
 
     The magnification is exact to 1e-3 (adaptive nodes); the noise keeps its random numbers while the lens moves.
     """
-    p, t = parameters, survey.epochs(schedule)
+    p, t = parameters, sky.epochs(schedule)
     lens = (p[name] for name in ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha"))
     flux_true = 1 + p["f_s"] * (_magnification(schedule, *lens) - 1)
-    sigma = survey.sigma_flux(flux_true, p["m_base"], detector)
+    sigma = sky.sigma_flux(flux_true, p["m_base"], detector)
     flux = flux_true + sigma * np.random.default_rng(seed).normal(size=len(t))
     fit = fit_noise_free(t, flux_true, sigma, (p["t_0"], p["t_E"], max(abs(p["u_0"]), 1e-3)))
     model = single_lens_model(t, fit)
-    data, line = thin(t, np.log(flux_true)), thin(t, np.log(np.maximum(model, 1e-2)), time_steps=100)
+    data, line = epochs_to_draw(t, np.log(flux_true)), epochs_to_draw(t, np.log(np.maximum(model, 1e-2)), time_steps=100)
     arrays = {**panels.lens_plane(p, t[0], t[-1]),
               "light curve": np.column_stack([t, np.maximum(flux, 1e-2)])[data],
               "best single lens": np.column_stack([t, model])[line],
@@ -76,7 +76,7 @@ def probabilities(classifier, t, flux, delta_t=None) -> dict:
     p = np.exp(classifier.log_prob_prefixes(np.asarray(flux, dtype=np.float32)[None], delta_t))[0]
     step = classifier.stem_stride
     t, p = t[step - 1 :: step], p[step - 1 :: step]
-    keep = thin(t, np.cumsum(np.abs(np.diff(p, axis=0, prepend=p[:1])).max(axis=1)), time_steps=150)
+    keep = epochs_to_draw(t, np.cumsum(np.abs(np.diff(p, axis=0, prepend=p[:1])).max(axis=1)), time_steps=150)
     return {name: np.column_stack([t, p[:, i]])[keep] for i, name in enumerate(PROBABILITIES)}
 
 
@@ -158,7 +158,7 @@ class LensExplorer:
     """Sliders and linked panels of one binary-lens event; `widget` is what to display.
 
     parameters : values of START to change (t_0 u_0 t_E rho s q alpha f_s m_base).   classifier : from microlens.load(), optional;
-    a run of the residual view has no answer for a part of a season.   detector, schedule : see microlens.survey.
+    a run of the residual view has no answer for a part of a season.   detector, schedule : see microlens.sky.noise.
     Raises ValueError for values out of range.
     """
 
@@ -213,7 +213,7 @@ class LensExplorer:
 
     def draw_from_preset(self):
         """Another binary from the chosen preset."""
-        preset, tau = load_preset(self.preset.value), survey.epochs(self.observing["schedule"])
+        preset, tau = load_preset(self.preset.value), sky.epochs(self.observing["schedule"])
         for _ in range(1000):
             p = draw(preset, "binary", self.rng, 72.0)
             geometry = [p[k] for k in ("u_0", "rho", "s", "q", "alpha")]

@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from microlens.config import CLASSES
-from microlens.magnification import caustics, critical_curves
+from microlens.lens import caustics, critical_curves
 
 COLOUR = {"flat": "#0072B2", "pspl": "#E69F00", "binary": "#CC79A7", "data": "#606060", "caustic": "#CC79A7", "critical": "#999999",
           "source": "#0072B2"}

@@ -9,7 +9,18 @@ scores     what an evaluation draws         early     early detection, alerts, p
 real       light curves that came as files
 """
 
-from microlens.figures.early import alert_tradeoff, alerts, early_detection_curve, evolution
+from microlens.figures.alerts import alert_tradeoff, alerts, early_detection_curve, evolution
+from microlens.figures.inputs import (
+    event_by_hand,
+    example_light_curves,
+    network_diagram,
+    noise_curve,
+    observability,
+    parameter_distributions,
+    preset_distributions,
+    preset_examples,
+    survey_season,
+)
 from microlens.figures.real import real_light_curves
 from microlens.figures.scores import (
     PER_PAGE,
@@ -28,17 +39,6 @@ from microlens.figures.scores import (
     u0_dependency,
 )
 from microlens.figures.style import COLOURS, DRAW, draw, read_table, redraw, save, use_palette
-from microlens.figures.survey import (
-    event_by_hand,
-    example_light_curves,
-    network_diagram,
-    noise_curve,
-    observability,
-    parameter_distributions,
-    preset_distributions,
-    preset_examples,
-    survey_season,
-)
 
 __all__ = ["COLOURS", "DRAW", "PER_PAGE", "alert_tradeoff", "alerts", "calibration", "completeness_purity", "confusion_matrix",
            "draw", "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "learning_curves", "mistakes",

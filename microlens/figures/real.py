@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 
 from microlens.figures.style import COLOURS, MARKERS, PAGE, figure, subplots
-from microlens.thinning import thin
+from microlens.fit.points import epochs_to_draw
 
 
 def real_light_curves(seasons: list, title="light curves"):
     """Seasons as the network reads them: a list of (name, time, flux, called, p_binary), at most 12."""
     parts = []
     for name, t, f, called, p in seasons[:12]:
-        keep = thin(t, np.log(np.maximum(f, 1e-2)), time_steps=200, flux_steps=60)
+        keep = epochs_to_draw(t, np.log(np.maximum(f, 1e-2)), time_steps=200, flux_steps=60)
         at = (t[keep] - t[0]).round(3)
         parts.append(pd.DataFrame({"name": name, "t": at, "flux": f[keep].round(4), "called": called, "p_binary": round(p, 4)}))
     return pd.concat(parts), f"{title}: {len(parts)} of n = {len(seasons)} seasons, with the class called and P(binary)."

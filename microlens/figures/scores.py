@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullFormatter
 
-from microlens import metrics
 from microlens.config import CLASSES
-from microlens.dataset import smooth_error
-from microlens.detectability import fit_single_lens, single_lens_model
+from microlens.data.packed import smooth_error
+from microlens.evaluate import metrics
 from microlens.figures.style import COLOURS, COLUMN, LINES, MARKERS, PAGE, figure, subplots
+from microlens.fit import fit_single_lens, single_lens_model
 
 PER_PAGE, DETAIL = 6, 60  # mistakes a page; epochs on each side of the largest residual
 

@@ -10,9 +10,9 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
-from microlens import paths
+from microlens import files
 from microlens.config import CLASSES
-from microlens.store import atomic
+from microlens.data.format import atomic
 
 COLUMN, PAGE = 88 / 25.4, 180 / 25.4  # inches: single and double column of an A4 page
 STYLE = Path(__file__).with_name("thesis.mplstyle")
@@ -108,7 +108,7 @@ def redraw(folder=None, into=None) -> list[Path]:
 
     Raises FileNotFoundError if there is no table.
     """
-    folder = Path(folder or paths.figures_dir())
+    folder = Path(folder or files.figures_dir())
     done = []
     for file in sorted(folder.glob("*.csv")):
         if kind_of(file.stem):

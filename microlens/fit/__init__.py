@@ -1,0 +1,36 @@
+"""From a light curve to a model, and what an observer can know of an event.
+
+kernels        the compiled least-squares fit that the other files share
+points         light curves by fewer points
+single_lens    the best PSPL or FSPL through a light curve, noisy or noise-free
+running        the best single lens through the past of a growing light curve, block by block
+observable     delta chi^2, the observable label, the moments of observability
+residual       the residual to the best single lens, its features, and what thresholds of the literature see in it
+"""
+
+from microlens.fit.observable import (
+    NEVER_OBSERVABLE,
+    Observability,
+    delta_chi2_flat,
+    observability,
+    observable_label,
+    prefix_delta_chi2,
+)
+from microlens.fit.residual import largest_window, single_lens_residual, smooth_error
+from microlens.fit.single_lens import SingleLensFit, fit_noise_free, fit_single_lens, single_lens_model
+
+__all__ = [
+    "NEVER_OBSERVABLE",
+    "Observability",
+    "SingleLensFit",
+    "delta_chi2_flat",
+    "fit_noise_free",
+    "fit_single_lens",
+    "largest_window",
+    "observability",
+    "observable_label",
+    "prefix_delta_chi2",
+    "single_lens_model",
+    "single_lens_residual",
+    "smooth_error",
+]

@@ -1,0 +1,121 @@
+"""Light curves by fewer points: averages of neighbours, for a noise-free curve two points for each straight run, epochs to draw."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+MAX_BIN = 64
+LONGEST = 192  # epochs of a straight run
+FLUX_STEPS = 120  # a drawn curve has an epoch at least every 1/120 of its range
+LARGE = 4.0  # standard deviations; such a residual is always drawn, until there are hundreds of them
+
+
+@numba.njit(cache=True, nogil=True)
+def _bins(t, y, w, per_bin):
+    """Weighted means of `per_bin` neighbours; w are inverse variances."""
+    n = (len(t) + per_bin - 1) // per_bin
+    tb, yb, wb = np.zeros(n), np.zeros(n), np.zeros(n)
+    for i in range(len(t)):
+        k = i // per_bin
+        wb[k] += w[i]
+        tb[k] += w[i] * t[i]
+        yb[k] += w[i] * y[i]
+    return tb / wb, yb / wb, wb
+
+
+@numba.njit(cache=True, nogil=True)
+def _compress(t, y, w, smooth, largest_change):
+    """Average neighbours while the `smooth` flux (noise-free, or a model) changes by less than `largest_change` errors of their mean.
+
+    Returns tb, yb, wb and `last` (index of each bin's last epoch).
+    """
+    n = len(t)
+    tb, yb, wb, last = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
+    m = i = 0
+    while i < n:
+        sw, st, sy = w[i], w[i] * t[i], w[i] * y[i]
+        low = high = smooth[i]
+        j = i + 1
+        while j < n and j - i < MAX_BIN:
+            lo, hi = min(low, smooth[j]), max(high, smooth[j])
+            if (hi - lo) ** 2 * (sw + w[j]) > largest_change**2:
+                break
+            low, high = lo, hi
+            sw += w[j]
+            st += w[j] * t[j]
+            sy += w[j] * y[j]
+            j += 1
+        tb[m], yb[m], wb[m], last[m] = st / sw, sy / sw, sw, j - 1
+        m += 1
+        i = j
+    return tb[:m], yb[:m], wb[:m], last[:m]
+
+
+@numba.njit(cache=True, nogil=True)
+def _between(t, y, at, k):
+    """Flux at time `at` between epochs k and k + 1, or later, linearly. Returns the flux and k."""
+    while k < len(t) - 2 and t[k + 1] <= at:
+        k += 1
+    return y[k] + (y[k + 1] - y[k]) * (at - t[k]) / (t[k + 1] - t[k]), k
+
+
+@numba.njit(cache=True, nogil=True)
+def _sample(t, y, w, bend):
+    """A noise-free curve by few points: two stand for each run of neighbours within which the flux is straight.
+
+    A run's flux keeps within `bend` errors of its mean from its chord. Its points lie on the curve one standard deviation before and
+    after its mean time, with half of its weight each (Gauss' rule: the square of a residual that is straight in the run is summed
+    exactly), so the residual to a smooth model may be as steep as the flux: several times fewer points than _compress needs.
+    Returns ts, ys, ws and `last` (index of the last epoch that a point stands for).
+    """
+    n = len(t)
+    ts, ys, ws, last = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
+    m = i = 0
+    while i < n:
+        sw, st, stt, turned, slope = w[i], 0.0, 0.0, 0.0, 0.0
+        j = i + 1
+        while j < n and j - i < LONGEST:
+            new = (y[j] - y[j - 1]) / (t[j] - t[j - 1])
+            after = turned + abs(new - slope) if j > i + 1 else 0.0
+            if (0.25 * after * (t[j] - t[i])) ** 2 * (sw + w[j]) > bend**2:  # a curve that turns by `after` keeps this close
+                break
+            turned, slope = after, new
+            sw += w[j]
+            st += w[j] * (t[j] - t[i])
+            stt += w[j] * (t[j] - t[i]) ** 2
+            j += 1
+        if j == i + 1:
+            ts[m], ys[m], ws[m], last[m] = t[i], y[i], sw, i
+            m += 1
+        else:
+            mean, k = st / sw, i
+            apart = np.sqrt(stt / sw - mean * mean)
+            for side in range(2):
+                ts[m], ws[m] = t[i] + mean + (2 * side - 1) * apart, 0.5 * sw
+                ys[m], k = _between(t, y, ts[m], k)
+                last[m] = j - 1 if side == 1 else (i + j - 2) // 2
+                m += 1
+        i = j
+    return ts[:m], ys[:m], ws[:m], last[:m]
+
+
+def epochs_to_draw(t, y, residual=None, time_steps=220, flux_steps=FLUX_STEPS) -> np.ndarray:
+    """Indices of the epochs to draw of a curve y (T,): equal steps of time and of the way that y goes up and down.
+
+    So a narrow feature keeps its points, both sides of a jump are kept, and nothing is averaged or made up.
+    time_steps : in the whole season, at least.   flux_steps : in the range of y.
+    residual : (T,), in standard deviations; large ones are kept, too.
+    """
+    t, y = np.asarray(t, dtype=float), np.asarray(y, dtype=float)
+    if len(t) < 3:
+        return np.arange(len(t))
+    change = np.abs(np.diff(y, prepend=y[0]))
+    step = max(np.ptp(y) / flux_steps, change.sum() / (4 * flux_steps), 1e-12)
+    way = np.diff(t, prepend=t[0]) / max(np.ptp(t), 1e-12) * time_steps + change / step
+    if residual is not None:
+        large = np.abs(residual) > LARGE
+        way += large * min(1.0, 2 * flux_steps / max(large.sum(), 1))
+    keep = np.diff(np.floor(np.cumsum(way)), prepend=-1) > 0
+    keep[:-1] |= change[1:] > step  # the epoch before a jump
+    return np.flatnonzero(keep)

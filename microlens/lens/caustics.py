@@ -1,0 +1,263 @@
+"""Critical curves and caustics of a binary lens, and whether a source disc meets one.
+
+With masses m1 = 1/(1+q) at z1 and m2 = q/(1+q) at z2 the lens equation is zeta = z - m1/(conj z - z1) - m2/(conj z - z2).
+Its Jacobian vanishes where m1/(z-z1)^2 + m2/(z-z2)^2 = e^(i phi) (Witt 1990), a quartic in z for each phase phi; the caustic
+is the image of that curve under the lens equation.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from microlens.lens.engine import check_lens
+
+N_PHASES = 400  # 200 leave the polyline off by up to 0.08 rho
+BLOCK = 16  # segments searched together when the nearest one is looked for
+
+
+@numba.njit(cache=True)
+def inverse(z):
+    """1/z of a complex number without the overflow checks of the language's division, which cost more than the rest."""
+    d = 1.0 / (z.real * z.real + z.imag * z.imag)
+    return complex(z.real * d, -z.imag * d)
+
+
+@numba.njit(cache=True)
+def _aberth(roots, w, m1, m2, z1, z2, tolerance, n_steps):
+    """The four roots of (z-z1)^2 (z-z2)^2 - w [m1 (z-z2)^2 + m2 (z-z1)^2] by Aberth's iteration, in place."""
+    for _ in range(n_steps):
+        largest = 0.0
+        for i in range(4):
+            z = roots[i]
+            a, b = z - z1, z - z2
+            p = a * a * b * b - w * (m1 * b * b + m2 * a * a)
+            dp = 2 * a * b * (a + b) - 2 * w * (m1 * b + m2 * a)
+            if p == 0:
+                continue
+            total = 0j
+            for j in range(4):
+                if j != i and roots[i] != roots[j]:
+                    total += inverse(roots[i] - roots[j])
+            # step = (p/p') / (1 - (p/p') sum), written so that p' = 0 does no harm
+            denominator = dp - p * total
+            step = p * inverse(denominator) if denominator != 0 else 1e-3 + 1e-3j
+            roots[i] = z - step
+            largest = max(largest, abs(step.real) + abs(step.imag))
+        if largest < tolerance:
+            break
+
+
+@numba.njit(cache=True)
+def critical_points(s, q, n):
+    """Critical curve, (4, n) complex for n (even) phases over one turn: the four roots followed from phase to phase.
+
+    The roots of the phase -phi are the conjugates of those of phi, so half a turn is computed and the rest mirrored.
+    """
+    m1, m2 = 1.0 / (1.0 + q), q / (1.0 + q)
+    z1, z2 = -s * m2, s * m1
+    out = np.empty((4, n), np.complex128)
+    roots = np.array([0.9 + 0.4j, -0.65 + 0.72j, 0.1 - 1.1j, 1.3 - 0.3j]) * (0.5 + 0.5 * s)
+    half = n // 2
+    for k in range(half + 1):
+        # A step below 1e-7 leaves an error below 1e-14: convergence is cubic.
+        _aberth(roots, np.exp(-2j * np.pi * k / n), m1, m2, z1, z2, 1e-7 * (1.0 + s), 400 if k == 0 else 60)
+        out[:, k] = roots
+        if 0 < k < half:  # where the roots will be, if they go on as they went
+            roots = 2 * out[:, k] - out[:, k - 1]
+    taken = np.zeros(4, np.bool_)
+    for i in range(4):
+        nearest, mirror = np.inf, 0
+        for j in range(4):
+            apart = abs(np.conj(out[j, half]) - out[i, half])
+            if not taken[j] and apart < nearest:
+                nearest, mirror = apart, j
+        taken[mirror] = True
+        for k in range(half + 1, n):
+            out[i, k] = np.conj(out[mirror, n - k])
+    return out
+
+
+def _branches(curves: np.ndarray) -> list[np.ndarray]:
+    """Join the four root tracks over one turn of the phase into closed curves, each (m, 2)."""
+    ends = np.abs(curves[:, -1][:, None] - curves[:, 0][None, :])
+    order, rest = [], [0, 1, 2, 3]
+    while rest:
+        chain = [rest.pop(0)]
+        while rest:
+            nearest = int(np.argmin(ends[chain[-1]]))
+            if nearest not in rest:
+                break
+            rest.remove(nearest)
+            chain.append(nearest)
+        order.append(chain)
+    joined = [np.concatenate([curves[i] for i in chain]) for chain in order]
+    return [np.column_stack([c.real, c.imag])[np.r_[0 : len(c), 0]] for c in joined]
+
+
+def critical_curves(s, q, n=N_PHASES) -> list[np.ndarray]:
+    """Closed critical curves, a list of (m, 2) arrays (x, y) in Einstein radii. n : phases.  Source: Witt (1990)."""
+    check_lens(s, q)
+    return _branches(critical_points(float(s), float(q), int(n)))
+
+
+def caustics(s, q, n=N_PHASES) -> list[np.ndarray]:
+    """Closed caustics, a list of (m, 2) arrays (x, y) in Einstein radii, in the order of critical_curves."""
+    m1, m2 = 1.0 / (1.0 + q), q / (1.0 + q)
+    out = []
+    for c in critical_curves(s, q, n):
+        z = c[:, 0] - 1j * c[:, 1]
+        zeta = np.conj(z) - m1 / (z + s * m2) - m2 / (z - s * m1)
+        out.append(np.column_stack([zeta.real, zeta.imag]))
+    return out
+
+
+def topology(s, q) -> str:
+    """'close', 'resonant' or 'wide' (Erdl & Schneider 1993).
+
+    Wide above s_w = sqrt((1 + q^(1/3))^3 / (1 + q)); close below the s_c that solves
+    s^8 m1 m2 = ((1 - s^4)/3)^3, m1 m2 = q/(1+q)^2.
+    """
+    check_lens(s, q)
+    if s >= np.sqrt((1 + np.cbrt(q)) ** 3 / (1 + q)):
+        return "wide"
+    return "close" if s**8 * q / (1 + q) ** 2 <= ((1 - s**4) / 3) ** 3 else "resonant"
+
+
+@numba.njit(cache=True)
+def caustic_polyline(s, q, n):
+    """The caustic as (n_blocks, BLOCK + 1) complex vertices, consecutive ones joined, and a disc (x, y, radius) about each block.
+
+    n : phases, a multiple of BLOCK.
+    """
+    m1, m2 = 1.0 / (1.0 + q), q / (1.0 + q)
+    z1, z2 = -s * m2, s * m1
+    critical = critical_points(s, q, n)
+    tracks = np.empty((4, n + 1), np.complex128)
+    for i in range(4):
+        for k in range(n):
+            z = critical[i, k]
+            zc = np.conj(z)
+            tracks[i, k] = z - m1 * inverse(zc - z1) - m2 * inverse(zc - z2)
+        end, nearest = np.inf, 0
+        for j in range(4):  # the track goes on where the nearest one begins
+            apart = abs(critical[j, 0] - critical[i, n - 1])
+            if apart < end:
+                end, nearest = apart, j
+        zc = np.conj(critical[nearest, 0])
+        tracks[i, n] = critical[nearest, 0] - m1 * inverse(zc - z1) - m2 * inverse(zc - z2)
+    per_track = n // BLOCK
+    vertices, discs = np.empty((4 * per_track, BLOCK + 1), np.complex128), np.empty((4 * per_track, 3))
+    for i in range(4):
+        for j in range(per_track):
+            piece = tracks[i, j * BLOCK : (j + 1) * BLOCK + 1]
+            centre = 0.5 * (piece[0] + piece[BLOCK])
+            radius = 0.0
+            for v in piece:
+                radius = max(radius, abs(v - centre))
+            vertices[i * per_track + j] = piece
+            discs[i * per_track + j] = np.array([centre.real, centre.imag, radius])
+    return vertices, discs
+
+
+@numba.njit(cache=True)
+def _distance2_to_line(x, y, line):
+    """Squared distance of (x, y) to the polyline (m,) complex."""
+    best = np.inf
+    for k in range(len(line) - 1):
+        ax, ay = x - line[k].real, y - line[k].imag
+        bx, by = line[k + 1].real - line[k].real, line[k + 1].imag - line[k].imag
+        length2, along = bx * bx + by * by, ax * bx + ay * by
+        if along > 0:
+            f = along / length2 if along < length2 else 1.0
+            ax, ay = ax - f * bx, ay - f * by
+        best = min(best, ax * ax + ay * ay)
+    return best
+
+
+@numba.njit(cache=True)
+def distance_to_caustic(x, y, polyline):
+    """Distance of (x, y) to the caustic as caustic_polyline has it; blocks that cannot be the nearest are passed over."""
+    vertices, discs = polyline
+    first, lowest = 0, np.inf
+    for b in range(len(discs)):
+        bound = np.sqrt((x - discs[b, 0]) ** 2 + (y - discs[b, 1]) ** 2) - discs[b, 2]
+        if bound < lowest:
+            lowest, first = bound, b
+    best2 = _distance2_to_line(x, y, vertices[first])
+    best = np.sqrt(best2)
+    for b in range(len(discs)):
+        reach = best + discs[b, 2]
+        if b != first and (x - discs[b, 0]) ** 2 + (y - discs[b, 1]) ** 2 < reach * reach:
+            best2 = min(best2, _distance2_to_line(x, y, vertices[b]))
+            best = np.sqrt(best2)
+    return best
+
+
+@numba.njit(cache=True)
+def limb_crossings(x, y, rho, polyline):
+    """How often the limb of a source of radius rho at (x, y) and the caustic cross. It changes where the limb touches a fold."""
+    vertices, discs = polyline
+    count, rho2 = 0, rho * rho
+    for b in range(len(discs)):
+        apart = np.sqrt((x - discs[b, 0]) ** 2 + (y - discs[b, 1]) ** 2)
+        if abs(apart - rho) > discs[b, 2]:
+            continue
+        inside = False
+        for k in range(BLOCK + 1):
+            dx, dy = vertices[b, k].real - x, vertices[b, k].imag - y
+            now = dx * dx + dy * dy < rho2
+            if k > 0 and now != inside:
+                count += 1
+            inside = now
+    return count
+
+
+@numba.njit(cache=True)
+def touching_vertex(xa, ya, xb, yb, rho, polyline):
+    """Block and number of an inner vertex near the first one that a disc covers at (xa, ya) or at (xb, yb), but not at both."""
+    vertices, discs = polyline
+    for b in range(len(discs)):
+        if abs(np.sqrt((xa - discs[b, 0]) ** 2 + (ya - discs[b, 1]) ** 2) - rho) > discs[b, 2] + rho:
+            continue
+        for k in range(BLOCK + 1):
+            v = vertices[b, k]
+            at_a = (v.real - xa) ** 2 + (v.imag - ya) ** 2 < rho * rho
+            at_b = (v.real - xb) ** 2 + (v.imag - yb) ** 2 < rho * rho
+            if at_a != at_b:
+                return b, min(max(k, 1), BLOCK - 1)
+    return 0, 1
+
+
+@numba.njit(cache=True)
+def distance_to_arc(x, y, line, k):
+    """Extreme distance of (x, y) to the curve through the vertices k-1, k, k+1 of a block, by a parabola in the phase."""
+    before, at, after = abs(line[k - 1] - complex(x, y)), abs(line[k] - complex(x, y)), abs(line[k + 1] - complex(x, y))
+    curvature, slope = before - 2 * at + after, 0.5 * (after - before)
+    return at - 0.5 * slope * slope / curvature if curvature != 0 else at
+
+
+@numba.njit(cache=True)
+def _any_within(tau, u_0, alpha, rho, polyline):
+    c, s = np.cos(alpha), np.sin(alpha)
+    i = 0
+    while i < len(tau):
+        d = distance_to_caustic(tau[i] * c - u_0 * s, tau[i] * s + u_0 * c, polyline)
+        if d <= rho:
+            return True
+        # The source moves |delta tau|, so no epoch nearer than d - rho can meet the caustic.
+        reach = tau[i] + (d - rho)
+        i += 1
+        while i < len(tau) and tau[i] < reach:
+            i += 1
+    return False
+
+
+def crosses_caustic(tau, u_0, rho, s, q, alpha) -> bool:
+    """Whether the source disc meets a caustic at one of the epochs tau (n,), ascending, (t - t_0)/t_E.
+
+    This is geometry (distance of the disc's centre to the caustic <= rho), not a test of the light curve.
+    """
+    check_lens(s, q, rho)
+    tau = np.ascontiguousarray(tau, dtype=float)
+    return bool(_any_within(tau, float(u_0), float(alpha), float(rho), caustic_polyline(float(s), float(q), N_PHASES)))

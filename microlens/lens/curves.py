@@ -1,0 +1,415 @@
+"""Whole magnification curves from few epochs.
+
+    A = binary(t, t_0, u_0, t_E, rho, s, q, alpha)                    # interpolated from adaptive nodes
+    A = binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="exact")    # the library at every epoch
+    curve = nodes(u_0, rho, s, q, alpha)                              # keep the nodes of the whole curve,
+    A = render(curve.tau, curve.log_A, (t - t_0) / t_E)               # and draw them at any t_0, t_E
+
+The nodes: march along the trajectory with steps proportional to the distance to the caustic, never shorter than a fraction of
+the source radius (the curve has no structure below it). Then leave one out: where log A at a node differs from the cubic through
+its four neighbours by more than the tolerance allows, both intervals beside it are halved, until none does. A curve is drawn by
+the cubic through the four nearest nodes. Most nodes lie far from caustics and take the hexadecapole, the rest contours.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from microlens.lens.caustics import (
+    N_PHASES,
+    caustic_polyline,
+    distance_to_arc,
+    distance_to_caustic,
+    limb_crossings,
+    touching_vertex,
+)
+from microlens.lens.engine import check_finite, check_lens, evaluate, new_engine
+from microlens.lens.expansion import expand, first_roots
+from microlens.lens.single import fspl_at
+
+MAX_STEP = 1.0  # Einstein times
+FAR_STEP = 0.15  # longest step / distance to the caustic, where that is more
+CAUSTIC_STEP = 0.5  # step / distance to the caustic
+SOURCE_STEP = 0.3  # shortest step / source radius
+ENGINE_TOLERANCE = 0.4  # library tolerance / asked tolerance
+LEFT_OUT = 0.6  # error of a node that is left out, in tolerances: the spacing is doubled there, so the curve itself is better
+GRADING = 5.0  # longest interval / its neighbour
+MAX_ROUNDS = 16
+END_NODES = 2  # nodes beyond either end
+REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4 to a fifth of that
+BESIDE_BREAK = 6.0  # weight of the error of a node next to a break
+BREAK_STEP = 0.1  # longest interval beside a break / source radius
+SCAN = 0.05  # step of the search for them / source radius
+TOUCH = 1e-3  # error of the epoch at which the limb touches a caustic / source radius
+BESIDE_TOUCH = 3e-4  # where the magnification of a touch is computed, beside it: the library errs by per cents on the spot
+FINEST = 4e-3  # shortest interval that is divided / source radius
+CLOSEST = 1e-9  # distance of two nodes / length of the curve
+
+
+EVERYWHERE = np.empty(0)
+
+
+class Nodes(NamedTuple):
+    """A magnification curve in Einstein-time units: tau (k,) float64 ascending, log_A (k,) float64 (natural log)."""
+
+    tau: np.ndarray
+    log_A: np.ndarray
+
+
+def trajectory(t, t_0, u_0, t_E, alpha):
+    """Source position (x, y), each (n,), Einstein radii, at times t (n,) days. alpha : radians."""
+    tau = (np.asarray(t, dtype=float) - t_0) / t_E
+    return _position(tau, u_0, alpha)
+
+
+def _position(tau, u_0, alpha):
+    return tau * np.cos(alpha) - u_0 * np.sin(alpha), tau * np.sin(alpha) + u_0 * np.cos(alpha)
+
+
+@numba.njit(cache=True)
+def _march(lens, lo, hi, polyline, epochs):
+    """Seed nodes and their distances to the caustic, by steps proportional to the distance, from before lo to beyond hi.
+
+    lens : u_0, rho, s, q, alpha, gamma.   epochs : see `nodes`; a step that holds none of them goes on to the next.
+    """
+    u_0, rho, _, _, alpha, _ = lens
+    cos, sin = np.cos(alpha), np.sin(alpha)
+    seeds, distances, shifts = [], [], []
+    tau, step, outside, crossings = lo, 0.0, -END_NODES, 0
+    while outside < END_NODES:
+        x, y = tau * cos - u_0 * sin, tau * sin + u_0 * cos
+        d = distance_to_caustic(x, y, polyline)
+        if outside > -END_NODES:
+            before, crossings = crossings, limb_crossings(x, y, rho, polyline) if d < rho else 0
+            if (before > 0 or crossings > 0) and len(seeds) > 0 and _holds_epoch(seeds[-1], tau, epochs):
+                for touch, side in _touches(seeds[-1], tau, before, lens, polyline):
+                    for _ in range(2):
+                        seeds.append(touch)
+                        distances.append(0.0)
+                        shifts.append(side * BESIDE_TOUCH * rho)
+            seeds.append(tau)
+            distances.append(d)
+            shifts.append(0.0)
+            outside += tau >= hi
+        step = min(max(MAX_STEP, FAR_STEP * d), max(CAUSTIC_STEP * abs(d - rho), SOURCE_STEP * rho, 1e-5))
+        if outside == -END_NODES:  # the nodes at the ends are as well surrounded as those within
+            tau, outside = lo - END_NODES * step, 0
+        else:
+            tau += step
+            after = np.searchsorted(epochs, seeds[-1], side="right")
+            if after < len(epochs):
+                tau = max(tau, epochs[after])
+    return np.array(seeds), np.array(distances), np.array(shifts)
+
+
+@numba.njit(cache=True)
+def _touches(a, b, before, lens, polyline):
+    """Epochs between a and b at which the limb touches the caustic, and the side (-1 or 1) with fewer crossings of the two.
+
+    At a they cross `before` times.
+    """
+    u_0, rho, _, _, alpha, _ = lens
+    cos, sin = np.cos(alpha), np.sin(alpha)
+    n = int(np.ceil((b - a) / (SCAN * rho)))
+    out, tau = [(0.0, 0.0) for _ in range(0)], a
+    for k in range(1, n + 1):
+        last, tau = tau, a + (b - a) * k / n
+        crossings = limb_crossings(tau * cos - u_0 * sin, tau * sin + u_0 * cos, rho, polyline)
+        if crossings != before:
+            touch = min(max(_touch(last, tau, before, lens, polyline), last), tau)
+            out.append((touch, 1.0 if crossings < before else -1.0))
+        before = crossings
+    return out
+
+
+@numba.njit(cache=True)
+def _holds_epoch(a, b, epochs):
+    """Whether an epoch lies between a and b; without epochs all do."""
+    return len(epochs) == 0 or np.searchsorted(epochs, a, side="right") < np.searchsorted(epochs, b, side="left")
+
+
+@numba.njit(cache=True)
+def _touch(a, b, before, lens, polyline):
+    """The epoch in a..b at which the limb touches the caustic: the number of crossings is `before` at a and another at b."""
+    u_0, rho, _, _, alpha, _ = lens
+    cos, sin = np.cos(alpha), np.sin(alpha)
+    while b - a > TOUCH * rho:
+        tau = 0.5 * (a + b)
+        if limb_crossings(tau * cos - u_0 * sin, tau * sin + u_0 * cos, rho, polyline) == before:
+            a = tau
+        else:
+            b = tau
+    tau = 0.5 * (a + b)
+    start = tau
+    block, k = touching_vertex(a * cos - u_0 * sin, a * sin + u_0 * cos, b * cos - u_0 * sin, b * sin + u_0 * cos, rho, polyline)
+    for _ in range(3):  # the caustic between the vertices is curved
+        x, y = tau * cos - u_0 * sin, tau * sin + u_0 * cos
+        d = distance_to_arc(x, y, polyline[0][block], k)
+        v = polyline[0][block, k]
+        slope = ((x - v.real) * cos + (y - v.imag) * sin) / rho
+        if not abs(d - rho) < 0.1 * rho * abs(slope):
+            break
+        tau -= (d - rho) / slope
+    return tau if abs(tau - start) < 0.1 * rho else start
+
+
+@numba.njit(cache=True)
+def _distances(tau, lens, polyline):
+    """Distance (n,) to the caustic at epochs tau (n,)."""
+    u_0, _, _, _, alpha, _ = lens
+    cos, sin = np.cos(alpha), np.sin(alpha)
+    out = np.empty(len(tau))
+    for i in range(len(tau)):
+        out[i] = distance_to_caustic(tau[i] * cos - u_0 * sin, tau[i] * sin + u_0 * cos, polyline)
+    return out
+
+
+@numba.njit(cache=True)
+def _expanded(tau, distances, lens, tolerance):
+    """log A (n,) at epochs tau (n,) by the expansion, NaN where it takes a contour."""
+    u_0, rho, s, q, alpha, gamma = lens
+    cos, sin = np.cos(alpha), np.sin(alpha)
+    c, roots = np.empty(6, np.complex128), np.empty(5, np.complex128)
+    images, moved = np.empty(5, np.complex128), np.empty(5, np.complex128)
+    first_roots(s, roots)
+    out = np.empty(len(tau))
+    for i in range(len(tau)):
+        x, y = tau[i] * cos - u_0 * sin, tau[i] * sin + u_0 * cos
+        out[i] = np.log(expand(x, y, s, q, rho, gamma, distances[i] / rho, tolerance, c, roots, images, moved))
+    return out
+
+
+@numba.njit(cache=True)
+def _stencil(tau, first, last, size):
+    """Nodes first..last grown on either side in turn to `size` nodes, but neither over a break nor over an end."""
+    while last - first + 1 < size:
+        left = first > 0 and tau[first - 1] < tau[first]
+        right = last < len(tau) - 1 and tau[last + 1] > tau[last]
+        if left:
+            first -= 1
+        if right and last - first + 1 < size:
+            last += 1
+        if not (left or right):
+            break
+    return first, last
+
+
+@numba.njit(cache=True)
+def _divided_differences(tau, y, j, x, c):
+    """Newton's form of the cubic (or what fewer nodes allow) about nodes j, j+1: its nodes x, its coefficients c, how many."""
+    first, last = _stencil(tau, j, j + 1, 4)
+    n = last - first + 1
+    for a in range(n):
+        x[a], c[a] = tau[first + a], y[first + a]
+    for order in range(1, n):
+        for a in range(n - 1, order - 1, -1):
+            c[a] = (c[a] - c[a - 1]) / (x[a] - x[a - order])
+    return n
+
+
+@numba.njit(cache=True)
+def _tail(end, y, t):
+    """log A at t beyond the node `end` where it is y: far from the lenses log A goes with tau^-4."""
+    return y * (end / t) ** 4 if abs(t) > abs(end) and t * end > 0 else y
+
+
+@numba.njit(cache=True)
+def _interpolate(tau, y, at):
+    """Piecewise cubic interpolation of y (k,) at points `at` (n,), any order; beyond the ends the tail of `_tail`."""
+    out = np.empty(len(at))
+    x, c = np.empty(4), np.empty(4)
+    j, ready, n = 0, -1, 0
+    for i in range(len(at)):
+        t = at[i]
+        if t <= tau[0]:
+            out[i] = _tail(tau[0], y[0], t)
+        elif t >= tau[-1]:
+            out[i] = _tail(tau[-1], y[-1], t)
+        else:
+            if not (tau[j] <= t < tau[j + 1]):
+                if j + 2 < len(tau) and tau[j + 1] <= t < tau[j + 2]:
+                    j += 1
+                else:
+                    j = np.searchsorted(tau, t, side="right") - 1
+            if ready != j:
+                n = _divided_differences(tau, y, j, x, c)
+                ready = j
+            value = c[n - 1]
+            for a in range(n - 2, -1, -1):
+                value = value * (t - x[a]) + c[a]
+            out[i] = value
+    return out
+
+
+@numba.njit(cache=True)
+def _left_out(tau, y):
+    """Error (k,) of each node against the cubic through its four neighbours; 0 at the ends and at breaks."""
+    n = len(tau)
+    out = np.zeros(n)
+    for i in range(n):
+        first, last = _stencil(tau, i, i, 5)
+        if last - first < 4:  # between two breaks: too few to tell
+            out[first : last + 1] = np.inf
+            continue
+        if i == 0 or i == n - 1 or tau[i - 1] == tau[i] or tau[i] == tau[i + 1]:
+            continue
+        value = 0.0
+        for a in range(first, last + 1):
+            if a == i:
+                continue
+            weight = 1.0
+            for b in range(first, last + 1):
+                if b != a and b != i:
+                    weight *= (tau[i] - tau[b]) / (tau[a] - tau[b])
+            value += weight * y[a]
+        out[i] = abs(value - y[i])
+        if tau[max(i - 2, 0)] == tau[i - 1] or tau[min(i + 2, n - 1)] == tau[i + 1]:
+            out[i] *= BESIDE_BREAK
+    return out
+
+
+@numba.njit(cache=True)
+def _new_nodes(tau, y, tolerance, rho, epochs):
+    """Where nodes are wanted: the intervals (their first node), and the epochs (n,) within them near their middles.
+
+    An interval is divided beside a node that its neighbours do not predict, if it is much longer than a neighbour, and beside a
+    break, where the curve can begin with h log h, if it is long.
+    """
+    error = _left_out(tau, y)
+    intervals, new, n = np.empty(len(tau), np.int64), np.empty(len(tau)), 0
+    for i in range(len(tau) - 1):
+        length = tau[i + 1] - tau[i]
+        longest = np.inf  # steps that change abruptly amplify the errors of the nodes
+        if i > 0:
+            longest = GRADING * (tau[i] - tau[i - 1]) if tau[i] > tau[i - 1] else BREAK_STEP * rho
+        if i + 2 < len(tau):
+            longest = min(longest, GRADING * (tau[i + 2] - tau[i + 1]) if tau[i + 2] > tau[i + 1] else BREAK_STEP * rho)
+        wrong = max(error[i], error[i + 1]) > LEFT_OUT * tolerance
+        divisible = length > max(CLOSEST * (tau[-1] - tau[0]), FINEST * rho) and _holds_epoch(tau[i], tau[i + 1], epochs)
+        if not (divisible and (wrong or length > longest)):
+            continue
+        new[n] = 0.5 * (tau[i] + tau[i + 1])
+        if len(epochs) > 0:
+            k = np.searchsorted(epochs, new[n])
+            below = epochs[k - 1] if k > 0 and epochs[k - 1] > tau[i] else -np.inf
+            above = epochs[k] if k < len(epochs) and epochs[k] < tau[i + 1] else np.inf
+            new[n] = below if new[n] - below < above - new[n] else above
+        intervals[n] = i
+        n += 1
+    return intervals[:n], new[:n]
+
+
+@numba.njit(cache=True)
+def _insert(a, after, values):
+    """Array (n,) with values (m,) put in behind the places `after` (m,), ascending."""
+    out = np.empty(len(a) + len(after))
+    i = 0
+    for j in range(len(after)):
+        out[i + j : after[j] + 1 + j] = a[i : after[j] + 1]
+        out[after[j] + 1 + j] = values[j]
+        i = after[j] + 1
+    out[i + len(after) :] = a[i:]
+    return out
+
+
+@numba.njit(cache=True)
+def _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs):
+    """Add nodes until no node needs it, or a contour is needed. Returns tau, log_A with NaN for contours, rounds."""
+    while rounds < MAX_ROUNDS:
+        at, new = _new_nodes(tau, log_A, tolerance, lens[1], epochs)
+        if len(at) == 0:
+            return tau, log_A, MAX_ROUNDS
+        values = _expanded(new, _distances(new, lens, polyline), lens, tolerance)
+        tau, log_A = _insert(tau, at, new), _insert(log_A, at, values)
+        rounds += 1
+        if np.isnan(values).any():
+            break
+    return tau, log_A, rounds
+
+
+def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, engine="VBBinaryLensing",
+          limb_darkening=0.0, epochs=EVERYWHERE) -> Nodes:
+    """Adaptive nodes of a 2L1S curve on [tau_min, tau_max] (Einstein times); without limits, of the whole curve.
+
+    Returns Nodes(tau (k,), log_A (k,)).   tolerance : aimed-at relative error of the rendered magnification.
+    epochs : (n,) ascending, Einstein times: nodes only as they are needed to render these; unset means any.
+    Raises ValueError for impossible input and MagnificationError if the library fails.
+    """
+    check_lens(s, q, rho, limb_darkening)
+    tau_min, tau_max = (-REACH - s if tau_min is None else tau_min), (REACH + s if tau_max is None else tau_max)
+    check_finite(u_0=u_0, alpha=alpha, tau_min=tau_min, tau_max=tau_max)
+    if rho == 0:
+        raise ValueError("rho = 0: a curve from nodes needs a finite source, rho > 0; use method='exact' for a point source.")
+    if not tau_max > tau_min:
+        raise ValueError(f"tau_max = {tau_max!r}: expected more than tau_min = {tau_min!r}.")
+    lens = (float(u_0), float(rho), float(s), float(q), float(alpha), 2 * float(limb_darkening) / (3 - limb_darkening))
+    polyline = caustic_polyline(lens[2], lens[3], N_PHASES)
+    tau, distances, shifts = _march(lens, float(tau_min), float(tau_max), polyline, epochs)
+    log_A, rounds, library = _expanded(tau, distances, lens, tolerance), 0, None
+    while True:
+        contours = np.flatnonzero(np.isnan(log_A))
+        if len(contours):
+            library = library or new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
+            at = tau[contours] + shifts[contours] if rounds == 0 else tau[contours]
+            once, again = np.unique(at, return_inverse=True)  # a break is there twice
+            A = evaluate(library, *_position(once, u_0, alpha), *lens[2:4], lens[1], limb_darkening)
+            log_A[contours] = np.log(A)[again]
+        if rounds == MAX_ROUNDS:
+            return Nodes(tau, log_A)
+        tau, log_A, rounds = _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs)
+
+
+def single_nodes(u_0, rho, tau_min=-REACH, tau_max=REACH, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
+    """Adaptive nodes of a single-lens curve (rho = 0: point source) on [tau_min, tau_max]; without limits, of the whole curve."""
+    check_finite(u_0=u_0, rho=rho, tau_min=tau_min, tau_max=tau_max)
+    scale = max(abs(u_0), rho, 1e-4)
+    reach = max(abs(tau_min), abs(tau_max))
+    half = scale * np.sinh(np.linspace(0, np.arcsinh(reach / scale), 25))
+    seeds = np.concatenate([-half[:0:-1], half, [tau_min, tau_max], [-rho, rho] if rho > 0 else []])
+    seeds = np.unique(seeds[(seeds >= tau_min) & (seeds <= tau_max)])
+    apart = np.append(np.diff(seeds) > CLOSEST * (seeds[-1] - seeds[0]), True)  # rounding can bring two seeds together; keep the end
+    tau = seeds[apart]
+    log_A = np.log(fspl_at(np.hypot(u_0, tau), rho, limb_darkening))
+    for _ in range(MAX_ROUNDS):
+        at, new = _new_nodes(tau, log_A, tolerance, rho, EVERYWHERE)
+        if len(at) == 0:
+            break
+        tau, log_A = _insert(tau, at, new), _insert(log_A, at, np.log(fspl_at(np.hypot(u_0, new), rho, limb_darkening)))
+    return Nodes(tau, log_A)
+
+
+def render(nodes_tau, nodes_log_A, tau):
+    """Magnification at tau (n,) from a curve's nodes (k,), (k,).
+
+    Outside the nodes log A falls with tau^-4: right beyond a whole curve, meaningless beyond the limits of a part of one.
+    """
+    return np.exp(_interpolate(np.asarray(nodes_tau, dtype=float), np.asarray(nodes_log_A, dtype=float),
+                               np.asarray(tau, dtype=float)))
+
+
+def binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="fast", *, engine="VBBinaryLensing", tolerance=1e-3,
+           limb_darkening=0.0):
+    """Binary-lens (2L1S) magnification.
+
+    t : (n,) days, any order    t_0, t_E : days    u_0, rho, s : theta_E of the total mass    alpha : radians
+    method : 'fast' interpolates adaptive nodes (error <= tolerance), 'exact' calls the library at every epoch with
+    Tol = RelTol = tolerance. A point source (rho = 0) is always exact.
+    Returns A : (n,).   Raises ValueError for impossible input, MagnificationError if the library fails.
+    """
+    if method not in ("fast", "exact"):
+        raise ValueError(f"method {method!r} is unknown; choose 'fast' or 'exact'.")
+    check_lens(s, q, rho, limb_darkening)
+    check_finite(t=t, t_0=t_0, u_0=u_0, t_E=t_E, alpha=alpha)
+    if not t_E > 0:
+        raise ValueError(f"t_E = {t_E!r}: expected t_E > 0 (days).")
+    t = np.atleast_1d(np.asarray(t, dtype=float))
+    tau = (t - t_0) / t_E
+    if method == "exact" or rho == 0 or len(t) < 2 or np.ptp(tau) == 0:
+        x, y = _position(tau, u_0, alpha)
+        return evaluate(new_engine(engine, tolerance), x, y, float(s), float(q), float(rho), limb_darkening)
+    epochs = np.sort(tau)
+    curve = nodes(u_0, rho, s, q, alpha, epochs[0], epochs[-1], tolerance, engine=engine, limb_darkening=limb_darkening, epochs=epochs)
+    return render(curve.tau, curve.log_A, tau)

@@ -1,0 +1,112 @@
+"""The network's output on rows of a packed dataset, in blocks of bounded memory, and the alerts that it raises.
+
+An alert is raised when P(binary) has stayed at or above a threshold for PERSISTENCE network steps. The alert score of a curve is
+the highest threshold at which it would still raise one, and its premature score the same before the noise-free anomaly reaches
+delta chi^2 = THRESHOLD_PREMATURE, so that the threshold can be chosen on validation curves alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from microlens.config import BINARY, PERSISTENCE
+from microlens.data.packed import PackedDataset
+
+FRACTIONS = np.arange(1, 101) / 100  # of the season
+BLOCK = 128  # curves a forward pass
+SCORED_AT_ONCE = 512  # curves whose steps are held as float32
+
+
+class Steps(NamedTuple):
+    """What a causal network says of n curves as the season unfolds.
+
+    log_p : (n, 3) at the end.   p_binary : (n, K) float16 after 0 .. K - 1 network steps, 0 beyond a curve's last step.
+    step : (n, F) int, network steps done at each of FRACTIONS.   called : (n, F) int8, the most probable class there.
+    """
+
+    log_p: np.ndarray
+    p_binary: np.ndarray
+    step: np.ndarray
+    called: np.ndarray
+
+
+def predict(network, data: PackedDataset, rows, progress=True) -> np.ndarray:
+    """log_p (n, 3) float32 after whole curves."""
+    log_p = np.empty((len(rows), 3), np.float32)
+    with tqdm(total=len(rows), desc="classify", unit="event", disable=not progress) as bar:
+        for i in range(0, len(rows), BLOCK):
+            part = rows[i : i + BLOCK]
+            log_p[i : i + BLOCK] = network.log_prob_packed(*data.gather(part)).float().cpu().numpy()
+            bar.update(len(part))
+    return log_p
+
+
+def predict_steps(network, data: PackedDataset, rows, progress=True) -> Steps:
+    """The output of a network after every step, from one pass a curve."""
+    stride, n = network.stem_stride, len(rows)
+    moments = data.timestamps[0] + FRACTIONS * (data.timestamps[-1] - data.timestamps[0]) + 1e-9
+    out = Steps(np.empty((n, 3), np.float32), np.zeros((n, len(data.timestamps) // stride + 1), np.float16),
+                np.empty((n, len(FRACTIONS)), int), np.empty((n, len(FRACTIONS)), np.int8))
+    with tqdm(total=n, desc="classify prefixes", unit="event", disable=not progress) as bar:
+        for i in range(0, n, BLOCK):
+            part = rows[i : i + BLOCK]
+            log_p = network.log_prob_steps(*data.gather(part)).float().cpu().numpy()
+            for j, row in enumerate(part):
+                times = data.patch_times(row, stride)
+                out.p_binary[i + j, : len(times) + 1] = np.exp(log_p[j, : len(times) + 1, BINARY])
+                out.step[i + j] = np.searchsorted(times, moments, side="right")
+                out.called[i + j] = log_p[j, out.step[i + j]].argmax(1)
+            out.log_p[i : i + BLOCK] = log_p[:, -1]
+            bar.update(len(part))
+    return out
+
+
+def step_times(data: PackedDataset, row: int, stride: int) -> np.ndarray:
+    """Time (L + 1,), days, of each network step of a curve; step 0, before any patch, at the start of the season."""
+    return np.append(data.timestamps[0], data.patch_times(row, stride))
+
+
+def sustained(score, persistence: int = PERSISTENCE) -> np.ndarray:
+    """Smallest of the last `persistence` values of score (n, K) at each step; 0 before that many steps."""
+    out = np.array(score, dtype=np.float32)
+    for shift in range(1, persistence):
+        out[:, shift:] = np.minimum(out[:, shift:], score[:, :-shift])
+    out[:, : persistence - 1] = 0.0
+    return out
+
+
+def alert_scores(score, until=None) -> np.ndarray:
+    """The highest threshold (n,) at which each row of score (n, K) raises an alert; with `until` (n,), at a step before that one."""
+    out = np.zeros(len(score), np.float32)
+    for i in range(0, len(score), SCORED_AT_ONCE):
+        part = sustained(score[i : i + SCORED_AT_ONCE])
+        if until is not None:
+            part[np.arange(part.shape[1]) >= until[i : i + SCORED_AT_ONCE, None]] = 0.0
+        out[i : i + SCORED_AT_ONCE] = part.max(axis=1)
+    return out
+
+
+def alert_steps(score, threshold: float) -> np.ndarray:
+    """Step (n,) of each row's alert, -1 where there is none."""
+    out = np.full(len(score), -1)
+    for i in range(0, len(score), SCORED_AT_ONCE):
+        above = sustained(score[i : i + SCORED_AT_ONCE]) >= np.float32(threshold)
+        out[i : i + SCORED_AT_ONCE] = np.where(above.any(axis=1), above.argmax(axis=1), -1)
+    return out
+
+
+def validation_outputs(network, data: PackedDataset, rows, t_premature, progress=False) -> dict[str, np.ndarray]:
+    """What thresholds are chosen from: labels, log-probabilities, alert and premature scores of validation rows, by name.
+
+    t_premature : (N,) days of all rows of the dataset, see fit.Observability.
+    """
+    steps, labels = predict_steps(network, data, rows, progress), data.labels[rows]
+    never = steps.p_binary.shape[1]
+    until = np.array([np.searchsorted(step_times(data, row, network.stem_stride), t) if np.isfinite(t) else never
+                      for row, t in zip(rows, t_premature[rows], strict=True)])
+    premature = np.where(labels == BINARY, alert_scores(steps.p_binary, until), 0.0)
+    return {"label": labels, "label_observable": data.labels_observable[rows], "log_p": steps.log_p,
+            "alert_score": alert_scores(steps.p_binary), "premature_score": premature.astype(np.float32)}

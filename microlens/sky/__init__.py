@@ -1,0 +1,39 @@
+"""What is before the telescope: which events there are, when they are seen, and with what errors.
+
+population   presets: priors of the parameters as data, and draws from them
+season       epochs of a season, pauses, lost epochs
+noise        photometric errors of the detector sets, measured light curves
+"""
+
+from microlens.sky.noise import (
+    DETECTORS,
+    MAG_PER_RELATIVE_FLUX,
+    SATURATION_MAG,
+    SYSTEMATIC_MAG,
+    draw_noise,
+    noise_variance,
+    observe,
+    sigma_flux,
+    sigma_mag,
+)
+from microlens.sky.population import Preset, Prior, draw, load_preset
+from microlens.sky.season import dropout, epochs, season_length
+
+__all__ = [
+    "DETECTORS",
+    "MAG_PER_RELATIVE_FLUX",
+    "SATURATION_MAG",
+    "SYSTEMATIC_MAG",
+    "Preset",
+    "Prior",
+    "draw",
+    "draw_noise",
+    "dropout",
+    "epochs",
+    "load_preset",
+    "noise_variance",
+    "observe",
+    "season_length",
+    "sigma_flux",
+    "sigma_mag",
+]

@@ -1,0 +1,136 @@
+"""Photometric errors of the detector, and light curves with noise.
+
+    sigma_mag(21.0, "roman")          flux = observe(flux_true, m_base, timestamps, rng, Noise(detector="roman"))
+
+Photometric noise (shared definition, errors of a total flux in an aperture):
+
+    N(m)      = EE t 10^(0.4 (ZP - m))                   [e-]
+    sigma_F/F = sqrt((N + B)/N^2 + (0.001/1.0857)^2)     1 mmag systematic floor
+
+Fluxes here are F/F_base: 1 is the baseline, whose magnitude is m_base (AB, F146).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from microlens.config import Noise
+from microlens.sky.season import dropout
+
+MAG_PER_RELATIVE_FLUX = 2.5 / np.log(10.0)  # 1.0857
+SYSTEMATIC_MAG = 0.001  # noise floor of the Penny+ 2019 table
+SATURATION_MAG = 15.2  # one read is usable up to about this F146 AB magnitude (gulls; derived)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Zero point (AB mag of 1 e-/s), exposure (s), encircled energy, and background + read variance (e-^2)."""
+
+    zero_point: float
+    exposure: float
+    encircled_energy: float
+    background: float
+    source: str
+
+
+# Each set reproduces the table named in `source`.
+DETECTORS = {
+    "penny2019": Detector(27.6146, 46.8, 0.8499, 3218.0, "Penny+ 2019 (mtpenny/wfirst-ml-figures, cycle6_snr_curve)"),
+    "roman": Detector(27.584, 66.41, 0.637, 3536.0, "Pandeia-based S/N of McKinnon & van der Marel (arXiv:2602.00310)"),
+    "crowded": Detector(27.584, 66.41, 0.76, 24700.0, "RMDC26 (gulls) median errors, the realistic crowded field"),
+}
+
+# The thesis' own noise, sigma_F = k sqrt(F + F_sky): 5 sigma at 27.5 AB under a sky of 22.0 AB. It is 7 to 10 times quieter
+# than `roman` and is here only to compare with the thesis' published scores.
+THESIS_LIMIT_MAG, THESIS_SKY_MAG = 27.5, 22.0
+
+
+def noise_variance(m_base, detector: str = "roman", noise_scale: float = 1.0):
+    """Coefficients (a, b, c) of the flux variance sigma^2 = a + b F + c F^2, with F in units of the baseline flux.
+
+    m_base : any shape, mag.   Returns three arrays of that shape: background, photon noise, systematic floor.
+    The definition in the module docstring with N = F N(m_base), so that no magnitude of a noisy flux is ever needed.
+    Raises ValueError for an unknown detector.
+    """
+    m_base = np.asarray(m_base, dtype=float)
+    if detector == "thesis":
+        flux, sky = 10 ** (-0.4 * (m_base - THESIS_LIMIT_MAG)), 10 ** (-0.4 * (THESIS_SKY_MAG - THESIS_LIMIT_MAG))
+        k2 = 0.04 / (1.0 + sky)
+        a, b, c = k2 * sky / flux**2, k2 / flux, np.zeros_like(flux)
+    else:
+        d = _detector(detector)
+        n = d.encircled_energy * d.exposure * 10 ** (0.4 * (d.zero_point - m_base))
+        a, b, c = d.background / n**2, 1.0 / n, np.full_like(n, (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2)
+    return noise_scale**2 * a, noise_scale**2 * b, noise_scale**2 * c
+
+
+def sigma_mag(m, detector: str = "roman"):
+    """Photometric error in magnitudes of a total AB magnitude m.
+
+    m : any shape, mag.   Returns the same shape, mag.   Raises ValueError for an unknown detector.
+    """
+    return MAG_PER_RELATIVE_FLUX * np.sqrt(sum(noise_variance(m, detector)))
+
+
+def sigma_flux(flux, m_base, detector: str = "roman", noise_scale: float = 1.0):
+    """Error of F/F_base, given F/F_base itself.
+
+    flux : (..., T), F/F_base.   m_base : (...,) mag.   Returns (..., T), F/F_base.
+    Called with the true flux it is the noise that is drawn; with the measured flux it is the error that is reported.
+    A flux below a hundredth of the baseline (possible in noise) gets the error of a hundredth: the background dominates there.
+    """
+    flux = np.maximum(np.asarray(flux, dtype=float), 0.01)
+    a, b, c = (x[..., None] for x in noise_variance(m_base, detector, noise_scale))
+    return np.sqrt(a + flux * (b + c * flux))
+
+
+def _detector(name: str) -> Detector:
+    if name not in DETECTORS:
+        raise ValueError(f"detector {name!r} is unknown; choose one of {', '.join([*DETECTORS, 'thesis'])}.")
+    return DETECTORS[name]
+
+
+def draw_noise(rng: np.random.Generator, timestamps, sigma, noise: Noise = Noise()) -> np.ndarray:  # noqa: B008  (frozen)
+    """Noise (T,) in flux for true errors sigma (T,) at timestamps (T,) days.
+
+    White Gaussian noise; plus an Ornstein-Uhlenbeck process of `noise.correlated_noise` sigma and `noise.correlated_timescale`
+    days; plus, for a share `noise.outlier_fraction` of the epochs, a Gaussian of `noise.outlier_size` sigma. Both extras are off
+    by default.
+    """
+    n = len(sigma)
+    deviates = rng.standard_normal(n)
+    if noise.correlated_noise > 0:
+        memory = np.exp(-np.diff(timestamps) / noise.correlated_timescale)
+        deviates += noise.correlated_noise * _ornstein_uhlenbeck(rng.standard_normal(n), memory)
+    if noise.outlier_fraction > 0:
+        is_outlier = rng.random(n) < noise.outlier_fraction
+        deviates += is_outlier * noise.outlier_size * rng.standard_normal(n)
+    return deviates * sigma
+
+
+@numba.njit(cache=True)
+def _ornstein_uhlenbeck(kicks, memory):
+    """Unit-variance process (T,) from independent normal kicks (T,); memory (T - 1,): correlation of neighbours."""
+    out = kicks.copy()
+    for i in range(1, len(kicks)):
+        out[i] = memory[i - 1] * out[i - 1] + np.sqrt(1 - memory[i - 1] ** 2) * kicks[i]
+    return out
+
+
+def observe(flux_true, m_base, timestamps, rng: np.random.Generator, noise: Noise = Noise(), observed=None):  # noqa: B008
+    """One measured light curve: epochs are lost, then noise in flux is added.
+
+    flux_true : (T,) F/F_base at timestamps (T,) days.   m_base : mag.
+    observed : (T,) bool, which epochs are kept; drawn by `dropout` unless given.
+    Returns flux (T,) float32, 0.0 = no observation.
+    """
+    if observed is None:
+        observed = dropout(rng, len(timestamps), noise.missing_fraction)
+    sigma = sigma_flux(flux_true, m_base, noise.detector, noise.noise_scale)
+    flux = (flux_true + draw_noise(rng, timestamps, sigma, noise)).astype(np.float32)
+    flux[flux == 0] = np.finfo(np.float32).tiny  # 0.0 is reserved for "no observation"
+    flux[~observed] = 0.0
+    return flux

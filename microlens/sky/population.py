@@ -1,0 +1,148 @@
+"""Priors as data: a preset is a YAML file, and a draw is a dict of named parameters.
+
+    preset = load_preset("baseline")        params = draw(preset, "binary", rng, season=72.0)
+
+The five presets are in `presets/`; a path to a file of the same form works wherever a preset's name does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from microlens.config import BINARY_PRESETS, CLASS_PARAMETERS, PARAMETERS, SCHEDULES
+from microlens.files import PACKAGE, parse_yaml
+
+FOLDER = PACKAGE / "presets"
+
+
+@dataclass(frozen=True)
+class Prior:
+    """One parameter's distribution: uniform, log_uniform, log_normal (mean and sigma of log10, cut to low..high), constant."""
+
+    kind: str
+    low: float
+    high: float
+    mean: float = 0.0
+    sigma: float = 0.0
+
+    def draw(self, rng: np.random.Generator) -> float:
+        if self.kind == "constant":
+            return self.low
+        if self.kind == "uniform":
+            return float(rng.uniform(self.low, self.high))
+        if self.kind == "log_uniform":
+            return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+        while True:
+            value = float(10 ** rng.normal(self.mean, self.sigma))
+            if self.low <= value <= self.high:
+                return value
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A population: priors by parameter name, and what it implies."""
+
+    name: str
+    schedule: str
+    caustic_crossing: bool
+    finite_source: bool
+    priors: dict[str, Prior]
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Preset:
+        """Inverse of to_dict."""
+        return cls(**{**values, "priors": {name: Prior(**prior) for name, prior in values["priors"].items()}})
+
+
+KINDS = {"uniform": 2, "log_uniform": 2, "log_normal": 2, "constant": 1}  # of a prior, and how many numbers each takes
+
+
+def _numbers(where: str, what: str, value, expected: int) -> list[float]:
+    """`value` as so many finite numbers. Raises ValueError that says what came."""
+    values = value if isinstance(value, list) else [value]
+    good = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v)]
+    if len(values) != expected or len(good) != expected:
+        raise ValueError(f"{where}: {what} came {value!r}, expected {expected} finite number{'s' if expected > 1 else ''}.")
+    return [float(v) for v in values]
+
+
+def _prior(where: str, name: str, entry) -> Prior:
+    """One parameter's prior from its entry in a preset file. Raises ValueError naming file, parameter and cause."""
+    where = f"{where}: {name}"
+    unit, low, high, *_ = PARAMETERS[name]
+    found = [k for k in entry if k in KINDS] if isinstance(entry, dict) else []
+    if len(found) != 1 or set(entry) - {*KINDS, "within"}:
+        raise ValueError(f"{where}: came {entry!r}, expected one of {', '.join(KINDS)} (log_normal also needs within).")
+    kind, mean, sigma = found[0], 0.0, 0.0
+    span = _numbers(where, kind, entry[kind], KINDS[kind])
+    if kind == "log_normal":
+        mean, sigma = span
+        if "within" not in entry or sigma <= 0:
+            raise ValueError(f"{where}: log_normal needs [mean, sigma > 0] of log10 and within: [low, high].")
+        span = _numbers(where, "within", entry["within"], 2)
+    elif "within" in entry:
+        raise ValueError(f"{where}: within belongs to log_normal alone.")
+    first, last = span[0], span[-1]
+    if first < low:
+        raise ValueError(f"{where} from {first:g} is below its bound {low:g} ({unit}).")
+    if last > high:
+        raise ValueError(f"{where} to {last:g} is above its bound {high:g} ({unit}).")
+    if last < first or (kind != "constant" and last == first):
+        raise ValueError(f"{where}: the range {first:g} to {last:g} is empty.")
+    if kind == "log_uniform" and first <= 0:
+        raise ValueError(f"{where}: log_uniform needs a lower bound above 0, came {first:g}.")
+    if kind == "log_normal":
+        if first <= 0 or (np.log10(first) - mean) / sigma > 5 or (np.log10(last) - mean) / sigma < -5:
+            raise ValueError(f"{where}: within {entry['within']!r} holds practically nothing of the distribution {entry[kind]!r}.")
+    return Prior(kind, first, last, mean, sigma)
+
+
+def load_preset(name: str | Path) -> Preset:
+    """A preset by name (distinct, planetary, stellar, baseline, roman) or from a YAML file.
+
+    Raises FileNotFoundError for an unknown one and ValueError, naming field and bound, for an impossible one.
+    """
+    path = FOLDER / f"{name}.yaml" if str(name) in BINARY_PRESETS else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"preset {str(name)!r}: neither one of {', '.join(BINARY_PRESETS)} nor a YAML file.")
+    try:
+        data = parse_yaml(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}.") from error
+    fields = {"name", "schedule", "caustic_crossing", "finite_source", "parameters"}
+    if not isinstance(data, dict) or not isinstance(data.get("parameters"), dict):
+        raise ValueError(f"{path}: expected a mapping with {', '.join(sorted(fields))}.")
+    unknown = sorted(set(data) - fields) + sorted(set(data["parameters"]) - set(PARAMETERS))
+    if unknown:
+        raise ValueError(f"{path}: unknown field {', '.join(map(str, unknown))}; a parameter is one of {', '.join(PARAMETERS)}.")
+    missing = [p for p in PARAMETERS if p not in data["parameters"]]
+    if missing:
+        raise ValueError(f"{path}: no range for {', '.join(missing)}.")
+    schedule = data.get("schedule", "thesis")
+    if schedule not in SCHEDULES:
+        raise ValueError(f"{path}: schedule came {schedule!r}, expected one of {', '.join(SCHEDULES)}.")
+    for flag in ("caustic_crossing", "finite_source"):
+        if not isinstance(data.get(flag, False), bool):
+            raise ValueError(f"{path}: {flag} came {data[flag]!r}, expected true or false.")
+    priors = {p: _prior(str(path), p, data["parameters"][p]) for p in PARAMETERS}
+    return Preset(str(data.get("name", path.stem)), schedule, data.get("caustic_crossing", False),
+                  data.get("finite_source", False), priors)
+
+
+def draw(preset: Preset, kind: str, rng: np.random.Generator, season: float) -> dict:
+    """Parameters of one event of class `kind` by name; t_0 in days from the start of a season of `season` days.
+
+    A single lens has rho = 0 (a point source) unless the preset gives single lenses finite sources.
+    """
+    params = {p: preset.priors[p].draw(rng) for p in CLASS_PARAMETERS[kind]}
+    if "t_0" in params:
+        params["t_0"] *= season
+    if kind == "pspl" and not preset.finite_source:
+        params["rho"] = 0.0
+    return params
