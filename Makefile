@@ -29,17 +29,17 @@ lab: $(VENV)/.complete
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks
 
 bench: $(VENV)/.complete
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m benchmarks.bench
 
 choices: $(VENV)/.complete
-	$(BIN)/python -m tests.choices
+	$(BIN)/python -m benchmarks.choices
 
 cross: $(VENV)/.complete
-	$(BIN)/python -m tests.cross
+	$(BIN)/python -m benchmarks.cross
 
 figures: $(VENV)/.complete
-	$(BIN)/python -m microlens.figures
+	$(BIN)/microlens figures --redraw figures
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache data/quick runs/quick*
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache data/quick data/cache runs/quick*
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

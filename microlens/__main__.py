@@ -1,4 +1,4 @@
-"""python -m microlens simulate | train | evaluate | classify | notebook | merge | export | doctor
+"""microlens simulate | train | evaluate | classify | figures | notebook | export | doctor
 
 Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the same, `--help` gives unit and range, and
 `-f parameters.yaml` takes values from a file, the same that a notebook takes.
@@ -6,11 +6,14 @@ Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import logging
 import os
 import sys
 import typing
+from importlib import metadata
+from pathlib import Path
 from typing import Annotated
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices here are small; read when NumPy is imported
@@ -18,6 +21,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices here are small; r
 import tyro
 
 from microlens import config as cfg
+from microlens.files import parse_yaml, read_parameters
+
+REFERENCE = (0.01, 0.01, 0.8, 0.1, 0.01, 18.2833820123)
+"""x, y, s, q, rho of a binary lens and its magnification, converged with two independent methods at tolerance 1e-7."""
 
 
 def parse(cls, args, extra=()):
@@ -28,11 +35,9 @@ def parse(cls, args, extra=()):
     hints, args, given = typing.get_type_hints(cls), list(args), {}
     while "-f" in args[:-1]:
         at = args.index("-f")
-        given |= cfg.read_parameters(args[at + 1])
+        given |= read_parameters(args[at + 1])
         del args[at : at + 2]
-    unknown = sorted(set(given) - set(hints))
-    if unknown:
-        raise ValueError(f"-f: {cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(hints))}.")
+    given = cls.checked(given)
     fields = list(extra)
     for f in dataclasses.fields(cls):
         words = [w for w in (f.metadata["unit"], cfg.describe_range(f)) if w]
@@ -49,7 +54,7 @@ def parse(cls, args, extra=()):
 
 def simulate(args):
     config, _ = parse(cfg.SimulateConfig, args)
-    from microlens.data.simulation import simulate
+    from microlens.data import simulate
 
     print(simulate(config))
 
@@ -58,27 +63,30 @@ def train(args):
     config, _ = parse(cfg.TrainConfig, args)
     from microlens.network.training import train
 
-    print(train(config, progress=sys.stderr.isatty()))  # a bar in a batch job's log is noise; it gets a line an epoch
+    print(train(config, progress=sys.stderr.isatty()))  # a bar in a batch job's log is noise; it gets a line a pass
 
 
 def evaluate(args):
     config, _ = parse(cfg.EvaluateConfig, args)
     from microlens.evaluate import evaluate
+    from microlens.figures import draw_evaluation
 
-    print(evaluate(config))
+    folder = evaluate(config)
+    draw_evaluation(folder)
+    print(folder)
 
 
 def classify(args):
     files = ("files", tyro.conf.Positional[tuple[str, ...]], dataclasses.field())
     config, (paths,) = parse(cfg.ClassifyConfig, args, [files])
     if not paths:
-        raise ValueError("no file given: python -m microlens classify FILE...")
-    from microlens.evaluate.light_curves import classify
+        raise ValueError("no file given: microlens classify FILE...")
+    from microlens.evaluate import classify
 
     table, errors = classify(paths, config)
-    if config.json:
+    if config.format == "json":
         print(table.to_json(orient="records", indent=1))
-    elif config.csv:
+    elif config.format == "csv":
         print(table.to_csv(index=False), end="")
     elif len(table):
         print(table.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
@@ -87,12 +95,28 @@ def classify(args):
     return 1 if errors else 0
 
 
+def figures(args):
+    """figures [--run NAME] [--evaluation FOLDER] [--output FOLDER], or figures --redraw FOLDER"""
+    parser = argparse.ArgumentParser(prog="microlens figures", description="Make the figures of the thesis, each with the table that "
+                                     "it draws, or draw those of a folder again from their tables.")
+    parser.add_argument("--run", metavar="NAME", help="a shipped network or a unique part of a run's name")
+    parser.add_argument("--evaluation", metavar="FOLDER", help="an evaluation whose figures are taken; else a small one is made")
+    parser.add_argument("--robustness", metavar="FOLDER", help="the folder of notebook 07's table")
+    parser.add_argument("--light-curves", metavar="FOLDER", help="an evaluation of light-curve files")
+    parser.add_argument("--output", metavar="FOLDER", help="where the figures go; unset means figures/ in the runs folder")
+    parser.add_argument("--redraw", metavar="FOLDER", help="draw the figures of this folder again from their tables alone")
+    given = parser.parse_args(args)
+    from microlens.figures import redraw, thesis_figures
+
+    if given.redraw:
+        made = redraw(given.redraw)
+    else:
+        made = thesis_figures(given.output, given.run, given.evaluation, given.robustness, given.light_curves)
+    print(*made, sep="\n")
+
+
 def notebook(args):
     """notebook all | NAME [-p name value]... [-f parameters.yaml] [-o output.ipynb]"""
-    import argparse
-
-    import yaml
-
     from microlens.notebook import run_all, run_notebook
 
     parser = argparse.ArgumentParser(prog="microlens notebook", description="Execute notebooks; an undeclared parameter is an error.")
@@ -108,50 +132,45 @@ def notebook(args):
         return
     parameters = {}
     for file in given.f:
-        parameters |= cfg.read_parameters(file)
-    parameters |= {k: yaml.safe_load(v) for k, v in given.p}
+        parameters |= read_parameters(file)
+    parameters |= {k: parse_yaml(v) for k, v in given.p}
     print(run_notebook(given.name, parameters, given.o))
 
 
-def merge(args):
-    """merge OUTPUT SHARD... [--virtual]"""
-    import argparse
-
-    from microlens.data.format import concatenate
-
-    parser = argparse.ArgumentParser(prog="microlens merge", description="Join shards into one dataset.")
-    parser.add_argument("output")
-    parser.add_argument("shards", nargs="+")
-    parser.add_argument("--virtual", action="store_true", help="by reference (HDF5 virtual datasets) instead of copying")
-    given = parser.parse_args(args)
-    print(concatenate(given.shards, given.output, virtual=given.virtual))
-
-
 def export(args):
-    """export RUN FOLDER [--validation FILE]"""
-    import argparse
-
+    """export RUN FOLDER"""
     from microlens.evaluate import export
 
-    parser = argparse.ArgumentParser(prog="microlens export", description="Copy a run's weights, configuration, log and validation "
-                                     "rows into a folder, to be shared.")
+    parser = argparse.ArgumentParser(prog="microlens export", description="Copy a run's network, configuration, log and validation "
+                                     "features into a folder, to be shared.")
     parser.add_argument("run", help="a unique part of the run's name")
     parser.add_argument("folder")
-    parser.add_argument("--validation", metavar="FILE", help="dataset (of split val, say) on which thresholds are chosen, not on "
-                        "the run's own validation rows")
     given = parser.parse_args(args)
-    print(export(given.run, given.folder, given.validation))
+    print(export(given.run, given.folder))
 
 
 def doctor(args):
+    """Check the installation: torch and its device, the lens engine, flash-attn; the exit status is 1 if the engine is wrong."""
     if args:
         raise ValueError("doctor takes no arguments.")
-    from microlens.doctor import doctor
+    import torch
 
-    return doctor()
+    from microlens import lens
+    from microlens.network.attention import flash_attention
+
+    print(f"python {sys.version.split()[0]}, microlens {metadata.version('microlens')} in {Path(cfg.__file__).parent}")
+    device = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu (torch finds no GPU)"
+    print(f"ok   torch {torch.__version__}, device {device}")
+    x, y, s, q, rho, truth = REFERENCE
+    value = lens.binary_at(x, y, s, q, rho, tolerance=1e-6)
+    wrong = abs(value / truth - 1) > 1e-5
+    print(f"{'BAD ' if wrong else 'ok  '} {lens.engine_version()}: A = {value:.7f}, reference {truth:.7f}")
+    function, reason = flash_attention()
+    print(f"{'ok  ' if function else 'note'} flash-attn: {reason}" + ("" if function else "; the network works without it"))
+    return int(wrong)
 
 
-STAGES = {f.__name__: f for f in (simulate, train, evaluate, classify, notebook, merge, export, doctor)}
+STAGES = {f.__name__: f for f in (simulate, train, evaluate, classify, figures, notebook, export, doctor)}
 
 
 def main(argv=None) -> int:
@@ -162,10 +181,11 @@ def main(argv=None) -> int:
     if argv[0] not in STAGES:
         print(f"error: unknown command {argv[0]!r}; choose one of {', '.join(STAGES)}.", file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("microlens").setLevel(logging.INFO)
     try:
         return STAGES[argv[0]](argv[1:]) or 0
-    except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError, OSError) as error:
+    except (ValueError, FloatingPointError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

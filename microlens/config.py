@@ -113,32 +113,43 @@ def _is_a(value, kind) -> bool:
     return isinstance(value, kind)
 
 
+def _checked_value(field, kinds, value):
+    """The value of a field. Raises ValueError, naming the field, where it is of another kind or out of range."""
+    if value is None and type(None) in kinds:
+        return value
+    m = field.metadata
+    unit = f" {m['unit']}" if m.get("unit") else ""
+    kind = next(k for k in kinds if k is not type(None))
+    wanted = f"{field.name}: came {value!r}, expected {describe_range(field) or _TYPE_WORDS[kind]}{unit}."
+    if not _is_a(value, kind) or (m.get("choices") and value not in m["choices"]):
+        raise ValueError(wanted)
+    if kind not in (int, float):
+        return value
+    outside = (not math.isfinite(value) or (m.get("low") is not None and value < m["low"])
+               or (m.get("high") is not None and value > m["high"]) or (m.get("above") is not None and value <= m["above"]))
+    if outside:
+        raise ValueError(wanted)
+    return kind(value)
+
+
 class Config:
     """What the stage configurations share: checks, JSON, comparison."""
 
     def __post_init__(self):
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            self._check(field, _kinds(hints[field.name]), getattr(self, field.name))
+        for name, value in self.checked(self.to_dict()).items():
+            object.__setattr__(self, name, value)
 
-    def _check(self, field, kinds, value):
-        """Raise ValueError, naming the field, where a value is of another kind or out of range; whole numbers become floats."""
-        if value is None and type(None) in kinds:
-            return
-        m, name = field.metadata, field.name
-        unit = f" {m['unit']}" if m.get("unit") else ""
-        kind = next(k for k in kinds if k is not type(None))
-        wanted = f"{name}: came {value!r}, expected {describe_range(field) or _TYPE_WORDS[kind]}{unit}."
-        if not _is_a(value, kind) or (m.get("choices") and value not in m["choices"]):
-            raise ValueError(wanted)
-        if kind is float:
-            object.__setattr__(self, name, float(value))
-        if kind in (int, float):
-            outside = (not math.isfinite(value) or (m.get("low") is not None and value < m["low"])
-                       or (m.get("high") is not None and value > m["high"])
-                       or (m.get("above") is not None and value <= m["above"]))
-            if outside:
-                raise ValueError(wanted)
+    @classmethod
+    def checked(cls, values: dict) -> dict:
+        """`values` by name, whole numbers made floats where the field is a float.
+
+        Raises ValueError, naming the field, for an unknown name and for a value of another kind or out of range.
+        """
+        fields, hints = {f.name: f for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
+        unknown = sorted(set(values) - set(fields))
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(fields))}.")
+        return {name: _checked_value(fields[name], _kinds(hints[name]), value) for name, value in values.items()}
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -149,11 +160,7 @@ class Config:
     @classmethod
     def from_dict(cls, values: dict):
         """Inverse of to_dict. Unknown names are an error that lists them."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
-        return cls(**values)
+        return cls(**cls.checked(values))
 
     def replace(self, **changes):
         return dataclasses.replace(self, **changes)

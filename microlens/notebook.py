@@ -16,10 +16,10 @@ import numpy as np
 import papermill
 
 from microlens import files
-from microlens.config import SimulateConfig
-from microlens.data.simulation import simulate
+from microlens.data import quick_dataset
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+__all__ = ["check", "find_notebook", "list_notebooks", "quick_dataset", "run_all", "run_notebook"]
 
 
 def check(name, value, expected, rtol, source):
@@ -35,17 +35,6 @@ def check(name, value, expected, rtol, source):
     print(f"{'ok ' if ok else 'BAD'} {name}: {value:.10g}, expected {wanted} ({source})")
     if not (ok and np.isfinite(value)):
         raise AssertionError(f"{name} is {value:.10g}, expected {wanted} ({source}).")
-
-
-def quick_dataset(n_flat, n_pspl, n_binary, *, preset="baseline", seed=1, split="train", **more) -> Path:
-    """A small dataset in the data folder's `quick`, made once for each configuration and found again by the next notebook.
-
-    more : further fields of SimulateConfig.
-    """
-    words = [preset, f"{n_flat}_{n_pspl}_{n_binary}", split, f"seed{seed}", *(f"{k}_{v}" for k, v in sorted(more.items()))]
-    output = files.data_dir() / "quick" / ("_".join(words) + ".h5")
-    return simulate(SimulateConfig(n_flat=n_flat, n_pspl=n_pspl, n_binary=n_binary, binary_preset=preset, seed=seed, split=split,
-                                   output=str(output), **more))
 
 
 def list_notebooks() -> list[Path]:

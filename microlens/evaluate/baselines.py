@@ -1,8 +1,8 @@
 """What an astronomer would do without a network, on the same full curves: the fitted single lens, and gradient boosting.
 
-    x, seen, seconds = table(data, rows)    scores = {"chi^2 excess": x[:, 0], "largest window": x[:, 1], ...}
+    x, seen = residual_features(data, rows)          scores = fixed_scores(x)          model, p = gradient_boosting(x, observable)
 
-The features are of the residual to the best single lens in units of the error (`dataset.residual_view`). `seen` is what the
+The features are of the residual to the best single lens in units of the error (microlens.fit.residual). `seen` is what the
 literature's own thresholds say, which nobody here chose.
 """
 
@@ -12,6 +12,8 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from microlens.config import BINARY, CLASSES, FLAT
+
 FOLDS = 5
 GUARD_P = 0.99  # least P of what the guards see; see `guarded`
 
@@ -19,14 +21,13 @@ GUARD_P = 0.99  # least P of what the guards see; see `guarded`
 def guarded(p, event, anomaly) -> np.ndarray:
     """Probabilities p (n, 3) of a network, overruled where the literature's thresholds see more: (n, 3).
 
-    event, anomaly : (n,) bool, see `seen`. A curve with an event has P(flat) <= 1 - GUARD_P, one with an anomaly P(binary) >= GUARD_P;
-    the other classes keep their ratio. None of 2125 simulated single lenses and 1750 flat curves shows an anomaly by these thresholds;
-    real data have variable stars and bad nights, too, so no more than GUARD_P is claimed.
+    event, anomaly : (n,) bool, see microlens.fit.residual.seen. A curve with an event has P(flat) <= 1 - GUARD_P, one with an anomaly P(binary) >= GUARD_P;
+    the other classes keep their ratio. Real data have variable stars and bad nights, too, so no more than GUARD_P is claimed.
     """
     p = np.maximum(np.array(p, dtype=float), 1e-12)
-    for c, at in ((0, event & ~anomaly & (p[:, 0] > 1 - GUARD_P)), (2, anomaly & (p[:, 2] < GUARD_P))):
-        wanted = 1 - GUARD_P if c == 0 else GUARD_P
-        rest = np.delete(np.arange(3), c)
+    for c, at in ((FLAT, event & ~anomaly & (p[:, FLAT] > 1 - GUARD_P)), (BINARY, anomaly & (p[:, BINARY] < GUARD_P))):
+        wanted = 1 - GUARD_P if c == FLAT else GUARD_P
+        rest = np.delete(np.arange(len(CLASSES)), c)
         p[np.ix_(at, rest)] *= (1 - wanted) / p[np.ix_(at, rest)].sum(axis=1, keepdims=True)
         p[at, c] = wanted
     return p
@@ -41,7 +42,7 @@ def gradient_boosting(x, observable, seed=0):
     """scikit-learn's histogram gradient boosting fitted to tell observable binaries, and its P (N,) of the events it was fitted on,
     each by a fit that has not seen it. x (N, F) features; observable (N,) class numbers. (None, None) where a class is too rare.
     """
-    truth = observable == 2
+    truth = observable == BINARY
     if min(truth.sum(), (~truth).sum()) < FOLDS:
         return None, None
     model = HistGradientBoostingClassifier(random_state=seed)

@@ -24,7 +24,7 @@ from microlens.config import CLASSES, FLAT, ClassifyConfig
 from microlens.data.lightcurve import LightCurve, Season, seasons
 from microlens.data.readers import read_light_curve, read_light_curves
 from microlens.data.tables import LightCurveError
-from microlens.evaluate import baselines
+from microlens.evaluate import baselines, metrics
 from microlens.fit.residual import curve_features
 from microlens.network.runs import Run, load_run
 
@@ -229,3 +229,35 @@ def score_folder(folder, truth, run: Run):
                 title = f"{path.name.split('.')[0]} season {season.number}, truth {true_class}"
                 mistakes.append((title, season.time, season.flux, season.flux_err, answer["class"], answer["p_binary"]))
     return pd.DataFrame(rows, columns=[*COLUMNS, "set", "truth"]), mistakes, errors
+
+
+def score_light_curves(folder, truth, run: Run, output: Path) -> dict:
+    """Score a folder of light-curve files season by season against a truth table; returns the numbers of the summary.
+
+    Writes seasons.csv (one row a season, with its truth) and mistakes.csv (the light curves called wrongly) into `output`.
+    Raises ValueError where no season could be scored.
+    """
+    table, mistakes, errors = score_folder(folder, truth, run)
+    for line in errors:
+        log.warning("%s", line)
+    scored = table[table["truth"].isin(CLASSES) & (table["class"] != "")]
+    if scored.empty:
+        raise ValueError(f"{folder}: no season of a file in {truth} could be scored.")
+    table.to_csv(output / "seasons.csv", index=False)
+    parts = [pd.DataFrame({"name": name, "t": t, "flux": flux, "flux_err": error, "called": called, "p_binary": p})
+             for name, t, flux, error, called, p in mistakes]
+    columns = ["name", "t", "flux", "flux_err", "called", "p_binary"]
+    (pd.concat(parts) if parts else pd.DataFrame(columns=columns)).to_csv(output / "mistakes.csv", index=False)
+    summary = {"run": run.name, "light_curves": str(folder), "errors": errors, "sets": {}}
+    for name, part in scored.groupby("set"):
+        counts = pd.crosstab(part["truth"], part["class"]).reindex(index=CLASSES, columns=CLASSES, fill_value=0)
+        quiet, binary = part[part["truth"] == "flat"], part[part["truth"] == "binary"]
+        ambiguous = (table["set"] == name) & (table["truth"] == "ambiguous")
+        summary["sets"][name] = {
+            "n_seasons": len(part), "n_ambiguous_left_out": int(ambiguous.sum()),
+            "share_sparse": float(part["flags"].str.contains("sparse").mean()), "confusion": counts.to_numpy().tolist(),
+            "binaries_called_binary": metrics.share((binary["class"] == "binary").sum(), len(binary)),
+            "quiet_called_anything": metrics.share((quiet["class"] != "flat").sum(), len(quiet)),
+            "right": metrics.share((part["class"] == part["truth"]).sum(), len(part))}
+        print(f"\n{name}: {len(part)} seasons (rows: truth, columns: called)\n{counts.to_string()}")
+    return summary

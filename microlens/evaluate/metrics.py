@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from scipy.stats import beta, ks_2samp
+from scipy.stats import binomtest, ks_2samp
 from sklearn import metrics as skm
 
-from microlens.config import CLASSES
+from microlens.config import BINARY, CLASSES, FLAT, PSPL
 
 
 def average_precision(truth, score, weight=None) -> float:
@@ -68,8 +68,8 @@ def completeness_curve(labels, observable, score, weight, n=400):
     """(purity, completeness) of observable binaries, each (<= n,), as the threshold on score (N,) falls."""
     order = np.argsort(-score, kind="stable")
     called = np.cumsum(weight[order])
-    purity = np.cumsum((weight * (labels == 2))[order]) / called
-    completeness = np.cumsum((observable == 2)[order]) / max((observable == 2).sum(), 1)
+    purity = np.cumsum((weight * (labels == BINARY))[order]) / called
+    completeness = np.cumsum((observable == BINARY)[order]) / max((observable == BINARY).sum(), 1)
     keep = np.unique(np.linspace(0, len(order) - 1, n).astype(int))
     return purity[keep], completeness[keep]
 
@@ -123,10 +123,10 @@ def operating_threshold(labels, score, weight, purity, false_alarms) -> float:
 
     labels (N,) simulated classes.
     """
-    pure = purity_holds(labels == 2, weight, purity)
+    pure = purity_holds(labels == BINARY, weight, purity)
 
     def holds(order):
-        few = [np.cumsum((labels == c)[order]) <= false_alarms * (labels == c).sum() for c in (0, 1)]
+        few = [np.cumsum((labels == c)[order]) <= false_alarms * (labels == c).sum() for c in (FLAT, PSPL)]
         return pure(order) & few[0] & few[1]
 
     return lowest_threshold(score, holds)
@@ -138,39 +138,49 @@ def completeness_purity(labels, observable, score, weight, threshold) -> dict:
     labels, observable : class numbers (N,), simulated and observable.   weight : class mix.
     """
     called = np.asarray(score) >= threshold
-    binary, seen = labels == 2, observable == 2
+    binary, seen = labels == BINARY, observable == BINARY
     total = weight[called].sum()
     return {
         "threshold": float(threshold),
-        "completeness_observable": _share(called[seen]),
-        "completeness_simulated": _share(called[binary]),
+        "completeness_observable": _mean(called[seen]),
+        "completeness_simulated": _mean(called[binary]),
         "purity": float(weight[called & binary].sum() / total) if total else None,
         "purity_observable": float(weight[called & seen].sum() / total) if total else None,
-        "false_alarms_flat": _share(called[labels == 0]),
-        "false_alarms_pspl": _share(called[labels == 1]),
+        "false_alarms_flat": _mean(called[labels == FLAT]),
+        "false_alarms_pspl": _mean(called[labels == PSPL]),
         "n_observable": int(seen.sum()), "n_called": int(called.sum()),
     }
 
 
-def _share(hit) -> float | None:
+def _mean(hit) -> float | None:
     return float(np.mean(hit)) if len(hit) else None
 
 
-def binomial_interval(k, n, level=0.68):
+def binomial_interval(k, n, level=0.95):
     """Clopper-Pearson interval (low, high) of a share k/n; arrays allowed; (0, 1) where n = 0."""
-    k, n = np.asarray(k, dtype=float), np.asarray(n, dtype=float)
-    tail = 0.5 * (1 - level)
-    low = np.where(k > 0, beta.ppf(tail, np.maximum(k, 1e-9), n - k + 1), 0.0)
-    high = np.where(k < n, beta.ppf(1 - tail, k + 1, np.maximum(n - k, 1e-9)), 1.0)
-    return low, high
+    def one(k, n):
+        interval = binomtest(int(k), int(n)).proportion_ci(level) if n else (0.0, 1.0)
+        return tuple(interval)
+
+    k, n = np.broadcast_arrays(k, n)
+    made = np.array([one(*pair) for pair in zip(k.ravel(), n.ravel(), strict=True)]).reshape(*k.shape, 2)
+    return made[..., 0], made[..., 1]
 
 
-def bootstrap(function, n, rng, n_samples=500, level=0.95):
-    """Percentile interval of function(rows) over resampled rows of n events."""
+def share(k, n) -> dict:
+    """A share k of n with its 95 % Clopper-Pearson interval."""
+    low, high = binomial_interval(k, n)
+    return {"value": float(k / n) if n else None, "interval_95": [float(low), float(high)], "n": int(n)}
+
+
+N_BOOTSTRAP = 500
+
+
+def bootstrap(function, n, rng, n_samples=N_BOOTSTRAP):
+    """95 % percentile interval of function(rows) over resampled rows of n events; a resample without a value is left out."""
     values = [function(rng.integers(0, n, n)) for _ in range(n_samples)]
     values = np.array([v for v in values if v is not None], dtype=float)
-    tail = 50 * (1 - level)
-    return [float(x) for x in np.nanpercentile(values, [tail, 100 - tail])] if np.isfinite(values).any() else [None, None]
+    return [float(x) for x in np.nanpercentile(values, [2.5, 97.5])] if np.isfinite(values).any() else [None, None]
 
 
 def recall_in_bins(hit, x, edges):

@@ -18,18 +18,17 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from microlens.config import CLASSES
+from microlens.config import CLASS_PARAMETERS, CLASSES, PARAMETERS
 from microlens.data.format import open_dataset, read_predictions
 from microlens.data.lightcurve import read_light_curve, seasons
 from microlens.explore import panels
 from microlens.explore.lens import PROBABILITIES, look_at, probabilities
 from microlens.fit import fit_single_lens, single_lens_model
 from microlens.fit.points import epochs_to_draw
-from microlens.sky.population import BOUNDS, PARAMETERS
 
 PAGE = 10  # rows of the table that are shown at once
 COLUMNS = ["row", "class", "observable", "called", "p_binary", "delta_chi2_pspl", "m_base", "t_E", "u_0", "s", "q", "rho"]
-RANGED = ["delta_chi2_pspl", "m_base", "p_binary", *(p for p in BOUNDS if p not in ("m_base", "alpha"))]
+RANGED = ["delta_chi2_pspl", "m_base", "p_binary", *(p for p in PARAMETERS if p not in ("m_base", "alpha"))]
 
 
 def find_predictions(path) -> Path:
@@ -38,7 +37,7 @@ def find_predictions(path) -> Path:
     Raises FileNotFoundError if there is none.
     """
     path = Path(path)
-    found = [path] if not path.is_dir() else [*path.glob("predictions.h5"), *sorted(path.glob("eval_*/predictions.h5"))[::-1]]
+    found = [path] if not path.is_dir() else [*path.glob("predictions.h5"), *sorted(path.glob("eval_*/predictions.h5"), key=lambda p: p.stat().st_mtime_ns)[::-1]]
     if not found or not found[0].is_file():
         raise FileNotFoundError(f"{path}: no predictions there; `python -m microlens evaluate` makes predictions.h5.")
     return found[0]
@@ -285,8 +284,8 @@ class EventBrowser:
                  + (f", called {event['called']} with P(binary) = {event['p_binary']:.3f}" if event["called"] else "")
                  + f"; delta chi^2 = {event['delta_chi2_pspl']:.4g}")
         self._draw(self.dataset.timestamps[seen], flux[seen], sigma[seen], delta_t[seen], title, event)
-        units = {"t_0": " d", "t_E": " d", "alpha": " rad", "m_base": " mag AB"}
-        self.truth.value = "truth: " + ", ".join(f"{p} = {event[p]:.5g}{units.get(p, '')}" for p in PARAMETERS[event["class"]])
+        self.truth.value = "truth: " + ", ".join(
+            f"{p} = {event[p]:.5g} {PARAMETERS[p].unit}".rstrip() for p in CLASS_PARAMETERS[event["class"]])
 
     def _draw(self, t, flux, sigma, delta_t, title, event=None):
         t, flux, sigma = t.astype(float), flux.astype(float), sigma.astype(float)
@@ -313,7 +312,7 @@ class EventBrowser:
         s = self.seasons[self.season.value - 1]
         title = f"{s.name}, season {s.number} of {len(self.seasons)}: {len(s.time)} epochs"
         if self.classifier is not None:
-            p = np.exp(self.classifier.log_prob(s.flux[None], s.delta_t[None], flux_err=s.flux_err[None])[0].astype(float))
+            p = np.exp(self.classifier.log_prob(s.flux[None], s.delta_t[None])[0].astype(float))
             title += f", called {CLASSES[int(p.argmax())]} with P(binary) = {p[2]:.3f}"
             title += " (sparse: not its cadence)" if s.sparse else ""
         self._draw(s.time, s.flux, s.flux_err, s.delta_t, title)

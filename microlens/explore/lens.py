@@ -14,13 +14,13 @@ import numpy as np
 import yaml
 
 from microlens import sky
-from microlens.config import BINARY_PRESETS, CLASSES
+from microlens.config import BINARY_PRESETS, CLASSES, THRESHOLD_PSPL
 from microlens.data.format import time_since_last
 from microlens.explore import panels
-from microlens.fit import THRESHOLD_PSPL, fit_noise_free, single_lens_model
+from microlens.files import parse_yaml
+from microlens.fit import fit_noise_free, single_lens_model
 from microlens.fit.points import epochs_to_draw
 from microlens.lens import binary, crosses_caustic, topology
-from microlens.sky.population import draw, load_preset
 
 RANGES = {  # low, high, logarithmic, unit
     "t_0": (0.0, 72.0, False, "d"), "u_0": (-2.0, 2.0, False, "Einstein radii"), "t_E": (1.0, 100.0, True, "d"),
@@ -157,15 +157,13 @@ class Control:
 class LensExplorer:
     """Sliders and linked panels of one binary-lens event; `widget` is what to display.
 
-    parameters : values of START to change (t_0 u_0 t_E rho s q alpha f_s m_base).   classifier : from microlens.load(), optional;
-    a run of the residual view has no answer for a part of a season.   detector, schedule : see microlens.sky.noise.
+    parameters : values of START to change (t_0 u_0 t_E rho s q alpha f_s m_base).   classifier : from microlens.load(), optional.
+    detector, schedule : see microlens.sky.noise.
     Raises ValueError for values out of range.
     """
 
     def __init__(self, classifier=None, detector="roman", seed=0, schedule="thesis", **parameters):
         start = check(parameters)
-        if classifier is not None and not classifier.causal:
-            raise ValueError("the classifier reads whole seasons; the explorer needs a causal one (--view running or flux).")
         self.classifier, self.observing = classifier, {"detector": detector, "seed": seed, "schedule": schedule}
         self.rng, self.message, self.panel = np.random.default_rng(seed), widgets.HTML(), panels.curves()
         later = self.show_probabilities if classifier is not None else None
@@ -206,16 +204,16 @@ class LensExplorer:
 
     def from_yaml(self, text: str):
         """Move the sliders to a state copied from the text box or a parameter file."""
-        values = yaml.safe_load(text)
+        values = parse_yaml(text)
         if not isinstance(values, dict):
             raise ValueError("expected lines 'name: value'.")
         self.set(**values)
 
     def draw_from_preset(self):
         """Another binary from the chosen preset."""
-        preset, tau = load_preset(self.preset.value), sky.epochs(self.observing["schedule"])
+        preset, tau = sky.load_preset(self.preset.value), sky.epochs(self.observing["schedule"])
         for _ in range(1000):
-            p = draw(preset, "binary", self.rng, 72.0)
+            p = sky.draw(preset, "binary", self.rng, sky.season_length(tau))
             geometry = [p[k] for k in ("u_0", "rho", "s", "q", "alpha")]
             if not preset.caustic_crossing or crosses_caustic((tau - p["t_0"]) / p["t_E"], *geometry):
                 break

@@ -2,14 +2,17 @@
 
     figures.save("figures", "confusion_matrix", *figures.confusion_matrix(labels, p))     # .csv, .png, .pdf
     figures.draw("confusion_matrix", table)                                               # shows itself in a notebook
-    python -m microlens.figures        # redraws the figures of the figures folder from their tables alone
+    figures.redraw("figures")                                                             # from the tables alone
+    figures.draw_evaluation(folder)                                                       # all of an evaluation
 
-style      widths, colours, saving          survey    noise, light curves, populations, lens planes, the network
-scores     what an evaluation draws         early     early detection, alerts, probabilities in time
-real       light curves that came as files
+style       widths, colours, saving             inputs   season, noise, light curves, populations, lens planes, the network
+evaluation  all figures of an evaluation        scores   confusion, ROC, calibration, recall, robustness, learning curves
+thesis      all figures of the thesis           alerts   early detection, alerts, probabilities in time
+real        light curves that came as files
 """
 
-from microlens.figures.alerts import alert_tradeoff, alerts, early_detection_curve, evolution
+from microlens.figures.alerts import alerts, early_detection_curve, evolution
+from microlens.figures.evaluation import draw_evaluation
 from microlens.figures.inputs import (
     event_by_hand,
     example_light_curves,
@@ -39,9 +42,10 @@ from microlens.figures.scores import (
     u0_dependency,
 )
 from microlens.figures.style import COLOURS, DRAW, draw, read_table, redraw, save, use_palette
+from microlens.figures.thesis import thesis_figures
 
-__all__ = ["COLOURS", "DRAW", "PER_PAGE", "alert_tradeoff", "alerts", "calibration", "completeness_purity", "confusion_matrix",
-           "draw", "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "learning_curves", "mistakes",
+__all__ = ["COLOURS", "DRAW", "PER_PAGE", "alerts", "calibration", "completeness_purity", "confusion_matrix",
+           "draw", "draw_evaluation", "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "learning_curves", "mistakes",
            "network_diagram", "noise_curve", "observability", "parameter_distributions", "per_class_metrics", "preset_distributions",
            "preset_examples", "read_table", "real_light_curves", "recall", "recall_s_q", "redraw", "robustness", "roc_curves", "save",
-           "sets", "survey_season", "temporal_bias_check", "u0_dependency", "use_palette"]
+           "sets", "survey_season", "temporal_bias_check", "thesis_figures", "u0_dependency", "use_palette"]

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from microlens.config import CLASSES
+from microlens.evaluate.report import MARKED
 from microlens.figures.style import COLOURS, LINES, MARKERS, PAGE, figure, subplots
-
-MARKED = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # fractions of the season that the thesis reported
 
 
 def early_detection_curve(fraction, accuracy, low, high, recall, n):
@@ -67,33 +66,6 @@ def draw_alerts(table):
     right.tick_params(bottom=False, labelbottom=False)
     right.plot(d["x"] + 0.5, d["share"], color="0.3")
     right.set(ylabel="share alerted by then (line)", ylim=(0, 1.02))
-    return fig
-
-
-def alert_tradeoff(rows: list[dict], persistence: int, threshold: float, n: int):
-    """Premature share against the share alerted within a day over thresholds, from early.tradeoff; the threshold in use is marked."""
-    columns = ["persistence", "threshold", "purity", "premature", "within_1_day", "n_alerts", "completeness"]
-    table = pd.DataFrame(rows, columns=columns)
-    mine = table[table["persistence"] == persistence]
-    nearest = (mine["threshold"] - threshold).abs().idxmin() if len(mine) and np.isfinite(threshold) else -1
-    return table.assign(used=table.index == nearest), (
-        "Premature alerts and timely ones (within a day of observability) against the alert threshold for several persistences, n = "
-        f"{n} light curves; ring: nearest to the threshold in use; dotted: the wanted 1 % and one half.")
-
-
-@figure
-def draw_alert_tradeoff(table):
-    fig, axes = subplots(1, 2, size=(PAGE, 2.4))
-    used = table[table["used"]]
-    for ax, name, wanted in zip(axes, ("premature", "within_1_day"), (0.01, 0.5), strict=True):
-        for i, (persistence, t) in enumerate(table.groupby("persistence")):
-            ax.plot(t["threshold"], t[name], marker="os^Dv"[i % 5], ms=3, lw=0.8, color=str(0.17 * i), label=f"{persistence}")
-        ax.plot(used["threshold"], used[name], "o", ms=9, mfc="none", mec=COLOURS["pspl"], mew=1.5)
-        ax.axhline(wanted, color="0.3", ls=":", lw=0.8)
-        ax.set(xlabel="alert threshold", xlim=(0.05, 1.02))
-    axes[0].set(ylabel="premature share of\nalerts on binaries", ylim=(0, 0.05))  # more is of no use
-    axes[1].set(ylabel="observable binaries\nalerted within 1 d", ylim=(0, 1.02))
-    axes[1].legend(title="persistence (steps)", ncols=5, loc="lower center", columnspacing=0.8, handletextpad=0.3)
     return fig
 
 

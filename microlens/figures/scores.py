@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.ticker import NullFormatter
 
 from microlens.config import CLASSES
-from microlens.data.packed import smooth_error
 from microlens.evaluate import metrics
 from microlens.figures.style import COLOURS, COLUMN, LINES, MARKERS, PAGE, figure, subplots
-from microlens.fit import fit_single_lens, single_lens_model
+from microlens.fit import fit_single_lens, single_lens_model, smooth_error
 
 PER_PAGE, DETAIL = 6, 60  # mistakes a page; epochs on each side of the largest residual
 
@@ -368,7 +367,7 @@ def robustness(conditions: dict):
             false = sum(round((score[f"false_alarms_{c}"] or 0) * counts[c]) for c in ("flat", "pspl"))
             found = round((score["completeness_observable"] or 0) * head["n_observable"])
             for what, k, of in (("completeness", found, head["n_observable"]), ("false_alarms", false, n)):
-                low, high = metrics.binomial_interval(k, of, 0.95)
+                low, high = metrics.binomial_interval(k, of)
                 row |= {f"{what}{kind}": k / of if of else np.nan, f"{what}{kind}_low": float(low), f"{what}{kind}_high": float(high)}
         rows.append(row)
     table = pd.DataFrame(rows)

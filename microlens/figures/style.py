@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from microlens import files
 from microlens.config import CLASSES
-from microlens.data.format import atomic
+from microlens.files import atomic
 
 COLUMN, PAGE = 88 / 25.4, 180 / 25.4  # inches: single and double column of an A4 page
 STYLE = Path(__file__).with_name("thesis.mplstyle")

@@ -108,5 +108,5 @@ def validation_outputs(network, data: PackedDataset, rows, t_premature, progress
     until = np.array([np.searchsorted(step_times(data, row, network.stem_stride), t) if np.isfinite(t) else never
                       for row, t in zip(rows, t_premature[rows], strict=True)])
     premature = np.where(labels == BINARY, alert_scores(steps.p_binary, until), 0.0)
-    return {"label": labels, "label_observable": data.labels_observable[rows], "log_p": steps.log_p,
+    return {"label": labels.astype(np.int8), "label_observable": data.labels_observable[rows].astype(np.int8), "log_p": steps.log_p,
             "alert_score": alert_scores(steps.p_binary), "premature_score": premature.astype(np.float32)}
