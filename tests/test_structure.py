@@ -12,12 +12,19 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["kernels", "config", "paths", "survey", "thinning", "magnification", "population", "detectability", "store", "simulate",
-         "lightcurve", "dataset", "device_data", "fresh", "attention", "stream", "model", "metrics", "baselines", "early",
-         "checkpoint", "ranks", "train", "classify", "figures", "evaluate", "explore", "notebook", "doctor", "__main__"]
-ONLY = {"torch": {"dataset", "device_data", "attention", "stream", "model", "checkpoint", "ranks", "train", "evaluate", "doctor"},
-        "matplotlib": {"figures"}, "plotly": {"explore"}, "ipywidgets": {"explore"}, "h5py": {"store"},
-        "VBBinaryLensing": {"magnification"}, "VBMicrolensing": {"magnification"}}
+ORDER = ["config", "files", "lens", "sky", "fit", "data", "network", "evaluate", "figures", "explore", "notebook", "__main__"]
+WITHIN = {  # the same rule inside the packages
+    "lens": ["path", "engine", "single", "caustics", "expansion", "curves"],
+    "sky": ["season", "noise", "population"],
+    "fit": ["kernels", "points", "single_lens", "running", "observable", "residual"],
+    "data": ["format", "events", "simulation", "packed", "fresh", "lightcurve"],
+    "network": ["attention", "stream", "model", "ranks", "runs", "predict", "training"],
+    "evaluate": ["metrics", "baselines", "alerts", "thresholds", "light_curves", "report"],
+    "figures": ["style", "inputs", "scores", "alerts", "real", "evaluation", "thesis"],
+    "explore": ["panels", "monitor", "lens", "browser"],
+}
+ONLY = {"torch": {"network", "evaluate", "__main__"}, "matplotlib": {"figures"}, "plotly": {"explore"}, "ipywidgets": {"explore"},
+        "h5py": {"data.format"}, "VBBinaryLensing": {"lens.engine"}, "VBMicrolensing": {"lens.engine"}}
 
 
 def imports(path):
@@ -30,16 +37,46 @@ def imports(path):
                 yield from (f"microlens.{a.name}" for a in node.names)
 
 
-def test_modules_import_only_modules_above_them():
-    for path in (ROOT / "microlens").rglob("*.py"):
-        module = path.relative_to(ROOT / "microlens").parts[0].removesuffix(".py")
-        if module == "__init__":
-            continue
+def modules():
+    """(path, its parts below microlens) of every file of the package."""
+    for path in sorted((ROOT / "microlens").rglob("*.py")):
+        yield path, path.relative_to(ROOT / "microlens").with_suffix("").parts
+
+
+def test_a_package_imports_only_packages_above_it():
+    for path, (unit, *_) in modules():
         for name in imports(path):
-            parts = name.split(".")
-            if parts[0] == "microlens" and len(parts) > 1 and parts[1] in ORDER and parts[1] != module:
-                assert ORDER.index(parts[1]) < ORDER.index(module), f"{path.name} imports {name}"
-            assert parts[0] not in ONLY or module in ONLY[parts[0]], f"{path.name} imports {name}"
+            if unit != "__init__" and name.startswith("microlens."):
+                other = name.split(".")[1]
+                assert other in ORDER, f"{path.name} imports {name}"
+                assert ORDER.index(other) <= ORDER.index(unit), f"{path.name} imports {name}"
+
+
+def test_a_module_imports_only_modules_above_it_in_its_package():
+    for path, parts in modules():
+        if len(parts) == 1 or parts[1] == "__init__":
+            continue
+        order = WITHIN[parts[0]]
+        assert parts[1] in order, f"{path} has no place in the order of its package"
+        for name in imports(path):
+            words = name.split(".")
+            if words[:2] == ["microlens", parts[0]] and len(words) > 2 and words[2] in order:
+                assert order.index(words[2]) < order.index(parts[1]), f"{path.name} imports {name}"
+
+
+def test_heavy_libraries_are_imported_in_their_own_places_alone():
+    for path, parts in modules():
+        for name in imports(path):
+            places = ONLY.get(name.split(".")[0])
+            assert places is None or parts[0] in places or ".".join(parts) in places, f"{path.name} imports {name}"
+
+
+def test_a_name_that_another_file_imports_has_no_underscore():
+    for path, _ in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("microlens"):
+                private = [a.name for a in node.names if a.name.startswith("_")]
+                assert not private, f"{path.name} imports {', '.join(private)}"
 
 
 def test_conda_environment_agrees_with_pyproject():
@@ -62,7 +99,7 @@ def test_notebook_is_stripped_checks_something_and_reads_its_parameters(path):
     assert {t.id for node in ast.parse(parameters.source).body for t in node.targets} <= used
 
 
-@pytest.mark.parametrize(("given", "kept"), [(None, False), ("mine", True), ("microlens/kernels/older", False)])
+@pytest.mark.parametrize(("given", "kept"), [(None, False), ("mine", True), ("microlens-kernels/older", False)])
 def test_compiled_kernels_are_kept_for_their_sources_alone(tmp_path, given, kept):
     """The folder is named after the sources; a user's own is left alone; one inherited from a parent process is not used."""
     known = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
@@ -71,4 +108,4 @@ def test_compiled_kernels_are_kept_for_their_sources_alone(tmp_path, given, kept
     run = subprocess.run([sys.executable, "-c", code], env={**known, **other, "XDG_CACHE_HOME": str(tmp_path)}, text=True,
                          capture_output=True, check=True)
     folder, version = run.stdout.split()
-    assert folder == str(tmp_path / given if kept else tmp_path / "microlens" / "kernels" / version)
+    assert folder == str(tmp_path / given if kept else tmp_path / "microlens-kernels" / version)
