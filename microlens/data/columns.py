@@ -16,12 +16,13 @@ import yaml
 from astropy.units import Unit, day
 
 from microlens.config import ReadConfig
-from microlens.data.tables import LightCurveError, is_number, named
+from microlens.data.tables import LightCurveError, is_number, named, numbers
 
 OWN_NAMES = "MICROLENS_COLUMNS"  # environment variable: a YAML file of names that go before those of the package
 MAGNITUDES = 5.0, 30.0  # a magnitude of a star in these files; a relative one is known by its name only
 TYPICAL_MAGNITUDES = 8.0, 30.0  # the median of a column without a name that is read as magnitudes
 OFFSET = re.compile(r"\s*[-–_]\s*(24\d{5}(?:\.\d+)?)")  # of "HJD - 2450000"
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 SYSTEM = re.compile(r"\b(BJD|HJD|MJD|JD|BTJD|BKJD)(?:[ _]?\(?(TDB|UTC|TCB|TT|TAI)\)?)?\b", re.IGNORECASE)
 UNIT_WORDS = {"mag": "mag", "mags": "mag", "magnitude": "mag", "ab": "mag", "mag ab": "mag", "vega": "mag", "mmag": "mmag", "ujy": "uJy",
               "µjy": "uJy", "microjy": "uJy", "microjansky": "uJy", "uj": "uJy", "mjy": "mJy", "millijansky": "mJy", "jy": "Jy"}
@@ -230,7 +231,7 @@ class _Chooser:
         stated = self.table.meta.get("unit words", {}).get(title) or self.table[title].unit
         for word in (bracketed(given or ""), stated, bracketed(title)):
             word = " ".join(str(word or "").split())
-            known = UNIT_WORDS.get(word.lower()) or UNIT_WORDS.get(word.split(" ")[0].lower())
+            known = UNIT_WORDS.get(word.lower()) or UNIT_WORDS.get(re.split(r"[ (]", word)[0].lower())
             if known and not (known == "mJy" and word.startswith("M")):
                 return known
             if word in ("deg", "degree", "degrees", "rad", "d", "days", "s"):
@@ -263,26 +264,30 @@ class _Chooser:
         return self.table.colnames[at] if at < len(self.table.colnames) else None
 
     def _values(self, title: str) -> np.ndarray:
-        column = self.table[title]
-        values = np.ma.filled(column.astype(float), np.nan) if column.dtype.kind in "iuf" else np.full(len(column), np.nan)
+        values, _ = numbers(self.table[title])
         return values[np.isfinite(values)]
 
     def _by_place(self) -> tuple[str, str, str | None]:
-        """The first three columns as time, brightness, error, where their values do not speak against it."""
+        """The first three columns (or those from the user's time on) as time, brightness, error, where no value speaks against it."""
         titles = self.table.colnames
+        if self.options.time is not None:
+            titles = titles[titles.index(self._given(self.options.time)) :]
         if len(titles) < 2:
             raise self.error("one column only; expected time, brightness and its error")
         time, value, error = [*titles[:3], None][:3]
-        if self.options.time is None:
+        if self.options.time is None and not self._are_dates(time):
             self._check_time(time, titles)
-        if self.options.error is None and error is not None and (self._values(error) > 0).mean() < 0.5:
+        if self.options.error is None and error is not None and np.sum(self._values(error) <= 0) > len(self.table) / 2:
             raise self.error(f"the numbers in column {error} are not errors, most are not positive")
         pairs = [k for k in titles[3:-1] if self._looks_like_magnitudes(k) and self._looks_like_errors(self._next(k))]
         if pairs:
             raise self.error(f"the brightness may be column {value} or {' or '.join(pairs)}")
+        if len(titles) < 5 and self.options.unit == "auto":
+            self._check_sense(value, error)
         return time, value, error
 
     def _check_time(self, time: str, titles):
+        """Raise an error where the column is not in order and another one is, or where it does not change."""
         def ascending(title):
             values = self._values(title)
             return len(values) > 1 and (np.diff(values) >= 0).mean() > 0.99 and values[-1] > values[0]
@@ -294,6 +299,18 @@ class _Chooser:
             raise self.error(f"column {time} is not in the order of time, column {' and '.join(others)} is")
         if others and titles[1] in others:
             raise self.error(f"both column {time} and column {titles[1]} may be times")
+
+    def _check_sense(self, value: str, error: str | None):
+        """Raise an error where numbers that could be magnitudes rise as a flux does in an event, and never fall."""
+        if error is None or self._unit_of_values(value) != "mag":
+            return
+        low, middle, high = np.percentile(self._values(value), [0.5, 50, 99.5])
+        noise = np.median(self._values(error))
+        if high < 30 and high - middle > max(10 * noise, 3 * (middle - low), 1.0):
+            raise self.error(f"column {value} may be a magnitude that fades or a flux that brightens; say --unit mag or --unit flux")
+
+    def _are_dates(self, title: str) -> bool:
+        return DATE.match(str(self.table[title][0]).strip()) is not None
 
     def _looks_like_magnitudes(self, title: str) -> bool:
         values = self._values(title)

@@ -16,6 +16,7 @@ left whole: its answer means nothing anyway, and the flag `sparse` says so.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -71,7 +72,7 @@ class LightCurve:
 class Season:
     """One season as the network reads it: flux (n,) F/F_base, delta_t (n,) days, flux_err (n,).
 
-    sparse : its cadence is none that the network knows.   long : it is a part of a longer season, or longer than the network knows.
+    sparse : its cadence is none that the network knows.   long : it is a span of a longer season.
     """
 
     name: str
@@ -182,9 +183,9 @@ def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
 
 
 def _spans(time, gap: float):
-    """Yield (slice, whether it is cut from a longer season or longer than the network's) of each season, in order."""
+    """Yield (slice, whether it is cut from a longer season) of each season, in order."""
     edges = [0, *(np.flatnonzero(np.diff(time) > gap) + 1), len(time)]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         t = time[start:stop]
         length, roman = t[-1] - t[0], _epochs_at_roman_cadence(t)
         pieces = math.ceil(roman / MOST_EPOCHS)
@@ -192,9 +193,9 @@ def _spans(time, gap: float):
             pieces = max(pieces, math.ceil(length / SPAN))
         cuts = start + np.searchsorted(t, t[0] + length * np.arange(1, pieces) / pieces) if pieces > 1 else []
         ends = [start, *cuts, stop]
-        for a, b in zip(ends[:-1], ends[1:], strict=True):
+        for a, b in itertools.pairwise(ends):
             if b > a:
-                yield slice(a, b), bool(pieces > 1 or length > LONGEST_SEASON)
+                yield slice(a, b), pieces > 1
 
 
 def is_sparse(time) -> bool:

@@ -17,9 +17,9 @@ from astropy.time import Time
 from scipy.ndimage import median_filter
 
 from microlens.config import ReadConfig
-from microlens.data.columns import ZERO_POINTS, Columns, choose_columns, known_names, plain_name
+from microlens.data.columns import DATE, ZERO_POINTS, Columns, choose_columns, known_names, plain_name
 from microlens.data.lightcurve import MIN_POINTS, LightCurve, neighbour_scatter, to_flux
-from microlens.data.tables import LightCurveError, is_number, read_tables, times_beside
+from microlens.data.tables import LightCurveError, numbers, read_tables, times_beside
 
 DEFAULT_BANDS = ("F146", "W146", "W149")  # Roman's wide band, under the names it has had
 FAINTEST, LARGEST_ERROR = 35.0, 5.0  # mag; nothing beyond is a measurement, it is a sentinel such as 99.999
@@ -30,7 +30,7 @@ LEAST_ERROR = 0.1  # of the running median of the errors in flux; an error below
 ERROR_WINDOW = 51  # epochs of that running median
 LONGEST_STEP, LONGEST_SPAN = 100.0, 50_000.0  # d; longer ones, in the median and in all, are not days
 NINES = re.compile(r"9{2,}0*|9+\.9+|9\.9+e\+\d+|1e\+\d\d")  # digits of 99.99, 999, 9.9e9, 1e30 ...
-DATE = re.compile(r"\d{4}-\d\d-\d\d")
+MOST_PIECES = 10  # of a file of several curves, one behind the other; more pieces are lines in disorder
 MIXED = 0.2  # share of times with two different values, from which a file holds more than one star or band
 
 
@@ -129,11 +129,11 @@ def _parts(path: Path, table, columns: Columns, options: ReadConfig):
     if wanted is not None and not table.meta.get("truth"):
         if not (stars == wanted).any():
             raise LightCurveError(f"{path}: holds no event {wanted!r}; it has {', '.join(np.unique(stars)[:20]) or 'no column of names'}.")
-        stars = np.where(stars == wanted, stars, "\0")
-    for star in dict.fromkeys(stars):
-        for band in dict.fromkeys(bands[stars == star]):
-            if star != "\0":
-                yield str(star), str(band) or table.meta.get("band", ""), np.flatnonzero((stars == star) & (bands == band))
+    _, first, group = np.unique(np.char.add(np.char.add(stars, "\0"), bands), return_index=True, return_inverse=True)
+    rows = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+    for k in np.argsort(first):
+        if wanted in (None, stars[first[k]]) or table.meta.get("truth"):
+            yield str(stars[first[k]]), str(bands[first[k]]) or table.meta.get("band", ""), rows[k]
 
 
 def _chosen_band(path: Path, parts: list, options: ReadConfig) -> list:
@@ -145,22 +145,14 @@ def _chosen_band(path: Path, parts: list, options: ReadConfig) -> list:
             raise LightCurveError(f"{path}: holds no band {options.band!r}; it has {', '.join(b for b in found if b) or 'none with a name'}.")
     else:
         wanted = [b for b in found if b.upper() in DEFAULT_BANDS] or found
+    chosen = [part for part in parts if part[3] in wanted]
     if len(wanted) < len(found):
-        parts[0][0].meta["notes"].append(f"other bands left out: {', '.join(b for b in found if b not in wanted)}")
-    return [part for part in parts if part[3] in wanted]
+        for table in {id(part[0]): part[0] for part in chosen}.values():
+            table.meta["notes"].append(f"other bands left out: {', '.join(b for b in found if b not in wanted)}")
+    return chosen
 
 
 # ---- which numbers --------------------------------------------------------------------------------------------------
-
-
-def _numbers(column) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers (n,) of a column, NaN where a cell holds none, and which cells (n,) are limits: '>18.5'."""
-    if column.dtype.kind in "iufb":
-        return np.asarray(np.ma.filled(column.astype(float), np.nan)), np.zeros(len(column), dtype=bool)
-    words = [str(w).strip() for w in np.ma.filled(column.astype(str), "")]
-    limits = np.array([w[:1] in ("<", ">") for w in words])
-    values = [float(re.sub("[dD]", "e", w)) if is_number(w) and w[0] not in "<>" else np.nan for w in words]
-    return np.array(values), limits
 
 
 def _times(column, where: str) -> tuple[np.ndarray, str]:
@@ -168,7 +160,7 @@ def _times(column, where: str) -> tuple[np.ndarray, str]:
     if column.dtype.kind == "M":
         return Time(np.asarray(column), format="datetime64").jd, "JD UTC (from dates)"
     if column.dtype.kind not in "US" or not DATE.match(str(column[0]).strip()):
-        return _numbers(column)[0], ""
+        return numbers(column)[0], ""
     words = [str(w).strip().rstrip("Z").replace("T", " ") for w in column]
     times = Time(words, format="iso", scale="utc").jd
     if len(np.unique(times)) < len(times) and ((times - 0.5) % 1 == 0).all():
@@ -208,8 +200,10 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
                               "Add the reference flux, or say --value with a column of magnitudes or of whole fluxes.")
     notes = list(table.meta["notes"])
     time, date_system = _times(table[columns.time], where)
-    value, limits = _numbers(table[columns.value])
-    error = _numbers(table[columns.error])[0] if columns.error else np.ones(len(value))
+    value, limits = numbers(table[columns.value])
+    error = numbers(table[columns.error])[0] if columns.error else np.ones(len(value))
+    if not (np.isfinite(value) & np.isfinite(time)).any():
+        raise LightCurveError(f"{where}: 0 usable points: no line has numbers in its columns {columns.time} and {columns.value}.")
     is_mag = columns.unit in ("mag", "mmag")
     if columns.unit == "mmag":
         value = value / 1000
@@ -233,7 +227,7 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
     if good.sum() < MIN_POINTS:
         raise LightCurveError(f"{where}: {good.sum()} usable points ({'; '.join(notes) or 'too few lines'}); at least {MIN_POINTS} are "
                               "needed.")
-    true_value = _numbers(table[columns.truth])[0] if columns.truth else None
+    true_value = numbers(table[columns.truth])[0] if columns.truth else None
     order = _time_order(where, time[good], value[good], error[good], notes)
     kept = np.flatnonzero(good)[order]
     time, value, error = time[kept], value[kept], error[kept]
@@ -265,10 +259,9 @@ def _no_measurement(where, value, error, is_mag) -> np.ndarray:
 
 def _time_order(where, time, value, error, notes: list[str]) -> np.ndarray:
     """Rows in the order of time, each time once. Raises LightCurveError where the curves of several stars or bands are mixed."""
-    spread = 1.4826 * np.median(np.abs(value - np.median(value)))
     steps = np.diff(time)
     if (steps < 0).any():
-        _check_one_curve(where, np.split(value, np.flatnonzero(steps < -(np.ptp(time)) / 2) + 1), np.median(error) + spread)
+        _check_one_curve(where, np.split(value, np.flatnonzero(steps < -np.ptp(time) / 2) + 1), np.median(error))
         notes.append("times were not sorted")
     order = np.argsort(time, kind="stable")
     repeated = np.append(False, np.diff(time[order]) == 0)
@@ -283,10 +276,12 @@ def _time_order(where, time, value, error, notes: list[str]) -> np.ndarray:
     return order[~repeated]
 
 
-def _check_one_curve(where, pieces, spread):
-    """Raise LightCurveError where times start over and the brightness is another one there."""
-    middles = [np.median(p) for p in pieces if len(p) >= MIN_POINTS]
-    if len(pieces) < 10 and len(middles) > 1 and np.ptp(middles) > 5 * spread:
+def _check_one_curve(where, pieces, error: float):
+    """Raise LightCurveError where times start over and the brightness is another one there, by far more than it scatters."""
+    pieces = [p for p in pieces if len(p) >= MIN_POINTS]
+    middles = [np.median(p) for p in pieces]
+    scatter = [1.4826 * np.median(np.abs(p - m)) for p, m in zip(pieces, middles, strict=True)]
+    if 1 < len(pieces) < MOST_PIECES and np.ptp(middles) > FAR * (error + max(scatter)):
         raise LightCurveError(f"{where}: its times start over, at another brightness ({', '.join(f'{m:.4g}' for m in middles)}), so several "
                               "stars or bands follow each other without a column that tells them apart. Split the file.")
 
@@ -303,7 +298,7 @@ def _check_days(where, time, columns: Columns):
 
 def _with_least_error(value, error, unit: str, notes: list[str]) -> np.ndarray:
     """Errors (n,), none of which is far below those around it: it would have all the weight."""
-    flux, flux_error, _ = to_flux(value, error, unit)
+    _, flux_error, _ = to_flux(value, error, unit)
     least = LEAST_ERROR * median_filter(flux_error, ERROR_WINDOW, mode="nearest")
     low = flux_error < least
     if low.any():

@@ -23,12 +23,14 @@ import numpy as np
 import pyarrow.dataset
 from astropy.io import ascii, fits
 from astropy.table import Table
+from astropy.time import Time
 
 MAX_BYTES = 2**27  # of text, unpacked: some three million epochs, which need about a gigabyte of memory
-MAX_ROWS = 5_000_000  # of a Parquet table that is read whole
+MAX_ROWS = 2_000_000  # of a Parquet table that is read whole
 SAMPLE = 300  # lines from which the separator is told
 COMMENT_SIGNS = "#%!"
 SEPARATORS = (",", ";", "\t", "|", None)  # None: any white space
+CELL = "\x1f"  # the sign between cells on their way to astropy: "unit separator", which no file of text has
 NUMBER = re.compile(r"[<>]?\s*[+-]?((\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?|nan|inf)", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[<>]?\s*[+-]?\d+,\d+([eEdD][+-]?\d+)?")
 PACKINGS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -122,10 +124,17 @@ def _decoded(path: Path, raw: bytes) -> str:
 
 
 def _from_library(table: Table) -> Table:
-    """A table whose format says what the columns are called."""
+    """A table whose format says what the columns are called; times that astropy understands become days."""
+    table = Table(table)
+    words = {}
+    for name in [n for n in table.colnames if isinstance(table[n], Time)]:
+        reduced = "MJD" if table[name].format == "mjd" else "JD"
+        words[name] = f"{reduced} {table[name].scale.upper()}"
+        table[name] = getattr(table[name], reduced.lower())
     keywords = dict(table.meta.get("keywords", table.meta))
     keywords = {k.lower(): v["value"] if isinstance(v, dict) and "value" in v else v for k, v in keywords.items()}
-    table.meta = {"named": True, "comments": [str(c) for c in table.meta.get("comments", [])], "notes": [], "keywords": keywords}
+    table.meta = {"named": True, "comments": [str(c) for c in table.meta.get("comments", [])], "notes": [], "keywords": keywords,
+                  "unit words": words}
     return table
 
 
@@ -162,6 +171,16 @@ def _ipac_table(path: Path, text: str) -> Table:
 def is_number(word: str) -> bool:
     """Whether a word of a file is a number, with Fortran's exponents, NaN and the signs of limits among them."""
     return NUMBER.fullmatch(word.strip()) is not None
+
+
+def numbers(column) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (n,) of a column, NaN where a cell holds none, and which cells (n,) are limits: '>18.5'."""
+    if column.dtype.kind in "iufb":
+        return np.asarray(np.ma.filled(column.astype(float), np.nan)), np.zeros(len(column), dtype=bool)
+    words = [str(w).strip() for w in np.ma.filled(column.astype(str), "")]
+    limits = np.array([w[:1] in ("<", ">") for w in words])
+    values = [float(re.sub("[dD]", "e", w)) if is_number(w) and w[0] not in "<>" else np.nan for w in words]
+    return np.array(values), limits
 
 
 def _split(line: str, separator: str | None) -> list[str]:
@@ -202,7 +221,7 @@ def _separated_columns(path: Path, text: str) -> Table:
     if skipped > len(body):
         raise LightCurveError(f"{path}: {len(body)} lines of {n_columns} columns and {skipped} others; expected one table.")
     titles = [row for row in head if not all(set(w) <= set("-=+|: ") for w in row)]
-    table = ascii.read(["\t".join(row) for row in body], format="fast_no_header", delimiter="\t", guess=False,
+    table = ascii.read([CELL.join(row) for row in body], format="fast_no_header", delimiter=CELL, guess=False,
                        names=[str(i + 1) for i in range(n_columns)], fast_reader={"exponent_style": "fortran"})
     table.meta = {"named": False, "comments": comments, "notes": [], "keywords": {}, "separator": separator}
     if skipped:
@@ -325,22 +344,22 @@ def _parquet_table(path: Path, event, star_names, time_names) -> Table:
         raise LightCurveError(f"{path}: has {source.count_rows()} rows; say which event is meant with --event NAME (column {star}).")
     found = source.to_table(filter=chosen)
     if event is not None and not found.num_rows:
-        some = ", ".join(map(str, source.head(1).column(star).to_pylist()))
-        raise LightCurveError(f"{path}: holds no event {event!r}; the first one there is {some}.")
-    table, unit_words = Table(), {}
-    for field, column in zip(found.schema, found.columns, strict=True):
-        values = column.to_numpy()
-        table[field.name] = values.astype(str) if values.dtype == object and not _is_vector(values) else values
-        stated = (field.metadata or {}).get(b"unit", b"").decode()
-        unit_words[field.name] = stated
+        first = source.head(1).column(star)[0].as_py()
+        raise LightCurveError(f"{path}: holds no event {event!r}; the first one there is {first}.")
+    frame = found.to_pandas()
+    table = Table({name: _plain_array(frame[name]) for name in frame})
     if "epoch_id" in names and not set(time_names) & set(names):
         table["bjd"] = _epoch_times(path, np.asarray(table[names["epoch_id"]]))
-    table.meta = {"named": True, "comments": [], "notes": [], "keywords": {}, "unit words": unit_words, "truth": truth}
+    units = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in found.schema}
+    table.meta = {"named": True, "comments": [], "notes": [], "keywords": {}, "unit words": units, "truth": truth}
     return table
 
 
-def _is_vector(values) -> bool:
-    return len(values) > 0 and isinstance(values[0], (np.ndarray, list))
+def _plain_array(series) -> np.ndarray:
+    """A pandas column as numbers, text, or an array of arrays."""
+    values = series.to_numpy()
+    vectors = values.dtype == object and len(values) and np.ndim(values[0]) == 1
+    return values if vectors or values.dtype.kind in "iufbM" else series.astype(str).to_numpy(dtype=str)
 
 
 def _observations(path: Path):

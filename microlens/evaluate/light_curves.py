@@ -131,7 +131,7 @@ def classify_curve(curve: LightCurve, run: Run, season_gap: float = 30.0) -> lis
     `event_season`: the brightest of those that are not called flat; without any, the brightest of all answers and the curve is flat.
 
     flags: 'saturated'; 'few points'; 'sparse', a cadence that the network was not trained on, so that its answer means nothing;
-    'long', a span of a longer season, or one longer than the network's; 'residual', an answer that the residual to the best single
+    'long', a span of a longer season; 'residual', an answer that the residual to the best single
     lens gave against the network's; then notes of the reader.
     Raises LightCurveError where the curve has no usable baseline.
     """
