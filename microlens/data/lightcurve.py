@@ -154,10 +154,15 @@ def error_scale(flux, error) -> float:
     Of a densely sampled curve second differences are noise alone, so half of them lie within 0.6745 of their error. The factor is 1
     for fewer than MIN_POINTS epochs, and for a constant or quantised curve, which shows the step of its numbers and not its noise.
     """
-    if len(flux) < MIN_POINTS or np.mean(np.diff(flux) == 0) > QUANTISED:
+    if len(flux) < MIN_POINTS or is_quantised(flux):
         return 1.0
     expected = np.sqrt(error[:-2] ** 2 + 4 * error[1:-1] ** 2 + error[2:] ** 2)
     return float(np.median(np.abs(np.diff(flux, 2)) / expected) / 0.6745) or 1.0
+
+
+def is_quantised(flux) -> bool:
+    """Whether many neighbours among fluxes (n,) are equal: the numbers are rounded to steps as large as their noise."""
+    return bool(np.mean(np.diff(flux) == 0) > QUANTISED)
 
 
 def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
@@ -224,10 +229,17 @@ def _at_roman_cadence(time, flux, error):
 
 
 def _season(curve: LightCurve, number: int, time, flux, error, m_base, note: str, long: bool) -> Season:
-    """A season of the curve; flux and error (n,) relative to the baseline."""
+    """A season of the curve; flux and error (n,) relative to the baseline.
+
+    The network takes the noise from the scatter of neighbours, and where rounding hides it, one step looks like an event. So a
+    quantised season gets noise of the size of its errors, always the same.
+    """
+    sparse, notes = is_sparse(time), [note] if note else []
+    if len(time) >= MIN_POINTS and is_quantised(flux):
+        flux = flux + error * np.random.default_rng(number).normal(size=len(flux))
+        notes.append("rounded numbers: noise of the size of the errors added")
     f = flux.astype(np.float32)
     f[f == 0] = np.finfo(np.float32).tiny  # 0 stands for "no observation"
-    sparse, notes = is_sparse(time), [note] if note else []
     scale = 1.0 if sparse else error_scale(f.astype(float), error)
     if abs(scale - 1) > max(ERROR_TOLERANCE, 6 / np.sqrt(len(time))):  # the scale of n points is known to about 1.2 / sqrt(n)
         error = error * scale
