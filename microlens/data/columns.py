@@ -1,6 +1,8 @@
-"""Which column of a table is time, brightness, error, band, star: by the names in light_curve_columns.yaml, never by a guess.
+"""Which column of a table is time, brightness, error, band, star: by the names in light_curve_columns.yaml.
 
-    columns = choose_columns(table, ReadConfig(), "event.dat")          columns.time, columns.value, columns.error, columns.unit
+    columns = choose_columns(table, ReadConfig())          columns.time, columns.value, columns.error, columns.unit
+
+Nothing is guessed: where two readings are possible, an error shows the columns and says how to choose.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ TYPICAL_MAGNITUDES = 8.0, 30.0  # the median of a column without a name that is 
 OFFSET = re.compile(r"\s*[-–_]\s*(24\d{5}(?:\.\d+)?)")  # of "HJD - 2450000"
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 SYSTEM = re.compile(r"\b(BJD|HJD|MJD|JD|BTJD|BKJD)(?:[ _]?\(?(TDB|UTC|TCB|TT|TAI)\)?)?\b", re.IGNORECASE)
-UNIT_WORDS = {"mag": "mag", "mags": "mag", "magnitude": "mag", "ab": "mag", "mag ab": "mag", "vega": "mag", "mmag": "mmag", "ujy": "uJy",
-              "µjy": "uJy", "microjy": "uJy", "microjansky": "uJy", "uj": "uJy", "mjy": "mJy", "millijansky": "mJy", "jy": "Jy"}
+UNIT_WORDS = {**dict.fromkeys(("mag", "mags", "magnitude", "ab", "mag ab", "vega"), "mag"), "mmag": "mmag",
+              **dict.fromkeys(("ujy", "µjy", "microjy", "microjansky"), "uJy"),
+              **dict.fromkeys(("mjy", "millijansky"), "mJy"), "jy": "Jy"}
+NO_BRIGHTNESS = ("deg", "degree", "degrees", "rad", "arcsec", "d", "day", "days", "s", "sec")
+LINEAR = re.compile(r"e-|electron|adu|count|ct|erg|nmgy|relative|norm", re.IGNORECASE)  # units of some flux
 ZERO_POINTS = {"uJy": 23.9, "mJy": 16.4, "Jy": 8.9}  # AB magnitude of flux 1
 
 
@@ -35,7 +40,8 @@ class Columns:
 
     error : None where the file has none.   unit : 'mag', 'mmag', 'flux', 'uJy', 'mJy', 'Jy' or 'difference'.
     days : length of the time column's unit in days.   time_system : as stated, e.g. 'HJD - 2450000'; '' where it is not.
-    stars, bands : columns that tell stars and bands apart.   flags : {column: bits that mark a bad epoch}.   truth : column or None.
+    stars, bands : columns that tell stars and bands apart.   flags : {column: bits that mark a bad epoch}.
+    truth : column of noise-free brightness, or None.
     """
 
     time: str
@@ -53,7 +59,8 @@ class Columns:
 
 @functools.cache
 def column_names(own: str | None = None) -> dict:
-    """The table of names: the package's, behind those of the YAML file `own`. Raises LightCurveError where that is no such table."""
+    """The table of names: the package's, behind those of the YAML file `own`. Raises LightCurveError where that is no
+    such table."""
     names = yaml.safe_load(Path(__file__).with_name("light_curve_columns.yaml").read_text())
     if not own:
         return names
@@ -84,19 +91,20 @@ def bracketed(title: str) -> str:
     return inside[1].strip() if inside else ""
 
 
-def choose_columns(table, options: ReadConfig, where: str) -> Columns:
+def choose_columns(table, options: ReadConfig) -> Columns:
     """The columns of a table (see tables.read_tables) by the user's options, its names, or, without names, its values.
 
-    Raises LightCurveError that shows the columns and says how to choose where none, or more than one, reading is possible.
+    Raises LightCurveError that shows the columns and says how to choose where none, or more than one, reading is
+    possible.
     """
-    return _Chooser(table, options, where).columns()
+    return _Chooser(table, options).columns()
 
 
 class _Chooser:
     """One choice of columns; `names` holds the plain name of each column."""
 
-    def __init__(self, table, options, where):
-        self.options, self.where, self.known = options, where, known_names()
+    def __init__(self, table, options):
+        self.options, self.known = options, known_names()
         self.table = self._with_comment_names(table)
         self.names = {title: plain_name(title) for title in self.table.colnames}
 
@@ -105,8 +113,8 @@ class _Chooser:
         if not self.table.meta["named"]:
             first = " ".join(str(self.table[c][0]) for c in self.table.colnames)[:120]
             shown = f"{len(self.table.colnames)} without names, first line {first!r}"
-        return LightCurveError(f"{self.where}: {what}. Columns: {shown}. Say which are meant with --time, --value, --error (a name, or "
-                               "a number from 1).")
+        return LightCurveError(f"{what}. Columns: {shown}. Say which are meant with --time, --value, --error (a name, or a "
+                               "number from 1).")
 
     def columns(self) -> Columns:
         o, table = self.options, self.table
@@ -124,11 +132,12 @@ class _Chooser:
             raise self.error(f"time, brightness and error would be the columns {time}, {value} and {error}")
         unit = o.unit if o.unit != "auto" else self._unit(value, o.value) or group["unit"]
         days, system = self._time_unit(time)
+        error_unit = self._unit(error, o.error) if error is not None else ""
         rest = {title: name for title, name in self.names.items() if title not in (time, value, error)}
-        return Columns(time, value, error, unit, (self._unit(error, o.error) if error else "") or unit, days, system,
-                       self._listed("star", rest), self._listed("band", rest),
-                       {title: self.known["flags"][name] for title, name in rest.items() if name in self.known["flags"]},
-                       next((title for title, name in rest.items() if name in self.known["truth"]), None))
+        flags = {title: self.known["flags"][name] for title, name in rest.items() if name in self.known["flags"]}
+        truth = next((title for title, name in rest.items() if name in self.known["truth"]), None)
+        return Columns(time, value, error, unit, error_unit or unit, days, system, self._listed("star", rest),
+                       self._listed("band", rest), flags, truth)
 
     # ---- with names
 
@@ -144,14 +153,18 @@ class _Chooser:
         return table
 
     def _are_names(self, words, n_columns: int) -> bool:
-        """Whether words name columns: as many, with a time and a brightness among them and no sentence; or fewer, all of them known."""
+        """Whether the words of a comment name columns, and are no sentence.
+
+        A time and a brightness are among them. Either all words are known, or there is one for each column, and an error
+        among them.
+        """
         plain = [plain_name(w) for w in words]
-        values = {n for group in self.known["brightness"] for n in group["names"]}
-        time, value = (any(p in known for p in plain) for known in (self.known["time"], values))
-        known = values | set(self.known["time"]) | set(self.known["plain_error"]) | set(self.known["star"]) | set(self.known["band"])
-        all_known = all(p in known or self._is_error(p) for p in plain)
-        error = any(self._is_error(p) for p in plain)
-        return time and value and (all_known if len(words) != n_columns else all_known or error) and 2 <= len(words) <= n_columns
+        times, values = set(self.known["time"]), {n for group in self.known["brightness"] for n in group["names"]}
+        if len(words) > n_columns or times.isdisjoint(plain) or values.isdisjoint(plain):
+            return False
+        errors = {p for p in plain if self._is_error(p)}
+        all_known = set(plain) <= times | values | errors | {*self.known["star"], *self.known["band"]}
+        return all_known or (len(words) == n_columns and bool(errors))
 
     def _is_error(self, name: str) -> bool:
         if name in self.known["plain_error"]:
@@ -161,13 +174,14 @@ class _Chooser:
 
     def _given(self, wanted: str) -> str:
         """The column of an option: its name as in the file, its plain name, or its number."""
-        for same in (lambda t: t == wanted, lambda t: t == re.sub(r"\s*\[.*", "", wanted), lambda t: self.names[t] == plain_name(wanted)):
-            found = [t for t in self.table.colnames if same(t)]
-            if len(found) == 1:
-                return found[0]
-        number = re.sub(r"\s*\[.*", "", wanted)
-        if number.isdigit() and 1 <= int(number) <= len(self.table.colnames):
-            return self.table.colnames[int(number) - 1]
+        titles, bare = self.table.colnames, re.sub(r"\s*\[.*", "", wanted)
+        alike = [t for t in titles if self.names[t] == plain_name(wanted)]
+        if wanted in titles or bare in titles:
+            return wanted if wanted in titles else bare
+        if len(alike) == 1:
+            return alike[0]
+        if bare.isdigit() and 1 <= int(bare) <= len(titles):
+            return titles[int(bare) - 1]
         raise self.error(f"no column {wanted!r}")
 
     def _listed(self, role: str, rest: dict) -> list[str]:
@@ -182,7 +196,8 @@ class _Chooser:
             for title, name in self.names.items():
                 if name == wanted:
                     return title
-        begun = [t for t, name in self.names.items() if any(name.startswith(f"{w}_") for w in self.known["time"] if len(w) > 2)]
+        words = tuple(f"{word}_" for word in self.known["time"] if len(word) > 1)
+        begun = [title for title, name in self.names.items() if name.startswith(words)]
         if len(begun) != 1:
             raise self.error("several columns may be the time" if begun else "no column is known to hold times")
         return begun[0]
@@ -198,17 +213,17 @@ class _Chooser:
         raise self.error("no column is known to hold a magnitude or a flux")
 
     def _begins_with(self, name: str, wanted: str) -> bool:
-        words = set(name.split("_"))
-        other = words & set(self.known["not_brightness"]) or self._is_error(name) or name.startswith("e_")
-        return len(wanted) > 2 and name.startswith(wanted) and not other and name not in self.known["truth"]
+        """Whether a column's name begins with a known one, and says nowhere that it is something else."""
+        if len(wanted) < 3 or not name.startswith(wanted) or self._is_error(name) or name in self.known["truth"]:
+            return False
+        return not any(word in name[len(wanted) :] for word in self.known["not_brightness"])
 
     def _group_of(self, value: str) -> dict:
         """The group that a column given by the user falls into: of its name, or of its values."""
         for group in self.known["brightness"]:
             if self.names[value] in group["names"]:
                 return group
-        kind = next((k for k, words in self.known["kinds"].items() if any(w in self.names[value] for w in words if len(w) > 2)), "flux")
-        return {"unit": self._unit_of_values(value), "kind": kind}
+        return {"unit": self._unit_of_values(value), "kind": "mag" if "mag" in self.names[value] else "flux"}
 
     def _error(self, value: str, kind: str) -> str | None:
         """The column of a brightness' error; None where no column is one."""
@@ -218,7 +233,8 @@ class _Chooser:
             for title, name in self.names.items():
                 if name == wanted and title != value:
                     return title
-        begun = [t for t, name in self.names.items() if t != value and any(name.startswith(f) for f in forms if len(f) > 3)]
+        long = tuple(form for form in forms if len(form) > 3)
+        begun = [t for t, name in self.names.items() if t != value and name.startswith(long)]
         if len(begun) == 1:
             return begun[0]
         like = [t for t, name in self.names.items() if t != value and re.search(r"err|unc|sigma", name)]
@@ -227,24 +243,25 @@ class _Chooser:
         return None
 
     def _unit(self, title: str, given: str | None = None) -> str:
-        """Unit of a brightness as an option or a header states it, in the words of Columns.unit; '' where none is stated."""
+        """Unit of a brightness as an option or a header states it, in the words of Columns.unit; '' where none is
+        stated."""
         stated = self.table.meta.get("unit words", {}).get(title) or self.table[title].unit
         for word in (bracketed(given or ""), stated, bracketed(title)):
             word = " ".join(str(word or "").split())
             known = UNIT_WORDS.get(word.lower()) or UNIT_WORDS.get(re.split(r"[ (]", word)[0].lower())
             if known and not (known == "mJy" and word.startswith("M")):
                 return known
-            if word in ("deg", "degree", "degrees", "rad", "d", "days", "s"):
+            if word in NO_BRIGHTNESS:
                 raise self.error(f"the column {title} is in {word}, so it is no brightness")
-            if re.search(r"e-|electron|adu|count|ct|erg|nmgy|relative|norm", word.lower()):
+            if LINEAR.search(word):
                 return "flux"
         return ""
 
     def _time_unit(self, title: str) -> tuple[float, str]:
         """Length of a time's unit in days, and its time system, both as header, options or comments state them."""
         meta, keywords = self.table.meta, self.table.meta["keywords"]
-        words = [bracketed(self.options.time or ""), meta.get("unit words", {}).get(title), self.table[title].unit, bracketed(title)]
-        words = [str(w) for w in words if w]
+        stated = meta.get("unit words", {}).get(title) or self.table[title].unit
+        words = [str(w) for w in (bracketed(self.options.time or ""), stated, bracketed(title)) if w]
         if not words and keywords.get("timeunit") and not is_number(str(keywords["timeunit"])):
             words.append(str(keywords["timeunit"]))
         suffix = plain_name(title).rsplit("_", 1)[-1]
@@ -254,7 +271,8 @@ class _Chooser:
         if days < 0:
             raise self.error(f"the column {title} is in {words[0]}, so it is no time")
         frame = [str(keywords[k]) for k in ("time_reference_frame", "time_system", "timeref") if k in keywords]
-        return days, _time_system([title, *words, *frame], self.known["time"].get(plain_name(title), ""), keywords, meta["comments"])
+        of_name = self.known["time"].get(plain_name(title), "")
+        return days, _time_system([title, *words, *frame], of_name, keywords, meta["comments"])
 
     # ---- without names
 
@@ -268,7 +286,8 @@ class _Chooser:
         return values[np.isfinite(values)]
 
     def _by_place(self) -> tuple[str, str, str | None]:
-        """The first three columns (or those from the user's time on) as time, brightness, error, where no value speaks against it."""
+        """The first three columns (or those from the user's time on) as time, brightness, error, where no value
+        speaks against it."""
         titles = self.table.colnames
         if self.options.time is not None:
             titles = titles[titles.index(self._given(self.options.time)) :]
@@ -307,7 +326,8 @@ class _Chooser:
         low, middle, high = np.percentile(self._values(value), [0.5, 50, 99.5])
         noise = np.median(self._values(error))
         if high < 30 and high - middle > max(10 * noise, 3 * (middle - low), 1.0):
-            raise self.error(f"column {value} may be a magnitude that fades or a flux that brightens; say --unit mag or --unit flux")
+            raise self.error(f"column {value} may be a magnitude that fades or a flux that brightens; say --unit mag or "
+                             "--unit flux")
 
     def _are_dates(self, title: str) -> bool:
         return DATE.match(str(self.table[title][0]).strip()) is not None
@@ -321,7 +341,8 @@ class _Chooser:
         return len(values) > 0 and bool((values > 0).mean() > 0.9 and np.median(values) < 1)
 
     def _unit_of_values(self, title: str) -> str:
-        """'mag' where the values (but for sentinels of 90 and more, or below 0) are those of magnitudes, else 'flux'."""
+        """'mag' where the values (but for sentinels of 90 and more, or below 0) are those of magnitudes, else
+        'flux'."""
         values = self._values(title)
         values = values[(values < 90) & (values > 0)] if self._looks_like_magnitudes(title) else values
         inside = (values > MAGNITUDES[0]) & (values < MAGNITUDES[1])
@@ -331,8 +352,8 @@ class _Chooser:
 def _days(word: str) -> float | None:
     """Length of a unit of time in days; -1 for a unit that is none of time; None for a word that is no unit."""
     word = word.strip().lower()
-    plain = {"days": "day", "sec": "s", "secs": "s", "seconds": "s", "second": "s", "hours": "h", "minutes": "min", "jd": "day",
-             "degree": "deg", "degrees": "deg"}.get(word, word)
+    plain = {"days": "day", "sec": "s", "secs": "s", "seconds": "s", "second": "s", "hours": "h", "minutes": "min",
+             "jd": "day", "degree": "deg", "degrees": "deg"}.get(word, word)
     try:
         unit = Unit(plain)
     except ValueError:

@@ -1,17 +1,19 @@
 """A light curve of any telescope, and its seasons as the network reads them.
 
-    for season in seasons(read_light_curve("blg-0006_phot.dat")): flux, delta_t, flux_err = season.flux, season.delta_t, ...
+    for season in seasons(read_light_curve("blg-0006_phot.dat")):
+        flux, delta_t, flux_err = season.flux, season.delta_t, season.flux_err
 
-The baseline is estimated from all seasons. First the quiet flux: epochs are averaged in bins of a quarter day, the fainter half
-of the bins is taken, bins more than 3 robust standard deviations above its median are dropped until none is, and the median of
-the rest is the quiet flux. An event in progress at both ends of the data never shows its baseline, so a single lens is then
-fitted to the bins, and its source plus blend flux is taken where t_E is not short against the data (a short event shows its
-baseline) and the result is within a factor of the quiet flux.
+The baseline is estimated from all seasons. First the quiet flux: epochs are averaged in bins of a quarter day, the
+fainter half of the bins is taken, bins more than 3 robust standard deviations above its median are dropped until none
+is, and the median of the rest is the quiet flux. An event in progress at both ends of the data never shows its
+baseline, so a single lens is then fitted to the bins, and its source plus blend flux is taken where t_E is not short
+against the data (a short event shows its baseline) and the result is within a factor of the quiet flux.
 
-The network has seen seasons of 72 d at an epoch every 12 to 15 minutes. So a faster curve is averaged to Roman's cadence, and a dense
-season that is longer than LONGEST_SEASON, or one of more than MOST_EPOCHS epochs, is cut into equal spans no longer than Roman's season;
-all have the one baseline of the curve, so an event on an edge is seen as an event by both spans. A curve too sparse for the network is
-left whole: its answer means nothing anyway, and the flag `sparse` says so.
+The network has seen seasons of 72 d at an epoch every 12 to 15 minutes. So a faster curve is averaged to Roman's
+cadence, and a dense season that is longer than LONGEST_SEASON, or one of more than MOST_EPOCHS epochs, is cut into
+equal spans no longer than Roman's season; all have the one baseline of the curve, so an event on an edge is seen as
+an event by both spans. A curve too sparse for the network is left whole: its answer means nothing anyway, and the
+flag `sparse` says so.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ LOWEST, HIGHEST = 0.4, 1.05  # believable baseline of the fit / quiet flux
 LEAST_BASELINE = 1.0  # baseline in errors of one epoch; a fainter one is a difference flux or cannot be told from it
 ERROR_TOLERANCE = 0.1  # errors off by more than this from the scatter of neighbours are rescaled
 QUANTISED = 0.3  # share of neighbours with equal brightness, from which steps of the numbers hide the scatter
-SPARSE, COVERED = 1 / 24, 0.5  # d: a season is sparse where steps no longer than this cover less than such a share of it
+SPARSE, COVERED = 1 / 24, 0.5  # d; share: a season is sparse where steps no longer than the one cover less than the other
 CADENCE = 12.1 / 1440  # d; Roman's, to which faster curves are averaged
 FAST = 0.5  # a curve is faster where its median step is shorter than this share of CADENCE
-LONGEST_SEASON, SPAN = 120.0, 72.0  # d; a dense season longer than the first is cut into spans no longer than the second
+LONGEST_SEASON, SPAN = 120.0, 72.0  # d: a dense season longer than the one is cut into spans no longer than the other
 MOST_EPOCHS = 8300  # of one span; a Roman season of 70.7 d has 8414 epochs before F087 and F213 take theirs
 FAINTEST_ROMAN, BRIGHTEST_ROMAN = 35.0, 5.0  # mag; baselines outside are relative magnitudes
 
@@ -45,8 +47,9 @@ FAINTEST_ROMAN, BRIGHTEST_ROMAN = 35.0, 5.0  # mag; baselines outside are relati
 class LightCurve:
     """time (n,) days ascending; value and error (n,) in `unit` 'mag' or 'flux'; what was done to it in `notes`.
 
-    name : of the file.   star, band : of the curve in it, '' where there is only one.   zero_point : AB magnitude of flux 1, if known.
-    truth : what a table of events beside the file says of it (sim_label, t0lens1 ...).   true_value : (n,) noise-free value, if known.
+    name : of the file.   star, band : of the curve in it, '' where there is only one.
+    zero_point : AB magnitude of flux 1, if known.   true_value : (n,) noise-free value, if known.
+    truth : what a table of events beside the file says of it (sim_label, t0lens1 ...).
     """
 
     name: str
@@ -111,10 +114,11 @@ def _bin_means(time, *values):
 
 
 def quiet_flux(time, flux) -> float:
-    """Flux of the faint, quiet part of a light curve: step one of the module docstring. Too bright if the event never ends."""
+    """Flux of the faint, quiet part of a light curve: step one of the module docstring. Too bright if the event never
+    ends."""
     (_, bins), _ = _bin_means(time, flux)
     low = np.sort(bins)[: max(len(bins) // 2, min(len(bins), 5))]
-    # The lower half of pure noise lies below the baseline; mirror it at its upper edge, which is the median of all bins.
+    # The lower half of pure noise lies below the baseline; mirror it at its upper edge, the median of all bins.
     centre = low[-1]
     spread = 1.4826 * np.median(np.abs(low - centre)) if len(low) > 1 else 0.0
     kept = bins
@@ -151,8 +155,9 @@ def neighbour_scatter(value) -> float:
 def error_scale(flux, error) -> float:
     """Factor that brings reported errors (n,) to the scatter of neighbouring fluxes (n,), robustly.
 
-    Of a densely sampled curve second differences are noise alone, so half of them lie within 0.6745 of their error. The factor is 1
-    for fewer than MIN_POINTS epochs, and for a constant or quantised curve, which shows the step of its numbers and not its noise.
+    Of a densely sampled curve second differences are noise alone, so half of them lie within 0.6745 of their error.
+    The factor is 1 for fewer than MIN_POINTS epochs, and for a constant or quantised curve, which shows the step of
+    its numbers and not its noise.
     """
     if len(flux) < MIN_POINTS or is_quantised(flux):
         return 1.0
@@ -168,17 +173,17 @@ def is_quantised(flux) -> bool:
 def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
     """Split at gaps longer than `gap` days and bring each season to the network's input, one baseline for all.
 
-    A season that is longer than the network's is cut into spans, and a faster cadence averaged; see the module docstring.
-    Raises LightCurveError if the baseline flux is not positive, or lost in the errors of single epochs.
+    A season that is longer than the network's is cut into spans, and a faster cadence averaged; see the module
+    docstring. Raises LightCurveError if the baseline flux is not positive, or lost in the errors of single epochs.
     """
     flux, error, zero_point = to_flux(curve.value, curve.error, curve.unit)
     zero_point = curve.zero_point if zero_point is None else zero_point
     quiet, typical = quiet_flux(curve.time, flux), float(np.median(error))
     base = baseline_flux(curve.time, flux, error) if quiet > LEAST_BASELINE * typical else quiet
     if not base > LEAST_BASELINE * typical:
-        raise LightCurveError(f"{curve.name}: its baseline flux, {base:.3g}, is not above the error of one epoch, {typical:.3g}, as that of "
-                              "difference fluxes; fluxes with a positive baseline are needed. Add the reference flux, or choose another "
-                              "column with --value.")
+        raise LightCurveError(f"{curve.name}: its baseline flux, {base:.3g}, is not above the error of one epoch, "
+                              f"{typical:.3g}, as that of difference fluxes; fluxes with a positive baseline are needed. Add the "
+                              "reference flux, or choose another column with --value.")
     m_base = zero_point - 2.5 * math.log10(base) if zero_point is not None else None
     out = []
     for part, long in _spans(curve.time, gap):
@@ -218,7 +223,8 @@ def _epochs_at_roman_cadence(time) -> int:
 
 
 def _at_roman_cadence(time, flux, error):
-    """(time, flux, error, note): the arrays (n,) as they are, or weighted means in bins of CADENCE where the cadence is faster."""
+    """(time, flux, error, note): the arrays (n,) as they are, or weighted means in bins of CADENCE where the cadence
+    is faster."""
     if not _is_fast(time):
         return time, flux, error, ""
     _, index = np.unique((time - time[0]) // CADENCE, return_inverse=True)
@@ -231,8 +237,8 @@ def _at_roman_cadence(time, flux, error):
 def _season(curve: LightCurve, number: int, time, flux, error, m_base, note: str, long: bool) -> Season:
     """A season of the curve; flux and error (n,) relative to the baseline.
 
-    The network takes the noise from the scatter of neighbours, and where rounding hides it, one step looks like an event. So a
-    quantised season gets noise of the size of its errors, always the same.
+    The network takes the noise from the scatter of neighbours, and where rounding hides it, one step looks like an
+    event. So a quantised season gets noise of the size of its errors, always the same.
     """
     sparse, notes = is_sparse(time), [note] if note else []
     if len(time) >= MIN_POINTS and is_quantised(flux):
@@ -241,10 +247,12 @@ def _season(curve: LightCurve, number: int, time, flux, error, m_base, note: str
     f = flux.astype(np.float32)
     f[f == 0] = np.finfo(np.float32).tiny  # 0 stands for "no observation"
     scale = 1.0 if sparse else error_scale(f.astype(float), error)
-    if abs(scale - 1) > max(ERROR_TOLERANCE, 6 / np.sqrt(len(time))):  # the scale of n points is known to about 1.2 / sqrt(n)
+    known_to = 1.2 / math.sqrt(len(time))  # standard deviation of the scale
+    if abs(scale - 1) > max(ERROR_TOLERANCE, 5 * known_to):
         error = error * scale
         notes.append(f"errors x {scale:.2f}, from the scatter of neighbours")
     absolute = m_base is not None and BRIGHTEST_ROMAN < m_base < FAINTEST_ROMAN
     saturated = absolute and m_base - 2.5 * math.log10(max(float(f.max()), 1e-30)) < SATURATION_MAG
-    return Season(curve.name, number, time, f, np.diff(time, prepend=time[0]).astype(np.float32), error.astype(np.float32), m_base,
-                  bool(saturated), sparse, curve.time_system, "; ".join(notes), long)
+    delta_t = np.diff(time, prepend=time[0]).astype(np.float32)
+    return Season(curve.name, number, time, f, delta_t, error.astype(np.float32), m_base, bool(saturated), sparse,
+                  curve.time_system, "; ".join(notes), long)

@@ -1,11 +1,12 @@
-"""A dataset -> Parquet tables under the column names of the Roman data challenge 2026 (MachineLearning tier), for other people's tools.
+"""A dataset -> Parquet tables under the names of the Roman data challenge 2026 (MachineLearning), for other tools.
 
     export_parquet("data/raw/events.h5", "events_parquet")          # obs.parquet, epoch.parquet, meta.parquet
     curve = read_light_curve("events_parquet/obs.parquet", ReadConfig(event="microlens_000017"))
 
-obs holds one row an observation, ordered by event; epoch the times; meta one row an event with its parameters. Times count from the
-start of a season of the survey, and no observer's position is given, since the simulation has no parallax. Angles are in degrees, as
-there. A flat light curve, which that challenge does not have, is labelled microlens_flat.
+obs holds one row an observation, ordered by event; epoch the times; meta one row an event with its parameters. Times
+count from the start of a season of the survey, and no observer's position is given, since the simulation has no
+parallax. Angles are in degrees, as there. A flat light curve, which that challenge does not have, is labelled
+microlens_flat.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from microlens.sky import SATURATION_MAG
 SEASON_START = 2461447.757  # JD (TDB): the first dense season, from the ephemerides of the challenge
 LABELS = {"flat": "microlens_flat", "pspl": "microlens_1S1L", "binary": "microlens_1S2L"}
 BAND = "F146"
-PARAMETERS = {"t_E": "tE_ref", "u_0": "u0lens1", "rho": "rho", "q": "Planet_q", "s": "Planet_s", "f_s": "fs_F146", "m_base": "Base_F146",
-              "delta_chi2_pspl": "ObsGroup_0_chi2"}
-"""Names of the parameters there. Base_F146, the baseline magnitude, is this package's; ObsGroup_0_chi2 is against the best single lens."""
+PARAMETERS = {"t_E": "tE_ref", "u_0": "u0lens1", "rho": "rho", "q": "Planet_q", "s": "Planet_s", "f_s": "fs_F146",
+              "m_base": "Base_F146", "delta_chi2_pspl": "ObsGroup_0_chi2"}
+"""Names of the parameters there. Base_F146, the baseline magnitude, is this package's; ObsGroup_0_chi2 is against the
+best single lens."""
 EVENTS_AT_ONCE = 128  # one row group: a reader that wants one event skips the others
 OBS = pyarrow.schema([("event_id", pyarrow.int64()), ("epoch_id", pyarrow.int32()), ("filt", pyarrow.string()),
-                      ("flux_uJy", pyarrow.float64()), ("flux_err_uJy", pyarrow.float64()), ("true_flux_uJy", pyarrow.float64()),
+                      *((name, pyarrow.float64()) for name in ("flux_uJy", "flux_err_uJy", "true_flux_uJy")),
                       ("saturation_flag", pyarrow.int8())])
 
 
@@ -62,8 +64,9 @@ def observations(data, row: int) -> pyarrow.Table:
     true = true_flux(data.curve(row), t_0, t_E, f_s, data.timestamps)[seen]
     base = 10 ** (-0.4 * (float(data.m_base[row]) - ZERO_POINTS["uJy"]))
     brightness = ZERO_POINTS["uJy"] - 2.5 * np.log10(np.maximum(true * base, 1e-30))
-    return pyarrow.table([np.full(len(seen), row), seen, np.full(len(seen), BAND), flux[seen] * base, sigma[seen] * base, true * base,
-                          brightness < SATURATION_MAG], names=OBS.names).cast(OBS)
+    columns = [np.full(len(seen), row), seen, np.full(len(seen), BAND), flux[seen] * base, sigma[seen] * base, true * base,
+               (brightness < SATURATION_MAG).astype(np.int8)]
+    return pyarrow.table(columns, names=OBS.names).cast(OBS)
 
 
 def _epochs(data) -> dict:
@@ -77,7 +80,8 @@ def _events(data) -> dict:
     n, params = len(data), data.params
     source = params["m_base"] - 2.5 * np.log10(params["f_s"])
     return {"event_id": np.arange(n), "name": [f"microlens_{row:06d}" for row in range(n)],
-            "sim_label": [LABELS[CLASSES[label]] for label in data.labels], "t0lens1": SEASON_START + params["t_0"].to_numpy(),
+            "sim_label": [LABELS[CLASSES[label]] for label in data.labels],
+            "t0lens1": SEASON_START + params["t_0"].to_numpy(),
             **{there: params[here].to_numpy() for here, there in PARAMETERS.items()},
             "alpha": np.degrees(params["alpha"].to_numpy()), "Source_F146": source.to_numpy(),
             "label_observable": [CLASSES[label] for label in data.labels_observable]}

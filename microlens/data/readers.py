@@ -3,8 +3,8 @@
     curve = read_light_curve("blg-0006_phot.dat")
     for curve in read_light_curves("events.parquet", ReadConfig(event="RMDC26_000001", band="F087")): ...
 
-`tables` reads the file, `columns` tells what its columns are, and this module what the numbers are. docs/light_curve_files.md lists the
-formats and the rules.
+`tables` reads the file, `columns` tells what its columns are, and this module what the numbers are.
+docs/light_curve_files.md lists the formats and the rules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ MIXED = 0.2  # share of times with two different values, from which a file holds
 
 
 def read_light_curve(path, options: ReadConfig | None = None) -> LightCurve:
-    """The one light curve of a file; see read_light_curves. Raises LightCurveError, which lists them, where there are several."""
+    """The one light curve of a file; see read_light_curves. Raises LightCurveError, which lists them, where there are
+    several."""
     curves = read_light_curves(path, options)
     if len(curves) > 1:
         listed = ", ".join(c.label for c in curves[:20])
@@ -47,32 +48,32 @@ def read_light_curves(path, options: ReadConfig | None = None) -> list[LightCurv
     """The light curves of a file, one for each star and band in it.
 
     options : what the file does not say of itself. Of several bands F146 is taken unless `options.band` says otherwise.
-    Raises LightCurveError, one line that names file and cause, where there is no usable light curve or where two readings are
-    possible.
+    Raises LightCurveError, one line that names file and cause, where there is no usable light curve or where two readings
+    are possible.
     """
     path, options, known = Path(path), options or ReadConfig(), known_names()
     tables = read_tables(path, options.event, known["star"], known["time"])
-    parts, refused = [], []
-    for table in tables:
+    refused: list[str] = []
+
+    def usable(make, *arguments, label=""):
+        """What `make` returns, in a list; an empty one where it refuses, and says why."""
         try:
-            table = _exploded(_with_times(path, table, options))
-            columns = choose_columns(table, options, str(path))
-            parts += [(table, columns, *part) for part in _parts(path, table, columns, options)]
+            return [make(*arguments)]
         except LightCurveError as error:
-            refused.append(error)
-    if not parts:
-        raise refused[0]
-    curves, left_out = [], []
-    for table, columns, star, band, rows in _chosen_band(path, parts, options):
-        try:
-            curves.append(_light_curve(path, table[rows], columns, star, band))
-        except LightCurveError as error:
-            refused.append(error)
-            left_out.append(" ".join(w for w in (star, band) if w))
+            refused.append(f"{label}: {error}" if label else str(error))
+            return []
+
+    parts = [part for table in tables for made in usable(_parts, path, table, options) for part in made]
+    if parts:
+        parts = [part for made in usable(_chosen_band, parts, options) for part in made]
+    curves = []
+    for table, columns, star, band, rows in parts:
+        label = " ".join(w for w in (star, band) if w)
+        curves += usable(_light_curve, path, table[rows], columns, star, band, label=label)
     if not curves:
-        raise refused[-1]
-    if left_out:
-        curves[0].notes.append(f"not usable: {', '.join(left_out)[:200]}")
+        raise LightCurveError(f"{path}: {refused[0]}")
+    if refused and len(tables) == 1:
+        curves[0].notes.append(f"not usable: {'; '.join(refused)[:300]}")
     return curves
 
 
@@ -117,8 +118,10 @@ def _labels(table, titles: list[str]) -> np.ndarray:
     return out
 
 
-def _parts(path: Path, table, columns: Columns, options: ReadConfig):
-    """(star, band, rows) of each star and band in a table."""
+def _parts(path: Path, table, options: ReadConfig) -> list[tuple]:
+    """(table, columns, star, band, rows) of each star and band in a table."""
+    table = _exploded(_with_times(path, table, options))
+    columns = choose_columns(table, options)
     stars, bands = _labels(table, columns.stars[:1]), _labels(table, columns.bands)
     wanted = options.event
     for title in columns.stars if wanted is not None else ():
@@ -128,21 +131,23 @@ def _parts(path: Path, table, columns: Columns, options: ReadConfig):
             break
     if wanted is not None and not table.meta.get("truth"):
         if not (stars == wanted).any():
-            raise LightCurveError(f"{path}: holds no event {wanted!r}; it has {', '.join(np.unique(stars)[:20]) or 'no column of names'}.")
+            named = ", ".join(np.unique(stars)[:20])
+            raise LightCurveError(f"holds no event {wanted!r}; it has {named or 'no column of names'}.")
     _, first, group = np.unique(np.char.add(np.char.add(stars, "\0"), bands), return_index=True, return_inverse=True)
     rows = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
-    for k in np.argsort(first):
-        if wanted in (None, stars[first[k]]) or table.meta.get("truth"):
-            yield str(stars[first[k]]), str(bands[first[k]]) or table.meta.get("band", ""), rows[k]
+    every = wanted is None or bool(table.meta.get("truth"))
+    return [(table, columns, str(stars[first[k]]), str(bands[first[k]]) or table.meta.get("band", ""), rows[k])
+            for k in np.argsort(first) if every or stars[first[k]] == wanted]
 
 
-def _chosen_band(path: Path, parts: list, options: ReadConfig) -> list:
+def _chosen_band(parts: list, options: ReadConfig) -> list:
     """The parts (table, columns, star, band, rows) in the band that is wanted."""
     found = list(dict.fromkeys(band for *_, band, _ in parts))
     if options.band is not None:
         wanted = [b for b in found if options.band.lower() in (b.lower(), *b.lower().split("/"))]
         if not wanted:
-            raise LightCurveError(f"{path}: holds no band {options.band!r}; it has {', '.join(b for b in found if b) or 'none with a name'}.")
+            named = ", ".join(b for b in found if b)
+            raise LightCurveError(f"holds no band {options.band!r}; it has {named or 'none with a name'}.")
     else:
         wanted = [b for b in found if b.upper() in DEFAULT_BANDS] or found
     chosen = [part for part in parts if part[3] in wanted]
@@ -155,7 +160,7 @@ def _chosen_band(path: Path, parts: list, options: ReadConfig) -> list:
 # ---- which numbers --------------------------------------------------------------------------------------------------
 
 
-def _times(column, where: str) -> tuple[np.ndarray, str]:
+def _times(column) -> tuple[np.ndarray, str]:
     """Times (n,) of a column, and the time system of calendar dates ('' for numbers)."""
     if column.dtype.kind == "M":
         return Time(np.asarray(column), format="datetime64").jd, "JD UTC (from dates)"
@@ -164,21 +169,26 @@ def _times(column, where: str) -> tuple[np.ndarray, str]:
     words = [str(w).strip().rstrip("Z").replace("T", " ") for w in column]
     times = Time(words, format="iso", scale="utc").jd
     if len(np.unique(times)) < len(times) and ((times - 0.5) % 1 == 0).all():
-        raise LightCurveError(f"{where}: its times, in column {column.name}, are dates without the time of day, and several epochs share "
-                              "one; expected times as JD, or dates with hours and minutes.")
+        raise LightCurveError(f"its times, in column {column.name}, are dates without the time of day, and several epochs "
+                              "share one; expected times as JD, or dates with hours and minutes.")
     return times, "JD UTC (from dates)"
 
 
 def sentinels(values) -> np.ndarray:
-    """Which numbers (n,) stand for "no measurement": of nines only (99.99, -999, 9.9e9 ...), and far from all others."""
+    """Which numbers (n,) stand for "no measurement": of nines only (99.99, -999, 9.9e9 ...), and far from all
+    others."""
     values = np.asarray(values, dtype=float)
-    nines = np.array([NINES.fullmatch(f"{abs(v):.10g}") is not None for v in values])
+    size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
+    tens = 10 ** np.ceil(np.log10(size))
+    nines = tens - size <= 0.0101 * tens  # 99 and 9.9e9 are the farthest below a power of ten
+    nines[nines] = [NINES.fullmatch(f"{v:.10g}") is not None for v in size[nines]]
     others = np.sort(values[~nines & np.isfinite(values)])
     if not nines.any() or not len(others):
         return nines & False
     spread = max(1.4826 * np.median(np.abs(others - np.median(others))), 1e-9 * abs(np.median(others)), 1e-12)
-    at = np.searchsorted(others, values).clip(1, len(others) - 1) if len(others) > 1 else np.zeros(len(values), dtype=int)
-    nearest = np.minimum(np.abs(values - others[at]), np.abs(values - others[np.maximum(at - 1, 0)]))
+    at = np.searchsorted(others, values)
+    below, above = others[np.maximum(at - 1, 0)], others[np.minimum(at, len(others) - 1)]
+    nearest = np.minimum(np.abs(values - below), np.abs(values - above))
     return nines & (nearest > FAR * spread)
 
 
@@ -194,16 +204,15 @@ def _marked_bad(column, bits: int) -> np.ndarray:
 
 def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> LightCurve:
     """The light curve of the rows of one star and band."""
-    where = f"{path}{f', {star}' if star else ''}{f', band {band}' if band else ''}"
     if columns.unit == "difference":
-        raise LightCurveError(f"{where}: its brightness, {columns.value}, is a difference flux, without the baseline that the network needs. "
-                              "Add the reference flux, or say --value with a column of magnitudes or of whole fluxes.")
+        raise LightCurveError(f"its brightness, {columns.value}, is a difference flux, without the baseline that the network "
+                              "needs. Add the reference flux, or say --value with a column of magnitudes or whole fluxes.")
     notes = list(table.meta["notes"])
-    time, date_system = _times(table[columns.time], where)
+    time, date_system = _times(table[columns.time])
     value, limits = numbers(table[columns.value])
     error = numbers(table[columns.error])[0] if columns.error else np.ones(len(value))
     if not (np.isfinite(value) & np.isfinite(time)).any():
-        raise LightCurveError(f"{where}: 0 usable points: no line has numbers in its columns {columns.time} and {columns.value}.")
+        raise LightCurveError(f"0 usable points: no line has numbers in the columns {columns.time} and {columns.value}.")
     is_mag = columns.unit in ("mag", "mmag")
     if columns.unit == "mmag":
         value = value / 1000
@@ -218,20 +227,20 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
     drop += [(f"epochs marked by {title}", _marked_bad(table[title], bits)) for title, bits in columns.flags.items()]
     drop += [("points with NaN or without a number", ~(np.isfinite(time) & np.isfinite(value) & np.isfinite(error))),
              ("points with an error <= 0", error <= 0),
-             ("sentinels", _no_measurement(where, value, error, is_mag) | sentinels(time))]
+             ("sentinels", _no_measurement(value, error, is_mag) | sentinels(time))]
     good = np.ones(len(time), dtype=bool)
     for what, bad in drop:
         if (good & bad).any():
             notes.append(f"{int((good & bad).sum())} {what} dropped")
         good &= ~bad
     if good.sum() < MIN_POINTS:
-        raise LightCurveError(f"{where}: {good.sum()} usable points ({'; '.join(notes) or 'too few lines'}); at least {MIN_POINTS} are "
-                              "needed.")
+        raise LightCurveError(f"{good.sum()} usable points ({'; '.join(notes) or 'too few lines'}); at least {MIN_POINTS} "
+                              "are needed.")
     true_value = numbers(table[columns.truth])[0] if columns.truth else None
-    order = _time_order(where, time[good], value[good], error[good], notes)
+    order = _time_order(time[good], value[good], error[good], notes)
     kept = np.flatnonzero(good)[order]
     time, value, error = time[kept], value[kept], error[kept]
-    _check_days(where, time, columns)
+    _check_days(time, columns)
     if columns.error is None:
         error = np.full(len(value), neighbour_scatter(value))
         notes.append(f"no errors in the file: {error[0]:.3g}, from the scatter of neighbours, for all")
@@ -243,7 +252,7 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
                       true_value[kept] if true_value is not None else None)
 
 
-def _no_measurement(where, value, error, is_mag) -> np.ndarray:
+def _no_measurement(value, error, is_mag) -> np.ndarray:
     """Which values (n,) or errors are none; raises LightCurveError where most numbers cannot be magnitudes."""
     bad = sentinels(value) | (sentinels(error) & (error > FAR * np.nanmedian(error)))
     if not is_mag:
@@ -252,16 +261,17 @@ def _no_measurement(where, value, error, is_mag) -> np.ndarray:
     brightest = BRIGHTEST if middle > RELATIVE else BRIGHTEST_RELATIVE
     outside = (value > FAINTEST) | (value < brightest)
     if outside.sum() > np.isfinite(value).sum() / 2:
-        raise LightCurveError(f"{where}: most numbers of its brightness (median {middle:g}) are no magnitudes; if they are fluxes, say "
-                              "--unit flux, or choose another column with --value.")
+        raise LightCurveError(f"most numbers of its brightness (median {middle:g}) are no magnitudes; if they are fluxes, "
+                              "say --unit flux, or choose another column with --value.")
     return bad | outside | (error > LARGEST_ERROR)
 
 
-def _time_order(where, time, value, error, notes: list[str]) -> np.ndarray:
-    """Rows in the order of time, each time once. Raises LightCurveError where the curves of several stars or bands are mixed."""
+def _time_order(time, value, error, notes: list[str]) -> np.ndarray:
+    """Rows in the order of time, each time once. Raises LightCurveError where the curves of several stars or bands
+    are mixed."""
     steps = np.diff(time)
     if (steps < 0).any():
-        _check_one_curve(where, np.split(value, np.flatnonzero(steps < -np.ptp(time) / 2) + 1), np.median(error))
+        _check_one_curve(np.split(value, np.flatnonzero(steps < -np.ptp(time) / 2) + 1), np.median(error))
         notes.append("times were not sorted")
     order = np.argsort(time, kind="stable")
     repeated = np.append(False, np.diff(time[order]) == 0)
@@ -270,30 +280,33 @@ def _time_order(where, time, value, error, notes: list[str]) -> np.ndarray:
         before = order[np.append(repeated[1:], False)]
         other = np.abs(value[after] - value[before]) > 5 * np.hypot(error[after], error[before])
         if other.sum() > MIXED * len(time):
-            raise LightCurveError(f"{where}: {other.sum()} times have two different values, so several stars or bands are mixed, and no "
-                                  "column is known to tell them apart. Split the file, or name the column in MICROLENS_COLUMNS.")
+            raise LightCurveError(f"{other.sum()} times have two different values, so several stars or bands are mixed, and "
+                                  "no column is known to tell them apart. Split the file, or name the column in "
+                                  "MICROLENS_COLUMNS.")
         notes.append(f"{int(repeated.sum())} repeated times dropped")
     return order[~repeated]
 
 
-def _check_one_curve(where, pieces, error: float):
-    """Raise LightCurveError where times start over and the brightness is another one there, by far more than it scatters."""
+def _check_one_curve(pieces, error: float):
+    """Raise LightCurveError where times start over and the brightness is another one there, by far more than it
+    scatters."""
     pieces = [p for p in pieces if len(p) >= MIN_POINTS]
     middles = [np.median(p) for p in pieces]
     scatter = [1.4826 * np.median(np.abs(p - m)) for p, m in zip(pieces, middles, strict=True)]
     if 1 < len(pieces) < MOST_PIECES and np.ptp(middles) > FAR * (error + max(scatter)):
-        raise LightCurveError(f"{where}: its times start over, at another brightness ({', '.join(f'{m:.4g}' for m in middles)}), so several "
-                              "stars or bands follow each other without a column that tells them apart. Split the file.")
+        shown = ", ".join(f"{m:.4g}" for m in middles)
+        raise LightCurveError(f"its times start over, at another brightness ({shown}), so several stars or bands follow each "
+                              "other without a column that tells them apart. Split the file.")
 
 
-def _check_days(where, time, columns: Columns):
+def _check_days(time, columns: Columns):
     """Raise LightCurveError where the times (n,), in order, cannot be days."""
     if len(time) < MIN_POINTS or time[-1] == time[0]:
-        raise LightCurveError(f"{where}: {len(time)} points at different times; at least {MIN_POINTS} are needed.")
+        raise LightCurveError(f"{len(time)} points at different times; at least {MIN_POINTS} are needed.")
     step, span = np.median(np.diff(time)), time[-1] - time[0]
     if step > LONGEST_STEP or span > LONGEST_SPAN:
-        raise LightCurveError(f"{where}: the times in column {columns.time} step by {step:.4g} and span {span:.6g}, so they are not in days. "
-                              f"If they are seconds, say --time '{columns.time} [s]'.")
+        raise LightCurveError(f"the times in column {columns.time} step by {step:.4g} and span {span:.6g}, so they are not in "
+                              f"days. If they are seconds, say --time '{columns.time} [s]'.")
 
 
 def _with_least_error(value, error, unit: str, notes: list[str]) -> np.ndarray:

@@ -3,8 +3,8 @@
     table, errors = classify(["event.dat"], ClassifyConfig())
     rows = classify_curve(read_light_curve("event.dat"), load_run())
 
-`classify`, the notebook of real events, the event browser and `evaluate --light-curves` all ask classify_curve, so that they give one
-answer.
+`classify`, the notebook of real events, the event browser and `evaluate --light-curves` all ask classify_curve, so
+that they give one answer.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ log = logging.getLogger("microlens")
 MIN_POINTS = 50  # valid epochs of a season that is classified
 WHOLE = "all"  # what the line of a curve as a whole has for its season
 PROBABILITIES = [f"p_{c}" for c in CLASSES]
-COLUMNS = ["file", "star", "band", "season", "n_points", "t_first", "t_last", "time_system", "m_base", "brightest", *PROBABILITIES,
-           "class", "event_season", "flags", "sim_label"]
+COLUMNS = ["file", "star", "band", "season", "n_points", "t_first", "t_last", "time_system", "m_base", "brightest",
+           *PROBABILITIES, "class", "event_season", "flags", "sim_label"]
 
 
-def classify(files, config: ClassifyConfig, run: Run | None = None, progress: bool = False) -> tuple[pd.DataFrame, list[str]]:
+def classify(files, config: ClassifyConfig, run: Run | None = None,
+             progress: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """Classify files; a bad one is a line in `errors` and does not stop the others.
 
-    Returns a table in the order of the files (one row a season, and one a curve of several seasons, see classify_curve) and the
-    errors, each a line that names its file. An interruption (Ctrl-C) keeps the files that are done, and is the last error.
+    Returns a table in the order of the files (one row a season, and one a curve of several seasons, see
+    classify_curve) and the errors, each a line that names its file. An interruption (Ctrl-C) keeps the files that are
+    done, and is the last error.
     """
     files = [str(f) for f in files]
     rows, errors, done = [], [], 0
@@ -72,7 +74,8 @@ def _answers(files, config: ClassifyConfig, run: Run | None):
             try:
                 yield answer.result()
             except concurrent.futures.BrokenExecutor:
-                yield [], f"{file}: a worker process died on this file or on one beside it (out of memory?); try it with --num-workers 1."
+                yield [], (f"{file}: a worker process died on this file or on one beside it (out of memory?); try it with "
+                           "--num-workers 1.")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -92,7 +95,8 @@ def _worker_answer(file: str):
 
 
 def classify_file(file: str, config: ClassifyConfig, run: Run) -> tuple[list[dict], str]:
-    """Rows (dicts of COLUMNS) of all curves in a file, and one line that names the file where it could not be classified ('' else)."""
+    """Rows (dicts of COLUMNS) of all curves in a file, and one line that names the file where it could not be
+    classified ('' else)."""
     rows, error = [], ""
     try:
         for curve in read_light_curves(file, config):
@@ -124,16 +128,18 @@ class _Answer:
 
 
 def classify_curve(curve: LightCurve, run: Run, season_gap: float = 30.0) -> list[dict]:
-    """What the network says of a light curve: one dict a season, in order, and one of the curve as a whole where it has several.
+    """What the network says of a light curve: one dict a season, in order, and one of the curve as a whole where it
+    has several.
 
-    Keys are COLUMNS without 'file'. p_* sum to 1, and are NaN for a season of fewer than MIN_POINTS points. `brightest` is the
-    fifth-largest F/F_base. The line of the whole has season 'all' and the answer for the season that holds the event, named in
-    `event_season`: the brightest of those that are not called flat; without any, the brightest of all answers and the curve is flat.
+    Keys are COLUMNS without 'file'. p_* sum to 1, and are NaN for a season of fewer than MIN_POINTS points.
+    `brightest` is the fifth-largest F/F_base. The line of the whole has season 'all' and the answer for the season
+    that holds the event, named in `event_season`: the brightest of those that are not called flat; without any, the
+    brightest of all answers and the curve is flat.
 
-    flags: 'saturated'; 'few points'; 'sparse', a cadence that the network was not trained on, so that its answer means nothing;
-    'long', a span of a longer season; 'residual', an answer that the residual to the best single
-    lens gave against the network's; then notes of the reader.
-    Raises LightCurveError where the curve has no usable baseline.
+    flags: 'saturated'; 'few points'; 'sparse', a cadence that the network was not trained on, so that its answer
+    means nothing; 'long', a span of a longer season; 'residual', an answer that the residual to the best single lens
+    gave against the network's; then notes of the reader. Raises LightCurveError where the curve has no usable
+    baseline.
     """
     answers = [_answer(season, run.network) for season in seasons(curve, season_gap)]
     rows = [_row(curve, [a.season], a, a.season.number, "") for a in answers]
@@ -145,8 +151,8 @@ def classify_curve(curve: LightCurve, run: Run, season_gap: float = 30.0) -> lis
 def _answer(season: Season, network) -> _Answer:
     few = len(season.flux) < MIN_POINTS
     p, overruled = (np.full(len(CLASSES), np.nan), False) if few else season_probabilities(season, network)
-    marks = {"few points": few, "saturated": season.saturated, "sparse": season.sparse, "long": season.long, "residual": overruled,
-             season.note: bool(season.note)}
+    marks = {"few points": few, "saturated": season.saturated, "sparse": season.sparse, "long": season.long,
+             "residual": overruled, season.note: bool(season.note)}
     return _Answer(season, p, [word for word, on in marks.items() if on])
 
 
@@ -162,12 +168,13 @@ def _row(curve: LightCurve, parts: list[Season], answer: _Answer, number, event_
     return {"star": curve.star, "band": curve.band, "season": number, "n_points": sum(len(s.flux) for s in parts),
             "t_first": parts[0].time[0], "t_last": parts[-1].time[-1], "time_system": curve.time_system,
             "m_base": parts[0].m_base, "brightest": max(s.brightest for s in parts),
-            **dict(zip(PROBABILITIES, map(float, answer.p), strict=True)), "class": answer.called, "event_season": event_season,
-            "flags": "; ".join([*answer.flags, *curve.notes]), "sim_label": curve.truth.get("sim_label", "")}
+            **dict(zip(PROBABILITIES, map(float, answer.p), strict=True)), "class": answer.called,
+            "event_season": event_season, "flags": "; ".join([*answer.flags, *curve.notes]), "sim_label": curve.truth.get("sim_label", "")}
 
 
 def season_probabilities(season, network) -> tuple[np.ndarray, bool]:
-    """Probabilities (3,) of one season, and whether the literature's thresholds overruled the network (baselines.guarded).
+    """Probabilities (3,) of one season, and whether the literature's thresholds overruled the network
+    (baselines.guarded).
 
     A sparse season, whose few points a single lens seldom fits to 3 sigma, is left to the network.
     """
@@ -200,8 +207,8 @@ def read_truth(path) -> pd.DataFrame:
 def score_folder(folder, truth, run: Run):
     """Classify the files that a truth table names and put the truth beside each season.
 
-    Returns the table of classify() with columns set and truth (without the lines of curves as a whole), the seasons called wrongly as
-    (name, time, flux, flux_err, called, P(binary)), and the lines of files that could not be read.
+    Returns the table of classify() with columns set and truth (without the lines of curves as a whole), the seasons
+    called wrongly as (name, time, flux, flux_err, called, P(binary)), and the lines of files that could not be read.
     """
     rows, errors, mistakes = [], [], []
     for row in read_truth(truth).itertuples():
@@ -234,8 +241,8 @@ def score_folder(folder, truth, run: Run):
 def score_light_curves(folder, truth, run: Run, output: Path) -> dict:
     """Score a folder of light-curve files season by season against a truth table; returns the numbers of the summary.
 
-    Writes seasons.csv (one row a season, with its truth) and mistakes.csv (the light curves called wrongly) into `output`.
-    Raises ValueError where no season could be scored.
+    Writes seasons.csv (one row a season, with its truth) and mistakes.csv (the light curves called wrongly) into
+    `output`. Raises ValueError where no season could be scored.
     """
     table, mistakes, errors = score_folder(folder, truth, run)
     for line in errors:
