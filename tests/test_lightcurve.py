@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microlens.data.lightcurve import LightCurveError, read_light_curve, seasons
+from microlens.data.lightcurve import seasons
+from microlens.data.readers import read_light_curve
+from microlens.data.tables import LightCurveError
 from microlens.lens import pspl
 
 EXAMPLES = Path(__file__).parents[1] / "notebooks" / "light_curves"

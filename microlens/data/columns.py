@@ -39,7 +39,7 @@ class Columns:
     """Names of the columns of a table, and what their numbers are.
 
     error : None where the file has none.   unit : 'mag', 'mmag', 'flux', 'uJy', 'mJy', 'Jy' or 'difference'.
-    days : length of the time column's unit in days.   time_system : as stated, e.g. 'HJD - 2450000'; '' where it is not.
+    days : length of the time column's unit in days.   time_system : as stated, 'HJD - 2450000' say; '' where not.
     stars, bands : columns that tell stars and bands apart.   flags : {column: bits that mark a bad epoch}.
     truth : column of noise-free brightness, or None.
     """
@@ -113,8 +113,8 @@ class _Chooser:
         if not self.table.meta["named"]:
             first = " ".join(str(self.table[c][0]) for c in self.table.colnames)[:120]
             shown = f"{len(self.table.colnames)} without names, first line {first!r}"
-        return LightCurveError(f"{what}. Columns: {shown}. Say which are meant with --time, --value, --error (a name, or a "
-                               "number from 1).")
+        return LightCurveError(f"{what}. Columns: {shown}. Say which are meant with --time, --value, --error (a "
+                               "name, or a number from 1).")
 
     def columns(self) -> Columns:
         o, table = self.options, self.table
@@ -155,8 +155,8 @@ class _Chooser:
     def _are_names(self, words, n_columns: int) -> bool:
         """Whether the words of a comment name columns, and are no sentence.
 
-        A time and a brightness are among them. Either all words are known, or there is one for each column, and an error
-        among them.
+        A time and a brightness are among them. Either all words are known, or there is one for each column, with an
+        error among them.
         """
         plain = [plain_name(w) for w in words]
         times, values = set(self.known["time"]), {n for group in self.known["brightness"] for n in group["names"]}
@@ -326,8 +326,8 @@ class _Chooser:
         low, middle, high = np.percentile(self._values(value), [0.5, 50, 99.5])
         noise = np.median(self._values(error))
         if high < 30 and high - middle > max(10 * noise, 3 * (middle - low), 1.0):
-            raise self.error(f"column {value} may be a magnitude that fades or a flux that brightens; say --unit mag or "
-                             "--unit flux")
+            raise self.error(f"column {value} may be a magnitude that fades or a flux that brightens; say --unit mag "
+                             "or --unit flux")
 
     def _are_dates(self, title: str) -> bool:
         return DATE.match(str(self.table[title][0]).strip()) is not None

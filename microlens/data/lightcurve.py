@@ -35,7 +35,7 @@ LOWEST, HIGHEST = 0.4, 1.05  # believable baseline of the fit / quiet flux
 LEAST_BASELINE = 1.0  # baseline in errors of one epoch; a fainter one is a difference flux or cannot be told from it
 ERROR_TOLERANCE = 0.1  # errors off by more than this from the scatter of neighbours are rescaled
 QUANTISED = 0.3  # share of neighbours with equal brightness, from which steps of the numbers hide the scatter
-SPARSE, COVERED = 1 / 24, 0.5  # d; share: a season is sparse where steps no longer than the one cover less than the other
+SPARSE, COVERED = 1 / 24, 0.5  # d, share: a season is sparse where steps up to the one cover less than the other of it
 CADENCE = 12.1 / 1440  # d; Roman's, to which faster curves are averaged
 FAST = 0.5  # a curve is faster where its median step is shorter than this share of CADENCE
 LONGEST_SEASON, SPAN = 120.0, 72.0  # d: a dense season longer than the one is cut into spans no longer than the other
@@ -182,8 +182,8 @@ def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
     base = baseline_flux(curve.time, flux, error) if quiet > LEAST_BASELINE * typical else quiet
     if not base > LEAST_BASELINE * typical:
         raise LightCurveError(f"{curve.name}: its baseline flux, {base:.3g}, is not above the error of one epoch, "
-                              f"{typical:.3g}, as that of difference fluxes; fluxes with a positive baseline are needed. Add the "
-                              "reference flux, or choose another column with --value.")
+                              f"{typical:.3g}, as that of difference fluxes; fluxes with a positive baseline are "
+                              "needed. Add the reference flux, or choose another column with --value.")
     m_base = zero_point - 2.5 * math.log10(base) if zero_point is not None else None
     out = []
     for part, long in _spans(curve.time, gap):

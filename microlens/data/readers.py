@@ -48,8 +48,8 @@ def read_light_curves(path, options: ReadConfig | None = None) -> list[LightCurv
     """The light curves of a file, one for each star and band in it.
 
     options : what the file does not say of itself. Of several bands F146 is taken unless `options.band` says otherwise.
-    Raises LightCurveError, one line that names file and cause, where there is no usable light curve or where two readings
-    are possible.
+    Raises LightCurveError, one line that names file and cause, where there is no usable light curve or where two
+    readings are possible.
     """
     path, options, known = Path(path), options or ReadConfig(), known_names()
     tables = read_tables(path, options.event, known["star"], known["time"])
@@ -169,8 +169,8 @@ def _times(column) -> tuple[np.ndarray, str]:
     words = [str(w).strip().rstrip("Z").replace("T", " ") for w in column]
     times = Time(words, format="iso", scale="utc").jd
     if len(np.unique(times)) < len(times) and ((times - 0.5) % 1 == 0).all():
-        raise LightCurveError(f"its times, in column {column.name}, are dates without the time of day, and several epochs "
-                              "share one; expected times as JD, or dates with hours and minutes.")
+        raise LightCurveError(f"its times, in column {column.name}, are dates without the time of day, and several "
+                              "epochs share one; expected times as JD, or dates with hours and minutes.")
     return times, "JD UTC (from dates)"
 
 
@@ -205,8 +205,8 @@ def _marked_bad(column, bits: int) -> np.ndarray:
 def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> LightCurve:
     """The light curve of the rows of one star and band."""
     if columns.unit == "difference":
-        raise LightCurveError(f"its brightness, {columns.value}, is a difference flux, without the baseline that the network "
-                              "needs. Add the reference flux, or say --value with a column of magnitudes or whole fluxes.")
+        raise LightCurveError(f"its brightness, {columns.value}, is a difference flux, without the baseline that the "
+                              "network needs. Add the reference flux, or say --value with a column of magnitudes or whole fluxes.")
     notes = list(table.meta["notes"])
     time, date_system = _times(table[columns.time])
     value, limits = numbers(table[columns.value])
@@ -234,8 +234,8 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
             notes.append(f"{int((good & bad).sum())} {what} dropped")
         good &= ~bad
     if good.sum() < MIN_POINTS:
-        raise LightCurveError(f"{good.sum()} usable points ({'; '.join(notes) or 'too few lines'}); at least {MIN_POINTS} "
-                              "are needed.")
+        raise LightCurveError(f"{good.sum()} usable points ({'; '.join(notes) or 'too few lines'}); at least "
+                              f"{MIN_POINTS} are needed.")
     true_value = numbers(table[columns.truth])[0] if columns.truth else None
     order = _time_order(time[good], value[good], error[good], notes)
     kept = np.flatnonzero(good)[order]
@@ -261,8 +261,8 @@ def _no_measurement(value, error, is_mag) -> np.ndarray:
     brightest = BRIGHTEST if middle > RELATIVE else BRIGHTEST_RELATIVE
     outside = (value > FAINTEST) | (value < brightest)
     if outside.sum() > np.isfinite(value).sum() / 2:
-        raise LightCurveError(f"most numbers of its brightness (median {middle:g}) are no magnitudes; if they are fluxes, "
-                              "say --unit flux, or choose another column with --value.")
+        raise LightCurveError(f"most numbers of its brightness (median {middle:g}) are no magnitudes; if they are "
+                              "fluxes, say --unit flux, or choose another column with --value.")
     return bad | outside | (error > LARGEST_ERROR)
 
 
@@ -280,9 +280,9 @@ def _time_order(time, value, error, notes: list[str]) -> np.ndarray:
         before = order[np.append(repeated[1:], False)]
         other = np.abs(value[after] - value[before]) > 5 * np.hypot(error[after], error[before])
         if other.sum() > MIXED * len(time):
-            raise LightCurveError(f"{other.sum()} times have two different values, so several stars or bands are mixed, and "
-                                  "no column is known to tell them apart. Split the file, or name the column in "
-                                  "MICROLENS_COLUMNS.")
+            raise LightCurveError(f"{other.sum()} times have two different values, so several stars or bands are "
+                                  "mixed, and no column is known to tell them apart. Split the file, or name the "
+                                  "column in MICROLENS_COLUMNS.")
         notes.append(f"{int(repeated.sum())} repeated times dropped")
     return order[~repeated]
 
@@ -295,8 +295,8 @@ def _check_one_curve(pieces, error: float):
     scatter = [1.4826 * np.median(np.abs(p - m)) for p, m in zip(pieces, middles, strict=True)]
     if 1 < len(pieces) < MOST_PIECES and np.ptp(middles) > FAR * (error + max(scatter)):
         shown = ", ".join(f"{m:.4g}" for m in middles)
-        raise LightCurveError(f"its times start over, at another brightness ({shown}), so several stars or bands follow each "
-                              "other without a column that tells them apart. Split the file.")
+        raise LightCurveError(f"its times start over, at another brightness ({shown}), so several stars or bands "
+                              "follow each other without a column that tells them apart. Split the file.")
 
 
 def _check_days(time, columns: Columns):
@@ -305,8 +305,8 @@ def _check_days(time, columns: Columns):
         raise LightCurveError(f"{len(time)} points at different times; at least {MIN_POINTS} are needed.")
     step, span = np.median(np.diff(time)), time[-1] - time[0]
     if step > LONGEST_STEP or span > LONGEST_SPAN:
-        raise LightCurveError(f"the times in column {columns.time} step by {step:.4g} and span {span:.6g}, so they are not in "
-                              f"days. If they are seconds, say --time '{columns.time} [s]'.")
+        raise LightCurveError(f"the times in column {columns.time} step by {step:.4g} and span {span:.6g}, so they "
+                              f"are not in days. If they are seconds, say --time '{columns.time} [s]'.")
 
 
 def _with_least_error(value, error, unit: str, notes: list[str]) -> np.ndarray:

@@ -36,8 +36,8 @@ CELL = "\x1f"  # the sign between cells on their way to astropy: "unit separator
 NUMBER = re.compile(r"[<>]?\s*[+-]?((\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?|nan|inf)", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[<>]?\s*[+-]?\d+,\d+([eEdD][+-]?\d+)?")
 PACKINGS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-FOREIGN = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"%PDF": "a PDF document",
-           b"PK\x03\x04": "a ZIP archive; unpack it first", b"\x89HDF": "an HDF5 file",
+FOREIGN = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image",
+           b"%PDF": "a PDF document", b"PK\x03\x04": "a ZIP archive; unpack it first", b"\x89HDF": "an HDF5 file",
            b"\x93NUMPY": "a NumPy array without names of columns"}
 
 
@@ -245,7 +245,8 @@ def _with_names(path: Path, table: Table, titles: list[list[str]]) -> Table:
     names = next((row for row in titles if len(row) == n), titles[-1])
     if len(names) > n:
         raise LightCurveError(f"its header has {len(names)} words ({' '.join(names)[:120]}), its lines {n} columns. "
-                              "Separate both in the same way, or remove the header and say --time 1 --value 2 --error 3.")
+                              "Separate both in the same way, or remove the header and say --time 1 --value 2 "
+                              "--error 3.")
     if len(names) == n - 1 and _counts_rows(table["1"]):
         names = ["row", *names]
     rest = titles[titles.index(names) + 1 :] if names in titles else []
@@ -426,7 +427,7 @@ def _epoch_times(path: Path, epoch_id) -> np.ndarray:
     """Times (n,) of the epochs (n,) from the table of epochs beside; its order is not that of time."""
     epochs = _beside(path, "epoch_id", "bjd")
     if epochs is None:
-        raise LightCurveError(f"has epoch_id but no times, and no Parquet table with epoch_id and bjd is beside "
+        raise LightCurveError("has epoch_id but no times, and no Parquet table with epoch_id and bjd is beside "
                               "it.")
     rows = epochs.to_table(columns=["epoch_id", "bjd"])
     known, times = rows["epoch_id"].to_numpy(), rows["bjd"].to_numpy()

@@ -74,8 +74,8 @@ def _answers(files, config: ClassifyConfig, run: Run | None):
             try:
                 yield answer.result()
             except concurrent.futures.BrokenExecutor:
-                yield [], (f"{file}: a worker process died on this file or on one beside it (out of memory?); try it with "
-                           "--num-workers 1.")
+                yield [], (f"{file}: a worker process died on this file or on one beside it (out of memory?); try it "
+                           "with --num-workers 1.")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -109,7 +109,7 @@ def classify_file(file: str, config: ClassifyConfig, run: Run) -> tuple[list[dic
     except Exception as cause:  # a fault of this package must not take the answers for the other files with it
         log.debug("%s", file, exc_info=True)
         error = f"{type(cause).__name__}: {' '.join(str(cause).split())}; please report it with the file."
-    if error and str(file) not in error:
+    if error and Path(file).name not in error:
         error = f"{file}: {error}"
     return rows, error
 
@@ -169,7 +169,8 @@ def _row(curve: LightCurve, parts: list[Season], answer: _Answer, number, event_
             "t_first": parts[0].time[0], "t_last": parts[-1].time[-1], "time_system": curve.time_system,
             "m_base": parts[0].m_base, "brightest": max(s.brightest for s in parts),
             **dict(zip(PROBABILITIES, map(float, answer.p), strict=True)), "class": answer.called,
-            "event_season": event_season, "flags": "; ".join([*answer.flags, *curve.notes]), "sim_label": curve.truth.get("sim_label", "")}
+            "event_season": event_season, "flags": "; ".join([*answer.flags, *curve.notes]),
+            "sim_label": curve.truth.get("sim_label", "")}
 
 
 def season_probabilities(season, network) -> tuple[np.ndarray, bool]:
