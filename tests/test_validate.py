@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
-from microlens import magnification as mg
+from microlens import lens as mg
 from microlens.config import BINARY_PRESETS, SimulateConfig
 from microlens.lens.caustics import N_PHASES, caustic_polyline, distance_to_caustic
 from microlens.lens.engine import disc_mean, new_engine
