@@ -1,0 +1,33 @@
+"""From parameters to files and batches.
+
+format       the dataset file: schema, writing, checks on opening
+events       the one recipe of an event: parameters -> magnification -> light curve -> what an observer can know
+simulation   many events in parallel -> shards -> one dataset file
+fresh        new light curves of stored trajectories, for training
+packed       valid epochs in front, splits and batches
+lightcurve   other people's light-curve files
+"""
+
+from microlens.data.events import OversampleError, make_event, render_event, true_flux
+from microlens.data.format import DatasetError, open_dataset, read_predictions, time_since_last, write_predictions
+from microlens.data.lightcurve import LightCurveError, read_light_curve, seasons
+from microlens.data.packed import PackedDataset
+from microlens.data.simulation import quick_dataset, simulate
+
+__all__ = [
+    "DatasetError",
+    "LightCurveError",
+    "OversampleError",
+    "PackedDataset",
+    "make_event",
+    "open_dataset",
+    "quick_dataset",
+    "read_light_curve",
+    "read_predictions",
+    "render_event",
+    "seasons",
+    "simulate",
+    "time_since_last",
+    "true_flux",
+    "write_predictions",
+]
