@@ -83,7 +83,7 @@ def classify(args):
         raise ValueError("no file given: microlens classify FILE...")
     from microlens.evaluate import classify
 
-    table, errors = classify(paths, config)
+    table, errors = classify(paths, config, progress=sys.stderr.isatty())
     if config.format == "json":
         print(table.to_json(orient="records", indent=1))
     elif config.format == "csv":

@@ -336,12 +336,25 @@ class EvaluateConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(Config):
+class ReadConfig(Config):
+    """What a light-curve file does not say of itself; see docs/light_curve_files.md."""
+
+    time: str | None = option(None, "Column of times: its name, or its number from 1, with its unit in brackets if need be: 't [s]'.")
+    value: str | None = option(None, "Column of brightness, named in the same way: '4', 'I', 'flux [uJy]'.")
+    error: str | None = option(None, "Column of the brightness' error, named in the same way.")
+    unit: str = option("auto", "What the brightness column holds; auto asks the header and the values.",
+                       choices=("auto", "mag", "mmag", "flux", "uJy", "mJy"))
+    band: str | None = option(None, "Band, telescope or camera to read of a file with several. Unset means F146 where there is one, "
+                              "else each on its own.")
+    event: str | None = option(None, "Star or event, by name or number, to read of a file with several. Unset means each on its own.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(ReadConfig):
     """Classify other people's light-curve files."""
 
     experiment_name: str | None = option(None, "A shipped network or a unique part of a run's name. Unset means the shipped baseline "
                                          "network.")
     format: str = option("table", "How the answers are printed.", choices=("table", "csv", "json"))
-    unit: str = option("auto", "What the brightness column holds; auto asks the header and the values.",
-                       choices=("auto", "mag", "flux"))
     season_gap: float = option(30.0, "A longer gap between two epochs starts a new season.", unit="d", above=0)
+    num_workers: int = option(1, "Processes that classify files at the same time.", low=1, high=256)

@@ -1,29 +1,28 @@
-"""Other people's light curves -> the arrays that the network reads.
+"""A light curve of any telescope, and its seasons as the network reads them.
 
     for season in seasons(read_light_curve("blg-0006_phot.dat")): flux, delta_t, flux_err = season.flux, season.delta_t, ...
-
-Reads plain or gzip text: OGLE `phot.dat` (HJD, magnitude, error, seeing, sky), BJD-magnitude-error, BJD-flux-error, and CSV
-with a header. Whether the second column is magnitude or flux comes from the header's words; without one, values with a median
-between 8 and 30 are magnitudes.
 
 The baseline is estimated from all seasons. First the quiet flux: epochs are averaged in bins of a quarter day, the fainter half
 of the bins is taken, bins more than 3 robust standard deviations above its median are dropped until none is, and the median of
 the rest is the quiet flux. An event in progress at both ends of the data never shows its baseline, so a single lens is then
 fitted to the bins, and its source plus blend flux is taken where t_E is not short against the data (a short event shows its
 baseline) and the result is within a factor of the quiet flux.
+
+The network has seen seasons of 72 d at an epoch every 12 to 15 minutes. So a faster curve is averaged to Roman's cadence, and a dense
+season that is longer than LONGEST_SEASON, or one of more than MOST_EPOCHS epochs, is cut into equal spans no longer than Roman's season;
+all have the one baseline of the curve, so an event on an edge is seen as an event by both spans. A curve too sparse for the network is
+left whole: its answer means nothing anyway, and the flag `sparse` says so.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import re
+import itertools
+import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from microlens.data.tables import LightCurveError
 from microlens.fit import fit_single_lens
 from microlens.sky import MAG_PER_RELATIVE_FLUX, SATURATION_MAG
 
@@ -31,20 +30,24 @@ MIN_POINTS = 20
 BIN = 0.25  # d
 SHORTEST, LONGEST = 0.04, 1.5  # t_E for which the baseline is fitted, in lengths of the data: shorter events show it
 LOWEST, HIGHEST = 0.4, 1.05  # believable baseline of the fit / quiet flux
+LEAST_BASELINE = 1.0  # baseline in errors of one epoch; a fainter one is a difference flux or cannot be told from it
 ERROR_TOLERANCE = 0.1  # errors off by more than this from the scatter of neighbours are rescaled
+QUANTISED = 0.3  # share of neighbours with equal brightness, from which steps of the numbers hide the scatter
 SPARSE, COVERED = 1 / 24, 0.5  # d: a season is sparse where steps no longer than this cover less than such a share of it
-TIME_WORDS = ("bjd", "hjd", "jd", "mjd", "time", "date", "t")
-MAG_WORDS, FLUX_WORDS = ("mag", "magnitude", "w149", "f146", "i"), ("flux", "relative_flux", "magnification", "rel_flux")
-ERROR_WORDS = ("err", "error", "e_mag", "mag_err", "magerr", "flux_err", "sigma", "uncertainty")
-
-
-class LightCurveError(ValueError):
-    """A file that is no usable light curve; the message names file and cause."""
+CADENCE = 12.1 / 1440  # d; Roman's, to which faster curves are averaged
+FAST = 0.5  # a curve is faster where its median step is shorter than this share of CADENCE
+LONGEST_SEASON, SPAN = 120.0, 72.0  # d; a dense season longer than the first is cut into spans no longer than the second
+MOST_EPOCHS = 8300  # of one span; a Roman season of 70.7 d has 8414 epochs before F087 and F213 take theirs
+FAINTEST_ROMAN, BRIGHTEST_ROMAN = 35.0, 5.0  # mag; baselines outside are relative magnitudes
 
 
 @dataclass(frozen=True)
 class LightCurve:
-    """time (n,) days ascending; value and error (n,) in `unit` 'mag' or 'flux'; what was done to it in `notes`."""
+    """time (n,) days ascending; value and error (n,) in `unit` 'mag' or 'flux'; what was done to it in `notes`.
+
+    name : of the file.   star, band : of the curve in it, '' where there is only one.   zero_point : AB magnitude of flux 1, if known.
+    truth : what a table of events beside the file says of it (sim_label, t0lens1 ...).   true_value : (n,) noise-free value, if known.
+    """
 
     name: str
     time: np.ndarray
@@ -53,11 +56,24 @@ class LightCurve:
     unit: str
     time_system: str
     notes: list[str] = field(default_factory=list)
+    star: str = ""
+    band: str = ""
+    zero_point: float | None = None
+    truth: dict = field(default_factory=dict)
+    true_value: np.ndarray | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the curve in its file: star and band, or the file's name."""
+        return " ".join(w for w in (self.star, self.band) if w) or self.name
 
 
 @dataclass(frozen=True)
 class Season:
-    """One season as the network reads it: flux (n,) F/F_base, delta_t (n,) days, flux_err (n,)."""
+    """One season as the network reads it: flux (n,) F/F_base, delta_t (n,) days, flux_err (n,).
+
+    sparse : its cadence is none that the network knows.   long : it is a span of a longer season.
+    """
 
     name: str
     number: int
@@ -70,120 +86,21 @@ class Season:
     sparse: bool
     time_system: str
     note: str = ""
+    long: bool = False
+
+    @property
+    def brightest(self) -> float:
+        """Fifth-largest F/F_base, which no single outlier sets."""
+        return float(np.sort(self.flux)[-min(5, len(self.flux))])
 
 
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except IsADirectoryError:
-        raise LightCurveError(f"{path}: is a folder; give files.") from None
-    except FileNotFoundError:
-        raise LightCurveError(f"{path}: no such file.") from None
-    except (OSError, EOFError) as error:
-        raise LightCurveError(f"{path}: cannot be read ({error}).") from error
-    except Exception as error:  # zlib.error for damaged gzip data
-        raise LightCurveError(f"{path}: damaged gzip file ({error}).") from error
-    if not raw.strip():
-        raise LightCurveError(f"{path}: the file is empty.")
-    if b"\0" in raw[:4096]:
-        raise LightCurveError(f"{path}: a binary file; expected text (plain or gzip) with time, magnitude or flux, error.")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise LightCurveError(f"{path}: not a text file; expected time, magnitude or flux, error.") from None
-
-
-def _split(line: str) -> list[str]:
-    return [c.strip() for c in (next(csv.reader([line])) if "," in line else line.split())]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _pick(header: list[str], words) -> int | None:
-    names = [re.sub(r"[\[(].*", "", h.lower()).strip(" _") for h in header]
-    for w in words:
-        if w in names:
-            return names.index(w)
-    return next((i for i, n in enumerate(names) if any(len(w) > 2 and n.startswith(w) for w in words)), None)
-
-
-def read_light_curve(path, unit: str = "auto") -> LightCurve:
-    """Read one file; see the module docstring.
-
-    unit : 'mag', 'flux', or 'auto'. Points with NaN or errors <= 0 are dropped and unsorted or repeated times put right, each
-    with a note. Raises LightCurveError (file and cause) where fewer than 20 usable points remain or it is no light curve.
-    """
-    path = Path(path)
-    header, rows, bad_lines = [], [], 0
-    for line in io.StringIO(_text(path)):
-        line = line.strip()
-        if not line:
-            continue
-        words = _split(line.lstrip("#").strip())
-        if line.startswith("#") or (not rows and words and not _is_number(words[0])):
-            header = words or header
-            continue
-        if len(words) >= 3 and all(_is_number(w) for w in words[:3]):
-            rows.append(words)
-        else:
-            bad_lines += 1
-    if len(rows) < MIN_POINTS or bad_lines > len(rows):
-        what = f"{len(rows)} lines of numbers and {bad_lines} others" if rows or bad_lines else "no data lines"
-        raise LightCurveError(f"{path}: {what}; expected at least {MIN_POINTS} lines of time, magnitude or flux, error.")
-    it, iv, ie = 0, 1, 2
-    found_mag, found_flux = _pick(header, MAG_WORDS), _pick(header, FLUX_WORDS)
-    named = found_flux if found_flux is not None else found_mag
-    if header and named is not None:
-        it_, ie_ = _pick(header, TIME_WORDS), _pick([h if i != named else "" for i, h in enumerate(header)], ERROR_WORDS)
-        it, iv, ie = (it_ if it_ is not None else 0), named, (ie_ if ie_ is not None else named + 1)
-    try:
-        data = np.array([[float(r[k]) for k in (it, iv, ie)] for r in rows])
-    except (IndexError, ValueError):
-        raise LightCurveError(f"{path}: not every line has its columns {header or '1 to 3'} as numbers.") from None
-    notes = [f"{bad_lines} unreadable lines skipped"] if bad_lines else []
-    ok = np.isfinite(data).all(axis=1)
-    if not ok.all():
-        notes.append(f"{int((~ok).sum())} points with NaN dropped")
-    positive = data[:, 2] > 0
-    if (ok & ~positive).any():
-        notes.append(f"{int((ok & ~positive).sum())} points with an error <= 0 dropped")
-    data = data[ok & positive]
-    if len(data) < MIN_POINTS:
-        raise LightCurveError(f"{path}: {len(data)} usable points ({'; '.join(notes) or 'too few lines'}); at least {MIN_POINTS} "
-                              "are needed.")
-    if (np.diff(data[:, 0]) < 0).any():
-        notes.append("times were not sorted")
-        data = data[np.argsort(data[:, 0], kind="stable")]
-    repeated = np.append(False, np.diff(data[:, 0]) == 0)
-    if repeated.any():
-        notes.append(f"{int(repeated.sum())} repeated times dropped")
-        data = data[~repeated]
-    if len(data) < MIN_POINTS or data[-1, 0] == data[0, 0]:
-        raise LightCurveError(f"{path}: {len(data)} points at different times; at least {MIN_POINTS} are needed.")
-    if unit == "auto":
-        unit = "flux" if found_flux is not None else "mag" if found_mag is not None else (
-            "mag" if 8 < np.median(data[:, 1]) < 30 else "flux")
-    if unit == "mag" and not (0 < data[:, 1]).all():
-        raise LightCurveError(f"{path}: magnitudes reach {data[:, 1].min():g}; if the second column is flux, say --unit flux.")
-    return LightCurve(path.name, *data.T, unit, _time_system(header, data[0, 0], len(rows[0])), notes)
-
-
-def _time_system(header, first, n_columns) -> str:
-    words = " ".join(header).lower()
-    for name in ("BJD", "HJD", "MJD"):
-        if name.lower() in words:
-            return name
-    if first > 2.4e6:
-        return "HJD (OGLE)" if n_columns == 5 else "JD-like (not stated)"
-    return "relative or reduced days (not stated)"
+def to_flux(value, error, unit: str):
+    """Fluxes and errors (n,) of values in `unit` 'mag' or 'flux', and the magnitude of flux 1 (None for fluxes)."""
+    if unit == "flux":
+        return value, error, None
+    reference = float(np.median(value))
+    flux = 10 ** (-0.4 * (value - reference))
+    return flux, flux * error / MAG_PER_RELATIVE_FLUX, reference
 
 
 def _bin_means(time, *values):
@@ -224,43 +141,98 @@ def baseline_flux(time, flux, error) -> float:
     return float(fitted * quiet) if believable else quiet
 
 
-def error_scale(flux, error) -> float:
-    """Factor that brings reported errors (n,) to the scatter of neighbouring fluxes (n,), robustly; 1 for fewer than MIN_POINTS.
+def neighbour_scatter(value) -> float:
+    """Standard deviation of the noise of values (n,), n > 2, from their second differences; never 0."""
+    steps = np.abs(np.diff(value, 2)) / math.sqrt(6)
+    scatter = np.median(steps) / 0.6745 or np.mean(steps)  # half of all normal deviates are within 0.6745
+    return float(scatter or 1e-3 * max(abs(np.median(value)), 1e-12))
 
-    Of a densely sampled curve second differences are noise alone, so half of them lie within 0.6745 of their error.
+
+def error_scale(flux, error) -> float:
+    """Factor that brings reported errors (n,) to the scatter of neighbouring fluxes (n,), robustly.
+
+    Of a densely sampled curve second differences are noise alone, so half of them lie within 0.6745 of their error. The factor is 1
+    for fewer than MIN_POINTS epochs, and for a constant or quantised curve, which shows the step of its numbers and not its noise.
     """
-    if len(flux) < MIN_POINTS:
+    if len(flux) < MIN_POINTS or np.mean(np.diff(flux) == 0) > QUANTISED:
         return 1.0
     expected = np.sqrt(error[:-2] ** 2 + 4 * error[1:-1] ** 2 + error[2:] ** 2)
-    return float(np.median(np.abs(np.diff(flux, 2)) / expected) / 0.6745)
+    return float(np.median(np.abs(np.diff(flux, 2)) / expected) / 0.6745) or 1.0
 
 
 def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
     """Split at gaps longer than `gap` days and bring each season to the network's input, one baseline for all.
 
-    Raises LightCurveError if the baseline flux is not positive.
+    A season that is longer than the network's is cut into spans, and a faster cadence averaged; see the module docstring.
+    Raises LightCurveError if the baseline flux is not positive, or lost in the errors of single epochs.
     """
-    if curve.unit == "mag":
-        reference = np.median(curve.value)
-        flux = 10 ** (-0.4 * (curve.value - reference))
-        error = flux * curve.error / MAG_PER_RELATIVE_FLUX
-    else:
-        reference, flux, error = None, curve.value, curve.error
-    base = baseline_flux(curve.time, flux, error)
-    if not base > 0:
-        raise LightCurveError(f"{curve.name}: the baseline flux is {base:g}; fluxes relative to a positive baseline are needed.")
-    m_base = float(reference - 2.5 * np.log10(base)) if reference is not None else None
+    flux, error, zero_point = to_flux(curve.value, curve.error, curve.unit)
+    zero_point = curve.zero_point if zero_point is None else zero_point
+    quiet, typical = quiet_flux(curve.time, flux), float(np.median(error))
+    base = baseline_flux(curve.time, flux, error) if quiet > LEAST_BASELINE * typical else quiet
+    if not base > LEAST_BASELINE * typical:
+        raise LightCurveError(f"{curve.name}: its baseline flux, {base:.3g}, is not above the error of one epoch, {typical:.3g}, as that of "
+                              "difference fluxes; fluxes with a positive baseline are needed. Add the reference flux, or choose another "
+                              "column with --value.")
+    m_base = zero_point - 2.5 * math.log10(base) if zero_point is not None else None
     out = []
-    edges = np.flatnonzero(np.diff(curve.time) > gap) + 1
-    for number, part in enumerate(np.split(np.arange(len(curve.time)), edges), start=1):
-        t, f = curve.time[part], (flux[part] / base).astype(np.float32)
-        f[f == 0] = np.finfo(np.float32).tiny
-        step = np.diff(t, prepend=t[0])
-        error_here, sparse, note = error[part] / base, bool(step[step <= SPARSE].sum() < COVERED * (t[-1] - t[0])), ""
-        scale = 1.0 if sparse else error_scale(f.astype(float), error_here)
-        if abs(scale - 1) > max(ERROR_TOLERANCE, 6 / np.sqrt(len(t))):  # the scale of n points is known to about 1.2 / sqrt(n)
-            error_here, note = error_here * scale, f"errors x {scale:.2f}, from the scatter of neighbours"
-        brightest = np.min(curve.value[part]) if curve.unit == "mag" else np.inf
-        out.append(Season(curve.name, number, t, f, step.astype(np.float32), error_here.astype(np.float32), m_base,
-                          bool(brightest < SATURATION_MAG), sparse, curve.time_system, note))
+    for part, long in _spans(curve.time, gap):
+        t, f, e, note = _at_roman_cadence(curve.time[part], flux[part] / base, error[part] / base)
+        out.append(_season(curve, len(out) + 1, t, f, e, m_base, note, long))
     return out
+
+
+def _spans(time, gap: float):
+    """Yield (slice, whether it is cut from a longer season) of each season, in order."""
+    edges = [0, *(np.flatnonzero(np.diff(time) > gap) + 1), len(time)]
+    for start, stop in itertools.pairwise(edges):
+        t = time[start:stop]
+        length, roman = t[-1] - t[0], _epochs_at_roman_cadence(t)
+        pieces = math.ceil(roman / MOST_EPOCHS)
+        if length > LONGEST_SEASON and not is_sparse(t):
+            pieces = max(pieces, math.ceil(length / SPAN))
+        cuts = start + np.searchsorted(t, t[0] + length * np.arange(1, pieces) / pieces) if pieces > 1 else []
+        ends = [start, *cuts, stop]
+        for a, b in itertools.pairwise(ends):
+            if b > a:
+                yield slice(a, b), pieces > 1
+
+
+def is_sparse(time) -> bool:
+    """Whether steps no longer than SPARSE cover less than COVERED of the times (n,)."""
+    step = np.diff(time, prepend=time[0])
+    return bool(step[step <= SPARSE].sum() < COVERED * (time[-1] - time[0]))
+
+
+def _is_fast(time) -> bool:
+    return len(time) > MIN_POINTS and float(np.median(np.diff(time))) < FAST * CADENCE
+
+
+def _epochs_at_roman_cadence(time) -> int:
+    return len(np.unique((time - time[0]) // CADENCE)) if _is_fast(time) else len(time)
+
+
+def _at_roman_cadence(time, flux, error):
+    """(time, flux, error, note): the arrays (n,) as they are, or weighted means in bins of CADENCE where the cadence is faster."""
+    if not _is_fast(time):
+        return time, flux, error, ""
+    _, index = np.unique((time - time[0]) // CADENCE, return_inverse=True)
+    weight = 1 / np.square(error)
+    total = np.bincount(index, weight)
+    means = [np.bincount(index, weight * values) / total for values in (time, flux)]
+    return *means, 1 / np.sqrt(total), f"{len(time)} epochs averaged to {len(total)}, Roman's cadence"
+
+
+def _season(curve: LightCurve, number: int, time, flux, error, m_base, note: str, long: bool) -> Season:
+    """A season of the curve; flux and error (n,) relative to the baseline."""
+    f = flux.astype(np.float32)
+    f[f == 0] = np.finfo(np.float32).tiny  # 0 stands for "no observation"
+    sparse, notes = is_sparse(time), [note] if note else []
+    scale = 1.0 if sparse else error_scale(f.astype(float), error)
+    if abs(scale - 1) > max(ERROR_TOLERANCE, 6 / np.sqrt(len(time))):  # the scale of n points is known to about 1.2 / sqrt(n)
+        error = error * scale
+        notes.append(f"errors x {scale:.2f}, from the scatter of neighbours")
+    absolute = m_base is not None and BRIGHTEST_ROMAN < m_base < FAINTEST_ROMAN
+    saturated = absolute and m_base - 2.5 * math.log10(max(float(f.max()), 1e-30)) < SATURATION_MAG
+    return Season(curve.name, number, time, f, np.diff(time, prepend=time[0]).astype(np.float32), error.astype(np.float32), m_base,
+                  bool(saturated), sparse, curve.time_system, "; ".join(notes), long)

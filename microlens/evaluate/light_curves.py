@@ -1,55 +1,169 @@
-"""Class probabilities of light-curve files, season by season.
+"""Class probabilities of light-curve files, season by season, and of each curve as a whole.
 
     table, errors = classify(["event.dat"], ClassifyConfig())
+    rows = classify_curve(read_light_curve("event.dat"), load_run())
+
+`classify`, the notebook of real events, the event browser and `evaluate --light-curves` all ask classify_curve, so that they give one
+answer.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import logging
+import multiprocessing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from microlens.config import CLASSES, ClassifyConfig
-from microlens.data.lightcurve import LightCurveError, read_light_curve, seasons
+from microlens.config import CLASSES, FLAT, ClassifyConfig
+from microlens.data.lightcurve import LightCurve, Season, seasons
+from microlens.data.readers import read_light_curve, read_light_curves
+from microlens.data.tables import LightCurveError
 from microlens.evaluate import baselines, metrics
 from microlens.fit.residual import curve_features
 from microlens.network.runs import Run, load_run
 
 log = logging.getLogger("microlens")
 MIN_POINTS = 50  # valid epochs of a season that is classified
-COLUMNS = ["file", "season", "n_points", "t_first", "t_last", "time_system", "m_base", *(f"p_{c}" for c in CLASSES), "class",
-           "flags"]
+WHOLE = "all"  # what the line of a curve as a whole has for its season
+PROBABILITIES = [f"p_{c}" for c in CLASSES]
+COLUMNS = ["file", "star", "band", "season", "n_points", "t_first", "t_last", "time_system", "m_base", "brightest", *PROBABILITIES,
+           "class", "event_season", "flags", "sim_label"]
 
 
-def classify(files, config: ClassifyConfig, run: Run | None = None) -> tuple[pd.DataFrame, list[str]]:
+def classify(files, config: ClassifyConfig, run: Run | None = None, progress: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """Classify files; a bad one is a line in `errors` and does not stop the others.
 
-    Returns a table (one row a season; p_* sum to 1; flags: 'saturated', 'sparse', 'few points', 'residual', notes of the reader) and
-    errors. A season with fewer than MIN_POINTS points has NaN probabilities. Flag 'sparse' marks a cadence that the network
-    was not trained on: its answer there means nothing. Flag 'residual' marks an answer that the residual to the best single lens gave
-    against the network's.
+    Returns a table in the order of the files (one row a season, and one a curve of several seasons, see classify_curve) and the
+    errors, each a line that names its file. An interruption (Ctrl-C) keeps the files that are done, and is the last error.
     """
-    run = run or load_run(config.experiment_name, device="auto")
-    rows, errors = [], []
-    for file in files:
-        try:
-            curve = read_light_curve(file, config.unit)
-            parts = seasons(curve, config.season_gap)
-        except LightCurveError as error:
-            errors.append(str(error))
-            continue
-        for s in parts:
-            few = len(s.flux) < MIN_POINTS
-            p, overruled = np.full(3, np.nan), False
-            if not few:
-                p, overruled = season_probabilities(s, run.network)
-            marks = (("few points", few), ("saturated", s.saturated), ("sparse", s.sparse), ("residual", overruled), (s.note, s.note))
-            flags = [w for w, on in marks if on] + curve.notes
-            rows.append([str(file), s.number, len(s.flux), s.time[0], s.time[-1], s.time_system, s.m_base, *p,
-                         "" if few else CLASSES[int(p.argmax())], "; ".join(flags)])
+    files = [str(f) for f in files]
+    rows, errors, done = [], [], 0
+    bar = tqdm(total=len(files), unit="file", disable=not progress, leave=False)
+    try:
+        with contextlib.closing(_answers(files, config, run)) as answers, bar:
+            for made, error in answers:
+                rows += made
+                errors += [error] if error else []
+                done += 1
+                bar.update()
+    except KeyboardInterrupt:
+        errors.append(f"interrupted: {len(files) - done} of {len(files)} files were not classified.")
     return pd.DataFrame(rows, columns=COLUMNS), errors
+
+
+def _answers(files, config: ClassifyConfig, run: Run | None):
+    """Yield (rows, error or '') of each file, in order."""
+    workers = min(config.num_workers, len(files))
+    if workers < 2:
+        run = run or load_run(config.experiment_name, device="auto")
+        for file in files:
+            yield classify_file(file, config, run)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch in whatever state they are
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (config, run))
+    try:
+        for file, answer in [(file, pool.submit(_worker_answer, file)) for file in files]:
+            try:
+                yield answer.result()
+            except concurrent.futures.BrokenExecutor:
+                yield [], f"{file}: a worker process died on this file or on one beside it (out of memory?); try it with --num-workers 1."
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+_worker: dict = {}  # configuration and run of a worker process
+
+
+def _start_worker(config: ClassifyConfig, run: Run | None):
+    import torch
+
+    torch.set_num_threads(1)
+    _worker.update(config=config, run=run or load_run(config.experiment_name))
+
+
+def _worker_answer(file: str):
+    return classify_file(file, _worker["config"], _worker["run"])
+
+
+def classify_file(file: str, config: ClassifyConfig, run: Run) -> tuple[list[dict], str]:
+    """Rows (dicts of COLUMNS) of all curves in a file, and one line that names the file where it could not be classified ('' else)."""
+    rows, error = [], ""
+    try:
+        for curve in read_light_curves(file, config):
+            try:
+                rows += [{"file": file, **row} for row in classify_curve(curve, run, config.season_gap)]
+            except LightCurveError as cause:
+                error = str(cause)
+    except LightCurveError as cause:
+        error = str(cause)
+    except Exception as cause:  # a fault of this package must not take the answers for the other files with it
+        log.debug("%s", file, exc_info=True)
+        error = f"{type(cause).__name__}: {' '.join(str(cause).split())}; please report it with the file."
+    if error and str(file) not in error:
+        error = f"{file}: {error}"
+    return rows, error
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is said of one season: probabilities (3,), NaN for too few points, and its flags."""
+
+    season: Season
+    p: np.ndarray
+    flags: list[str]
+
+    @property
+    def called(self) -> str:
+        return "" if np.isnan(self.p).any() else CLASSES[int(self.p.argmax())]
+
+
+def classify_curve(curve: LightCurve, run: Run, season_gap: float = 30.0) -> list[dict]:
+    """What the network says of a light curve: one dict a season, in order, and one of the curve as a whole where it has several.
+
+    Keys are COLUMNS without 'file'. p_* sum to 1, and are NaN for a season of fewer than MIN_POINTS points. `brightest` is the
+    fifth-largest F/F_base. The line of the whole has season 'all' and the answer for the season that holds the event, named in
+    `event_season`: the brightest of those that are not called flat; without any, the brightest of all answers and the curve is flat.
+
+    flags: 'saturated'; 'few points'; 'sparse', a cadence that the network was not trained on, so that its answer means nothing;
+    'long', a span of a longer season; 'residual', an answer that the residual to the best single
+    lens gave against the network's; then notes of the reader.
+    Raises LightCurveError where the curve has no usable baseline.
+    """
+    answers = [_answer(season, run.network) for season in seasons(curve, season_gap)]
+    rows = [_row(curve, [a.season], a, a.season.number, "") for a in answers]
+    if len(answers) > 1:
+        rows.append(_whole(curve, answers))
+    return rows
+
+
+def _answer(season: Season, network) -> _Answer:
+    few = len(season.flux) < MIN_POINTS
+    p, overruled = (np.full(len(CLASSES), np.nan), False) if few else season_probabilities(season, network)
+    marks = {"few points": few, "saturated": season.saturated, "sparse": season.sparse, "long": season.long, "residual": overruled,
+             season.note: bool(season.note)}
+    return _Answer(season, p, [word for word, on in marks.items() if on])
+
+
+def _whole(curve: LightCurve, answers: list[_Answer]) -> dict:
+    """The line of a curve of several seasons."""
+    called = [a for a in answers if a.called]
+    events = [a for a in called if a.called != CLASSES[FLAT]]
+    shown = max(events or called or answers, key=lambda a: a.season.brightest)
+    return _row(curve, [a.season for a in answers], shown, WHOLE, shown.season.number if events else "")
+
+
+def _row(curve: LightCurve, parts: list[Season], answer: _Answer, number, event_season) -> dict:
+    return {"star": curve.star, "band": curve.band, "season": number, "n_points": sum(len(s.flux) for s in parts),
+            "t_first": parts[0].time[0], "t_last": parts[-1].time[-1], "time_system": curve.time_system,
+            "m_base": parts[0].m_base, "brightest": max(s.brightest for s in parts),
+            **dict(zip(PROBABILITIES, map(float, answer.p), strict=True)), "class": answer.called, "event_season": event_season,
+            "flags": "; ".join([*answer.flags, *curve.notes]), "sim_label": curve.truth.get("sim_label", "")}
 
 
 def season_probabilities(season, network) -> tuple[np.ndarray, bool]:
@@ -83,43 +197,38 @@ def read_truth(path) -> pd.DataFrame:
     return table
 
 
-def _brightness(season) -> float:
-    """Fifth-largest flux of a season, which no single outlier sets."""
-    return float(np.sort(season.flux)[-min(5, len(season.flux))])
-
-
 def score_folder(folder, truth, run: Run):
     """Classify the files that a truth table names and put the truth beside each season.
 
-    Returns the table of classify() with columns set and truth, the seasons called wrongly as (name, time, flux,
-    flux_err, called, P(binary)), and the lines of files that could not be read.
+    Returns the table of classify() with columns set and truth (without the lines of curves as a whole), the seasons called wrongly as
+    (name, time, flux, flux_err, called, P(binary)), and the lines of files that could not be read.
     """
-    table, parts, errors, mistakes = read_truth(truth), [], [], []
-    for row in table.itertuples():
+    rows, errors, mistakes = [], [], []
+    for row in read_truth(truth).itertuples():
         unit = str(getattr(row, "unit", ""))
         unit = "flux" if "flux" in unit else "mag" if "mag" in unit else "auto"
         path = Path(folder) / row.file
-        made, bad = classify([path], ClassifyConfig(unit=unit), run)
-        errors += bad
-        if bad:
+        try:
+            curve = read_light_curve(path, ClassifyConfig(unit=unit))
+            parts = seasons(curve)
+            made = [r for r in classify_curve(curve, run) if r["season"] != WHOLE]
+        except LightCurveError as error:
+            errors.append(str(error))
             continue
         wanted = str(row.class_by_season).split("|")
-        if len(wanted) == 1 and len(made) > 1:
+        if len(wanted) == 1:
             # One class for several seasons is that of the event, which the brightest season shows.
-            event = max(seasons(read_light_curve(path, unit), ClassifyConfig().season_gap), key=_brightness).number
-            wanted = [wanted[0] if number == event else "" for number in made["season"]]
+            event = max(parts, key=lambda s: s.brightest).number
+            wanted = [wanted[0] if s.number == event else "" for s in parts]
         if len(wanted) != len(made):
             errors.append(f"{path}: {len(made)} seasons found, the truth table has {len(wanted)}.")
             continue
-        made["set"], made["truth"] = row.set, wanted
-        parts.append(made)
-        wrong = made[(made["truth"] != made["class"]) & made["truth"].isin(CLASSES) & (made["class"] != "")]
-        if len(wrong):
-            found = {s.number: s for s in seasons(read_light_curve(path, unit), ClassifyConfig().season_gap)}
-            mistakes += [(f"{path.name.split('.')[0]} season {m.season}, truth {m.truth}", found[m.season].time, found[m.season].flux,
-                          found[m.season].flux_err, wrong.loc[m.Index, "class"], m.p_binary)
-                         for m in wrong.itertuples()]
-    return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS, "set", "truth"])), mistakes, errors
+        for season, answer, true_class in zip(parts, made, wanted, strict=True):
+            rows.append({"file": str(path), **answer, "set": row.set, "truth": true_class})
+            if true_class in CLASSES and answer["class"] not in ("", true_class):
+                title = f"{path.name.split('.')[0]} season {season.number}, truth {true_class}"
+                mistakes.append((title, season.time, season.flux, season.flux_err, answer["class"], answer["p_binary"]))
+    return pd.DataFrame(rows, columns=[*COLUMNS, "set", "truth"]), mistakes, errors
 
 
 def score_light_curves(folder, truth, run: Run, output: Path) -> dict:

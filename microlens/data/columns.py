@@ -1,0 +1,362 @@
+"""Which column of a table is time, brightness, error, band, star: by the names in light_curve_columns.yaml, never by a guess.
+
+    columns = choose_columns(table, ReadConfig(), "event.dat")          columns.time, columns.value, columns.error, columns.unit
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from astropy.units import Unit, day
+
+from microlens.config import ReadConfig
+from microlens.data.tables import LightCurveError, is_number, named, numbers
+
+OWN_NAMES = "MICROLENS_COLUMNS"  # environment variable: a YAML file of names that go before those of the package
+MAGNITUDES = 5.0, 30.0  # a magnitude of a star in these files; a relative one is known by its name only
+TYPICAL_MAGNITUDES = 8.0, 30.0  # the median of a column without a name that is read as magnitudes
+OFFSET = re.compile(r"\s*[-–_]\s*(24\d{5}(?:\.\d+)?)")  # of "HJD - 2450000"
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
+SYSTEM = re.compile(r"\b(BJD|HJD|MJD|JD|BTJD|BKJD)(?:[ _]?\(?(TDB|UTC|TCB|TT|TAI)\)?)?\b", re.IGNORECASE)
+UNIT_WORDS = {"mag": "mag", "mags": "mag", "magnitude": "mag", "ab": "mag", "mag ab": "mag", "vega": "mag", "mmag": "mmag", "ujy": "uJy",
+              "µjy": "uJy", "microjy": "uJy", "microjansky": "uJy", "uj": "uJy", "mjy": "mJy", "millijansky": "mJy", "jy": "Jy"}
+ZERO_POINTS = {"uJy": 23.9, "mJy": 16.4, "Jy": 8.9}  # AB magnitude of flux 1
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a table, and what their numbers are.
+
+    error : None where the file has none.   unit : 'mag', 'mmag', 'flux', 'uJy', 'mJy', 'Jy' or 'difference'.
+    days : length of the time column's unit in days.   time_system : as stated, e.g. 'HJD - 2450000'; '' where it is not.
+    stars, bands : columns that tell stars and bands apart.   flags : {column: bits that mark a bad epoch}.   truth : column or None.
+    """
+
+    time: str
+    value: str
+    error: str | None
+    unit: str
+    error_unit: str
+    days: float
+    time_system: str
+    stars: list[str]
+    bands: list[str]
+    flags: dict[str, int]
+    truth: str | None
+
+
+@functools.cache
+def column_names(own: str | None = None) -> dict:
+    """The table of names: the package's, behind those of the YAML file `own`. Raises LightCurveError where that is no such table."""
+    names = yaml.safe_load(Path(__file__).with_name("light_curve_columns.yaml").read_text())
+    if not own:
+        return names
+    try:
+        more = yaml.safe_load(Path(own).read_text()) or {}
+        unknown = sorted(set(more) - set(names))
+        if unknown:
+            raise ValueError(f"unknown entries {', '.join(unknown)}; it may have {', '.join(names)}")
+        return names | {k: {**v, **names[k]} | v if isinstance(v, dict) else [*v, *names[k]] for k, v in more.items()}
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise LightCurveError(f"{own}: is no table of column names ({' '.join(str(error).split())}).") from error
+
+
+def known_names() -> dict:
+    """The table of names, with those of the file that MICROLENS_COLUMNS names."""
+    return column_names(os.environ.get(OWN_NAMES))
+
+
+def plain_name(title: str) -> str:
+    """A column's name as the table of names has it: 'Flux Err [e-/s]' -> 'flux_err', 'HJD-2450000' -> 'hjd'."""
+    without_unit = re.sub(r"[\[(].*", "", OFFSET.sub("", title)).strip() or title
+    return re.sub(r"[^a-z0-9]+", "_", without_unit.lower()).strip("_")
+
+
+def bracketed(title: str) -> str:
+    """What stands in the brackets of a column's name: 'flux [uJy]' -> 'uJy', or ''."""
+    inside = re.search(r"[\[(]\s*([^\])]*)", title)
+    return inside[1].strip() if inside else ""
+
+
+def choose_columns(table, options: ReadConfig, where: str) -> Columns:
+    """The columns of a table (see tables.read_tables) by the user's options, its names, or, without names, its values.
+
+    Raises LightCurveError that shows the columns and says how to choose where none, or more than one, reading is possible.
+    """
+    return _Chooser(table, options, where).columns()
+
+
+class _Chooser:
+    """One choice of columns; `names` holds the plain name of each column."""
+
+    def __init__(self, table, options, where):
+        self.options, self.where, self.known = options, where, known_names()
+        self.table = self._with_comment_names(table)
+        self.names = {title: plain_name(title) for title in self.table.colnames}
+
+    def error(self, what: str) -> LightCurveError:
+        shown = ", ".join(self.table.colnames)[:400]
+        if not self.table.meta["named"]:
+            first = " ".join(str(self.table[c][0]) for c in self.table.colnames)[:120]
+            shown = f"{len(self.table.colnames)} without names, first line {first!r}"
+        return LightCurveError(f"{self.where}: {what}. Columns: {shown}. Say which are meant with --time, --value, --error (a name, or "
+                               "a number from 1).")
+
+    def columns(self) -> Columns:
+        o, table = self.options, self.table
+        if o.value is None and not table.meta["named"]:
+            time, value, error = self._by_place()
+            group = {"unit": self._unit_of_values(value), "kind": "flux"}
+        else:
+            value, group = (self._given(o.value), None) if o.value is not None else self._brightness()
+            group = group or self._group_of(value)
+            time = self._time()
+            error = self._error(value, group["kind"]) if table.meta["named"] else self._next(value)
+        time = self._given(o.time) if o.time is not None else time
+        error = self._given(o.error) if o.error is not None else error
+        if len({time, value, error}) < 3:
+            raise self.error(f"time, brightness and error would be the columns {time}, {value} and {error}")
+        unit = o.unit if o.unit != "auto" else self._unit(value, o.value) or group["unit"]
+        days, system = self._time_unit(time)
+        rest = {title: name for title, name in self.names.items() if title not in (time, value, error)}
+        return Columns(time, value, error, unit, (self._unit(error, o.error) if error else "") or unit, days, system,
+                       self._listed("star", rest), self._listed("band", rest),
+                       {title: self.known["flags"][name] for title, name in rest.items() if name in self.known["flags"]},
+                       next((title for title, name in rest.items() if name in self.known["truth"]), None))
+
+    # ---- with names
+
+    def _with_comment_names(self, table):
+        """The table under the names in a comment, where the comment's words fit its columns."""
+        if table.meta["named"]:
+            return table
+        separator, n = table.meta["separator"], len(table.colnames)
+        for comment in reversed(table.meta["comments"]):
+            for words in ([w.strip() for w in comment.split(separator)] if separator else [], comment.split()):
+                if self._are_names(words, n):
+                    return named(table, words)
+        return table
+
+    def _are_names(self, words, n_columns: int) -> bool:
+        """Whether words name columns: as many, with a time and a brightness among them and no sentence; or fewer, all of them known."""
+        plain = [plain_name(w) for w in words]
+        values = {n for group in self.known["brightness"] for n in group["names"]}
+        time, value = (any(p in known for p in plain) for known in (self.known["time"], values))
+        known = values | set(self.known["time"]) | set(self.known["plain_error"]) | set(self.known["star"]) | set(self.known["band"])
+        all_known = all(p in known or self._is_error(p) for p in plain)
+        error = any(self._is_error(p) for p in plain)
+        return time and value and (all_known if len(words) != n_columns else all_known or error) and 2 <= len(words) <= n_columns
+
+    def _is_error(self, name: str) -> bool:
+        if name in self.known["plain_error"]:
+            return True
+        words = [w for group in self.known["brightness"] for w in (*group["names"], group["kind"])]
+        return any(name == form.format(w) for form in self.known["error"] for w in words)
+
+    def _given(self, wanted: str) -> str:
+        """The column of an option: its name as in the file, its plain name, or its number."""
+        for same in (lambda t: t == wanted, lambda t: t == re.sub(r"\s*\[.*", "", wanted), lambda t: self.names[t] == plain_name(wanted)):
+            found = [t for t in self.table.colnames if same(t)]
+            if len(found) == 1:
+                return found[0]
+        number = re.sub(r"\s*\[.*", "", wanted)
+        if number.isdigit() and 1 <= int(number) <= len(self.table.colnames):
+            return self.table.colnames[int(number) - 1]
+        raise self.error(f"no column {wanted!r}")
+
+    def _listed(self, role: str, rest: dict) -> list[str]:
+        return [title for wanted in self.known[role] for title, name in rest.items() if name == wanted]
+
+    def _time(self) -> str:
+        if self.options.time is not None:
+            return self._given(self.options.time)
+        if not self.table.meta["named"]:
+            return self.table.colnames[0]
+        for wanted in self.known["time"]:
+            for title, name in self.names.items():
+                if name == wanted:
+                    return title
+        begun = [t for t, name in self.names.items() if any(name.startswith(f"{w}_") for w in self.known["time"] if len(w) > 2)]
+        if len(begun) != 1:
+            raise self.error("several columns may be the time" if begun else "no column is known to hold times")
+        return begun[0]
+
+    def _brightness(self) -> tuple[str, dict]:
+        for same in (lambda name, wanted: name == wanted, self._begins_with):
+            for group in self.known["brightness"]:
+                found = [t for t, name in self.names.items() if any(same(name, wanted) for wanted in group["names"])]
+                if len(found) > 1:
+                    raise self.error(f"the brightness may be {' or '.join(found)}")
+                if found:
+                    return found[0], group
+        raise self.error("no column is known to hold a magnitude or a flux")
+
+    def _begins_with(self, name: str, wanted: str) -> bool:
+        words = set(name.split("_"))
+        other = words & set(self.known["not_brightness"]) or self._is_error(name) or name.startswith("e_")
+        return len(wanted) > 2 and name.startswith(wanted) and not other and name not in self.known["truth"]
+
+    def _group_of(self, value: str) -> dict:
+        """The group that a column given by the user falls into: of its name, or of its values."""
+        for group in self.known["brightness"]:
+            if self.names[value] in group["names"]:
+                return group
+        kind = next((k for k, words in self.known["kinds"].items() if any(w in self.names[value] for w in words if len(w) > 2)), "flux")
+        return {"unit": self._unit_of_values(value), "kind": kind}
+
+    def _error(self, value: str, kind: str) -> str | None:
+        """The column of a brightness' error; None where no column is one."""
+        names = [self.names[value], self.options.value or "", *self.known["kinds"][kind]]
+        forms = [form.format(n) for n in names if n for form in self.known["error"]]
+        for wanted in (*forms, *self.known["plain_error"]):
+            for title, name in self.names.items():
+                if name == wanted and title != value:
+                    return title
+        begun = [t for t, name in self.names.items() if t != value and any(name.startswith(f) for f in forms if len(f) > 3)]
+        if len(begun) == 1:
+            return begun[0]
+        like = [t for t, name in self.names.items() if t != value and re.search(r"err|unc|sigma", name)]
+        if (begun or like) and self.options.error is None:
+            raise self.error(f"the error of {value} may be {' or '.join(begun or like)}")
+        return None
+
+    def _unit(self, title: str, given: str | None = None) -> str:
+        """Unit of a brightness as an option or a header states it, in the words of Columns.unit; '' where none is stated."""
+        stated = self.table.meta.get("unit words", {}).get(title) or self.table[title].unit
+        for word in (bracketed(given or ""), stated, bracketed(title)):
+            word = " ".join(str(word or "").split())
+            known = UNIT_WORDS.get(word.lower()) or UNIT_WORDS.get(re.split(r"[ (]", word)[0].lower())
+            if known and not (known == "mJy" and word.startswith("M")):
+                return known
+            if word in ("deg", "degree", "degrees", "rad", "d", "days", "s"):
+                raise self.error(f"the column {title} is in {word}, so it is no brightness")
+            if re.search(r"e-|electron|adu|count|ct|erg|nmgy|relative|norm", word.lower()):
+                return "flux"
+        return ""
+
+    def _time_unit(self, title: str) -> tuple[float, str]:
+        """Length of a time's unit in days, and its time system, both as header, options or comments state them."""
+        meta, keywords = self.table.meta, self.table.meta["keywords"]
+        words = [bracketed(self.options.time or ""), meta.get("unit words", {}).get(title), self.table[title].unit, bracketed(title)]
+        words = [str(w) for w in words if w]
+        if not words and keywords.get("timeunit") and not is_number(str(keywords["timeunit"])):
+            words.append(str(keywords["timeunit"]))
+        suffix = plain_name(title).rsplit("_", 1)[-1]
+        if suffix in ("s", "sec", "second", "seconds"):
+            words.append("s")
+        days = next((d for d in map(_days, words) if d is not None), 1.0)
+        if days < 0:
+            raise self.error(f"the column {title} is in {words[0]}, so it is no time")
+        frame = [str(keywords[k]) for k in ("time_reference_frame", "time_system", "timeref") if k in keywords]
+        return days, _time_system([title, *words, *frame], self.known["time"].get(plain_name(title), ""), keywords, meta["comments"])
+
+    # ---- without names
+
+    def _next(self, value: str) -> str | None:
+        """The column behind a brightness without a name, which is its error."""
+        at = self.table.colnames.index(value) + 1
+        return self.table.colnames[at] if at < len(self.table.colnames) else None
+
+    def _values(self, title: str) -> np.ndarray:
+        values, _ = numbers(self.table[title])
+        return values[np.isfinite(values)]
+
+    def _by_place(self) -> tuple[str, str, str | None]:
+        """The first three columns (or those from the user's time on) as time, brightness, error, where no value speaks against it."""
+        titles = self.table.colnames
+        if self.options.time is not None:
+            titles = titles[titles.index(self._given(self.options.time)) :]
+        if len(titles) < 2:
+            raise self.error("one column only; expected time, brightness and its error")
+        time, value, error = [*titles[:3], None][:3]
+        if self.options.time is None and not self._are_dates(time):
+            self._check_time(time, titles)
+        if self.options.error is None and error is not None and np.sum(self._values(error) <= 0) > len(self.table) / 2:
+            raise self.error(f"the numbers in column {error} are not errors, most are not positive")
+        pairs = [k for k in titles[3:-1] if self._looks_like_magnitudes(k) and self._looks_like_errors(self._next(k))]
+        if pairs:
+            raise self.error(f"the brightness may be column {value} or {' or '.join(pairs)}")
+        if len(titles) < 5 and self.options.unit == "auto":
+            self._check_sense(value, error)
+        return time, value, error
+
+    def _check_time(self, time: str, titles):
+        """Raise an error where the column is not in order and another one is, or where it does not change."""
+        def ascending(title):
+            values = self._values(title)
+            return len(values) > 1 and (np.diff(values) >= 0).mean() > 0.99 and values[-1] > values[0]
+
+        others = [t for t in titles if t != time and ascending(t)]
+        if len(np.unique(self._values(time))) < 2:
+            raise self.error(f"column {time} does not change, so it is no time")
+        if others and not ascending(time):
+            raise self.error(f"column {time} is not in the order of time, column {' and '.join(others)} is")
+        if others and titles[1] in others:
+            raise self.error(f"both column {time} and column {titles[1]} may be times")
+
+    def _check_sense(self, value: str, error: str | None):
+        """Raise an error where numbers that could be magnitudes rise as a flux does in an event, and never fall."""
+        if error is None or self._unit_of_values(value) != "mag":
+            return
+        low, middle, high = np.percentile(self._values(value), [0.5, 50, 99.5])
+        noise = np.median(self._values(error))
+        if high < 30 and high - middle > max(10 * noise, 3 * (middle - low), 1.0):
+            raise self.error(f"column {value} may be a magnitude that fades or a flux that brightens; say --unit mag or --unit flux")
+
+    def _are_dates(self, title: str) -> bool:
+        return DATE.match(str(self.table[title][0]).strip()) is not None
+
+    def _looks_like_magnitudes(self, title: str) -> bool:
+        values = self._values(title)
+        return len(values) > 0 and TYPICAL_MAGNITUDES[0] < np.median(values) < TYPICAL_MAGNITUDES[1]
+
+    def _looks_like_errors(self, title: str) -> bool:
+        values = self._values(title)
+        return len(values) > 0 and bool((values > 0).mean() > 0.9 and np.median(values) < 1)
+
+    def _unit_of_values(self, title: str) -> str:
+        """'mag' where the values (but for sentinels of 90 and more, or below 0) are those of magnitudes, else 'flux'."""
+        values = self._values(title)
+        values = values[(values < 90) & (values > 0)] if self._looks_like_magnitudes(title) else values
+        inside = (values > MAGNITUDES[0]) & (values < MAGNITUDES[1])
+        return "mag" if len(values) and self._looks_like_magnitudes(title) and inside.mean() > 0.98 else "flux"
+
+
+def _days(word: str) -> float | None:
+    """Length of a unit of time in days; -1 for a unit that is none of time; None for a word that is no unit."""
+    word = word.strip().lower()
+    plain = {"days": "day", "sec": "s", "secs": "s", "seconds": "s", "second": "s", "hours": "h", "minutes": "min", "jd": "day",
+             "degree": "deg", "degrees": "deg"}.get(word, word)
+    try:
+        unit = Unit(plain)
+    except ValueError:
+        return None
+    if not unit.physical_type or unit.physical_type == "dimensionless":
+        return None
+    return float(unit.to(day)) if unit.is_equivalent(day) else -1.0
+
+
+def _time_system(words: list[str], of_name: str, keywords: dict, comments: list[str]) -> str:
+    """Time system as column, unit, header or a comment states it: 'BJD TDB - 2457000', or ''."""
+    offset = next((m[1] for w in words if (m := OFFSET.search(w))), "")
+    if not offset and "bjdrefi" in keywords:
+        offset = f"{float(keywords['bjdrefi']) + float(keywords.get('bjdreff', 0)):.10g}"
+    system = of_name
+    stated = [m for w in words if (m := SYSTEM.search(w.replace("_", " ")))]
+    if stated:
+        name = next((m[1].upper() for m in stated if m[1].upper() != "JD"), stated[0][1].upper())
+        scale = next((m[2].upper() for m in stated if m[2]), "")
+        system = f"{name} {scale}".strip() if " - " not in of_name else of_name
+    if offset and " - " not in system:
+        scale = str(keywords.get("timesys", "")).upper() if "bjdrefi" in keywords and "TDB" not in system else ""
+        system = " ".join(w for w in (system or "BJD", scale) if w) + f" - {offset}"
+    if not system:
+        in_comment = next((m for c in comments if (m := SYSTEM.search(c))), None)
+        system = f"{in_comment[1].upper()} (from a comment)" if in_comment else ""
+    return system

@@ -1,0 +1,322 @@
+"""Light-curve files -> LightCurve: numbers that are no measurements are left out, each kind with a note.
+
+    curve = read_light_curve("blg-0006_phot.dat")
+    for curve in read_light_curves("events.parquet", ReadConfig(event="RMDC26_000001", band="F087")): ...
+
+`tables` reads the file, `columns` tells what its columns are, and this module what the numbers are. docs/light_curve_files.md lists the
+formats and the rules.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from astropy.time import Time
+from scipy.ndimage import median_filter
+
+from microlens.config import ReadConfig
+from microlens.data.columns import DATE, ZERO_POINTS, Columns, choose_columns, known_names, plain_name
+from microlens.data.lightcurve import MIN_POINTS, LightCurve, neighbour_scatter, to_flux
+from microlens.data.tables import LightCurveError, numbers, read_tables, times_beside
+
+DEFAULT_BANDS = ("F146", "W146", "W149")  # Roman's wide band, under the names it has had
+FAINTEST, LARGEST_ERROR = 35.0, 5.0  # mag; nothing beyond is a measurement, it is a sentinel such as 99.999
+BRIGHTEST, BRIGHTEST_RELATIVE = 1.0, -15.0  # mag of a star; of a magnitude relative to a reference
+RELATIVE = 5.0  # a curve whose median magnitude is below this is relative to a reference
+FAR = 10.0  # robust standard deviations from every other number, beyond which a number of nines is a sentinel
+LEAST_ERROR = 0.1  # of the running median of the errors in flux; an error below has a cause of its own
+ERROR_WINDOW = 51  # epochs of that running median
+LONGEST_STEP, LONGEST_SPAN = 100.0, 50_000.0  # d; longer ones, in the median and in all, are not days
+NINES = re.compile(r"9{2,}0*|9+\.9+|9\.9+e\+\d+|1e\+\d\d")  # digits of 99.99, 999, 9.9e9, 1e30 ...
+MOST_PIECES = 10  # of a file of several curves, one behind the other; more pieces are lines in disorder
+MIXED = 0.2  # share of times with two different values, from which a file holds more than one star or band
+
+
+def read_light_curve(path, options: ReadConfig | None = None) -> LightCurve:
+    """The one light curve of a file; see read_light_curves. Raises LightCurveError, which lists them, where there are several."""
+    curves = read_light_curves(path, options)
+    if len(curves) > 1:
+        listed = ", ".join(c.label for c in curves[:20])
+        raise LightCurveError(f"{path}: holds {len(curves)} light curves ({listed}); say which with --event or --band.")
+    return curves[0]
+
+
+def read_light_curves(path, options: ReadConfig | None = None) -> list[LightCurve]:
+    """The light curves of a file, one for each star and band in it.
+
+    options : what the file does not say of itself. Of several bands F146 is taken unless `options.band` says otherwise.
+    Raises LightCurveError, one line that names file and cause, where there is no usable light curve or where two readings are
+    possible.
+    """
+    path, options, known = Path(path), options or ReadConfig(), known_names()
+    tables = read_tables(path, options.event, known["star"], known["time"])
+    parts, refused = [], []
+    for table in tables:
+        try:
+            table = _exploded(_with_times(path, table, options))
+            columns = choose_columns(table, options, str(path))
+            parts += [(table, columns, *part) for part in _parts(path, table, columns, options)]
+        except LightCurveError as error:
+            refused.append(error)
+    if not parts:
+        raise refused[0]
+    curves, left_out = [], []
+    for table, columns, star, band, rows in _chosen_band(path, parts, options):
+        try:
+            curves.append(_light_curve(path, table[rows], columns, star, band))
+        except LightCurveError as error:
+            refused.append(error)
+            left_out.append(" ".join(w for w in (star, band) if w))
+    if not curves:
+        raise refused[-1]
+    if left_out:
+        curves[0].notes.append(f"not usable: {', '.join(left_out)[:200]}")
+    return curves
+
+
+# ---- which rows -----------------------------------------------------------------------------------------------------
+
+
+def _with_times(path: Path, table, options: ReadConfig):
+    """A FITS table without times gets those of the NumPy file beside it."""
+    known = known_names()["time"]
+    if "unit words" not in table.meta or "bitpix" not in table.meta["keywords"] or options.time is not None:
+        return table
+    if not any(plain_name(name) in known for name in table.colnames):
+        vectors = [c for c in table.itercols() if c.ndim > 1]
+        n = vectors[0].shape[1] if vectors else len(table)
+        times = times_beside(path, n, table.meta.get("band", ""))
+        table["time"] = np.tile(times, (len(table), 1)) if vectors else times
+    return table
+
+
+def _exploded(table):
+    """A table in which one row is one epoch, where one row was one star with arrays of epochs."""
+    long = [c for c in table.colnames if table[c].ndim > 1 or (table[c].dtype == object and np.ndim(table[c][0]) == 1)]
+    if not long:
+        return table
+    lengths = [len(row) for row in table[long[0]]]
+    same = [c for c in long if [len(row) for row in table[c]] == lengths]
+    out = type(table)({c: np.concatenate(list(table[c])) if c in same else np.repeat(table[c], lengths)
+                       for c in table.colnames if c in same or c not in long}, meta=table.meta)
+    if len(table) > 1 and not {plain_name(c) for c in table.colnames} & set(known_names()["star"]):
+        out["star"] = np.repeat(np.arange(1, len(table) + 1), lengths)
+    return out
+
+
+def _labels(table, titles: list[str]) -> np.ndarray:
+    """Labels (n,) of the rows by columns of names: those that change join with '/', the first alone where none does."""
+    words = [np.char.strip(np.ma.filled(table[t].astype(str), "")) for t in titles]
+    changing = [w for w in words if 1 < len(np.unique(w)) <= len(w) / 2]
+    constant = [w for w in words if len(np.unique(w)) == 1]
+    out = (changing or constant or [np.full(len(table), "")])[0]
+    for more in changing[1:]:
+        out = np.char.add(np.char.add(out, "/"), more)
+    return out
+
+
+def _parts(path: Path, table, columns: Columns, options: ReadConfig):
+    """(star, band, rows) of each star and band in a table."""
+    stars, bands = _labels(table, columns.stars[:1]), _labels(table, columns.bands)
+    wanted = options.event
+    for title in columns.stars if wanted is not None else ():
+        labels = _labels(table, [title])
+        if (labels == wanted).any() or len(np.unique(labels)) > 1:
+            stars = labels
+            break
+    if wanted is not None and not table.meta.get("truth"):
+        if not (stars == wanted).any():
+            raise LightCurveError(f"{path}: holds no event {wanted!r}; it has {', '.join(np.unique(stars)[:20]) or 'no column of names'}.")
+    _, first, group = np.unique(np.char.add(np.char.add(stars, "\0"), bands), return_index=True, return_inverse=True)
+    rows = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+    for k in np.argsort(first):
+        if wanted in (None, stars[first[k]]) or table.meta.get("truth"):
+            yield str(stars[first[k]]), str(bands[first[k]]) or table.meta.get("band", ""), rows[k]
+
+
+def _chosen_band(path: Path, parts: list, options: ReadConfig) -> list:
+    """The parts (table, columns, star, band, rows) in the band that is wanted."""
+    found = list(dict.fromkeys(band for *_, band, _ in parts))
+    if options.band is not None:
+        wanted = [b for b in found if options.band.lower() in (b.lower(), *b.lower().split("/"))]
+        if not wanted:
+            raise LightCurveError(f"{path}: holds no band {options.band!r}; it has {', '.join(b for b in found if b) or 'none with a name'}.")
+    else:
+        wanted = [b for b in found if b.upper() in DEFAULT_BANDS] or found
+    chosen = [part for part in parts if part[3] in wanted]
+    if len(wanted) < len(found):
+        for table in {id(part[0]): part[0] for part in chosen}.values():
+            table.meta["notes"].append(f"other bands left out: {', '.join(b for b in found if b not in wanted)}")
+    return chosen
+
+
+# ---- which numbers --------------------------------------------------------------------------------------------------
+
+
+def _times(column, where: str) -> tuple[np.ndarray, str]:
+    """Times (n,) of a column, and the time system of calendar dates ('' for numbers)."""
+    if column.dtype.kind == "M":
+        return Time(np.asarray(column), format="datetime64").jd, "JD UTC (from dates)"
+    if column.dtype.kind not in "US" or not DATE.match(str(column[0]).strip()):
+        return numbers(column)[0], ""
+    words = [str(w).strip().rstrip("Z").replace("T", " ") for w in column]
+    times = Time(words, format="iso", scale="utc").jd
+    if len(np.unique(times)) < len(times) and ((times - 0.5) % 1 == 0).all():
+        raise LightCurveError(f"{where}: its times, in column {column.name}, are dates without the time of day, and several epochs share "
+                              "one; expected times as JD, or dates with hours and minutes.")
+    return times, "JD UTC (from dates)"
+
+
+def sentinels(values) -> np.ndarray:
+    """Which numbers (n,) stand for "no measurement": of nines only (99.99, -999, 9.9e9 ...), and far from all others."""
+    values = np.asarray(values, dtype=float)
+    nines = np.array([NINES.fullmatch(f"{abs(v):.10g}") is not None for v in values])
+    others = np.sort(values[~nines & np.isfinite(values)])
+    if not nines.any() or not len(others):
+        return nines & False
+    spread = max(1.4826 * np.median(np.abs(others - np.median(others))), 1e-9 * abs(np.median(others)), 1e-12)
+    at = np.searchsorted(others, values).clip(1, len(others) - 1) if len(others) > 1 else np.zeros(len(values), dtype=int)
+    nearest = np.minimum(np.abs(values - others[at]), np.abs(values - others[np.maximum(at - 1, 0)]))
+    return nines & (nearest > FAR * spread)
+
+
+def _marked_bad(column, bits: int) -> np.ndarray:
+    """Which epochs (n,) a flag column marks as bad."""
+    if column.dtype.kind == "b":
+        return np.ma.filled(column, False)
+    if column.dtype.kind in "iuf":
+        values = np.ma.filled(column.astype(float), 0)
+        return (np.where(np.isfinite(values), values, 0).astype(np.int64) & bits) != 0
+    return ~np.isin([str(w).strip().lower() for w in column], known_names()["good_words"])
+
+
+def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> LightCurve:
+    """The light curve of the rows of one star and band."""
+    where = f"{path}{f', {star}' if star else ''}{f', band {band}' if band else ''}"
+    if columns.unit == "difference":
+        raise LightCurveError(f"{where}: its brightness, {columns.value}, is a difference flux, without the baseline that the network needs. "
+                              "Add the reference flux, or say --value with a column of magnitudes or of whole fluxes.")
+    notes = list(table.meta["notes"])
+    time, date_system = _times(table[columns.time], where)
+    value, limits = numbers(table[columns.value])
+    error = numbers(table[columns.error])[0] if columns.error else np.ones(len(value))
+    if not (np.isfinite(value) & np.isfinite(time)).any():
+        raise LightCurveError(f"{where}: 0 usable points: no line has numbers in its columns {columns.time} and {columns.value}.")
+    is_mag = columns.unit in ("mag", "mmag")
+    if columns.unit == "mmag":
+        value = value / 1000
+    if columns.error_unit == "mmag":
+        error = error / 1000
+    elif columns.error_unit in ZERO_POINTS and columns.unit in ZERO_POINTS:
+        error = error * 10 ** (0.4 * (ZERO_POINTS[columns.unit] - ZERO_POINTS[columns.error_unit]))
+    if columns.days != 1:
+        time = time * columns.days
+        notes.append(f"times read as units of {columns.days:.6g} d")
+    drop = [("upper limits", limits)]
+    drop += [(f"epochs marked by {title}", _marked_bad(table[title], bits)) for title, bits in columns.flags.items()]
+    drop += [("points with NaN or without a number", ~(np.isfinite(time) & np.isfinite(value) & np.isfinite(error))),
+             ("points with an error <= 0", error <= 0),
+             ("sentinels", _no_measurement(where, value, error, is_mag) | sentinels(time))]
+    good = np.ones(len(time), dtype=bool)
+    for what, bad in drop:
+        if (good & bad).any():
+            notes.append(f"{int((good & bad).sum())} {what} dropped")
+        good &= ~bad
+    if good.sum() < MIN_POINTS:
+        raise LightCurveError(f"{where}: {good.sum()} usable points ({'; '.join(notes) or 'too few lines'}); at least {MIN_POINTS} are "
+                              "needed.")
+    true_value = numbers(table[columns.truth])[0] if columns.truth else None
+    order = _time_order(where, time[good], value[good], error[good], notes)
+    kept = np.flatnonzero(good)[order]
+    time, value, error = time[kept], value[kept], error[kept]
+    _check_days(where, time, columns)
+    if columns.error is None:
+        error = np.full(len(value), neighbour_scatter(value))
+        notes.append(f"no errors in the file: {error[0]:.3g}, from the scatter of neighbours, for all")
+    unit = "mag" if is_mag else "flux"
+    error = _with_least_error(value, error, unit, notes)
+    system = date_system or columns.time_system
+    return LightCurve(path.name, time, value, error, unit, _stated_system(system, time, table), notes, star, band,
+                      ZERO_POINTS.get(columns.unit), dict(table.meta.get("truth", {})),
+                      true_value[kept] if true_value is not None else None)
+
+
+def _no_measurement(where, value, error, is_mag) -> np.ndarray:
+    """Which values (n,) or errors are none; raises LightCurveError where most numbers cannot be magnitudes."""
+    bad = sentinels(value) | (sentinels(error) & (error > FAR * np.nanmedian(error)))
+    if not is_mag:
+        return bad | (np.abs(value) > 1e9 * max(np.nanmedian(np.abs(value)), 1e-12))
+    middle = np.nanmedian(value) if np.isfinite(value).any() else 0.0
+    brightest = BRIGHTEST if middle > RELATIVE else BRIGHTEST_RELATIVE
+    outside = (value > FAINTEST) | (value < brightest)
+    if outside.sum() > np.isfinite(value).sum() / 2:
+        raise LightCurveError(f"{where}: most numbers of its brightness (median {middle:g}) are no magnitudes; if they are fluxes, say "
+                              "--unit flux, or choose another column with --value.")
+    return bad | outside | (error > LARGEST_ERROR)
+
+
+def _time_order(where, time, value, error, notes: list[str]) -> np.ndarray:
+    """Rows in the order of time, each time once. Raises LightCurveError where the curves of several stars or bands are mixed."""
+    steps = np.diff(time)
+    if (steps < 0).any():
+        _check_one_curve(where, np.split(value, np.flatnonzero(steps < -np.ptp(time) / 2) + 1), np.median(error))
+        notes.append("times were not sorted")
+    order = np.argsort(time, kind="stable")
+    repeated = np.append(False, np.diff(time[order]) == 0)
+    if repeated.any():
+        after = order[repeated]
+        before = order[np.append(repeated[1:], False)]
+        other = np.abs(value[after] - value[before]) > 5 * np.hypot(error[after], error[before])
+        if other.sum() > MIXED * len(time):
+            raise LightCurveError(f"{where}: {other.sum()} times have two different values, so several stars or bands are mixed, and no "
+                                  "column is known to tell them apart. Split the file, or name the column in MICROLENS_COLUMNS.")
+        notes.append(f"{int(repeated.sum())} repeated times dropped")
+    return order[~repeated]
+
+
+def _check_one_curve(where, pieces, error: float):
+    """Raise LightCurveError where times start over and the brightness is another one there, by far more than it scatters."""
+    pieces = [p for p in pieces if len(p) >= MIN_POINTS]
+    middles = [np.median(p) for p in pieces]
+    scatter = [1.4826 * np.median(np.abs(p - m)) for p, m in zip(pieces, middles, strict=True)]
+    if 1 < len(pieces) < MOST_PIECES and np.ptp(middles) > FAR * (error + max(scatter)):
+        raise LightCurveError(f"{where}: its times start over, at another brightness ({', '.join(f'{m:.4g}' for m in middles)}), so several "
+                              "stars or bands follow each other without a column that tells them apart. Split the file.")
+
+
+def _check_days(where, time, columns: Columns):
+    """Raise LightCurveError where the times (n,), in order, cannot be days."""
+    if len(time) < MIN_POINTS or time[-1] == time[0]:
+        raise LightCurveError(f"{where}: {len(time)} points at different times; at least {MIN_POINTS} are needed.")
+    step, span = np.median(np.diff(time)), time[-1] - time[0]
+    if step > LONGEST_STEP or span > LONGEST_SPAN:
+        raise LightCurveError(f"{where}: the times in column {columns.time} step by {step:.4g} and span {span:.6g}, so they are not in days. "
+                              f"If they are seconds, say --time '{columns.time} [s]'.")
+
+
+def _with_least_error(value, error, unit: str, notes: list[str]) -> np.ndarray:
+    """Errors (n,), none of which is far below those around it: it would have all the weight."""
+    _, flux_error, _ = to_flux(value, error, unit)
+    least = LEAST_ERROR * median_filter(flux_error, ERROR_WINDOW, mode="nearest")
+    low = flux_error < least
+    if low.any():
+        notes.append(f"{int(low.sum())} errors far below the others raised")
+    return np.where(low, error * least / flux_error, error)
+
+
+def _stated_system(system: str, time, table) -> str:
+    """Time system of a curve: as stated, with what the range of the numbers says of it."""
+    first = time[0]
+    if not system:
+        if 2.4e6 < first < 2.6e6:
+            ogle = not table.meta["named"] and len(table.colnames) == 5
+            return "HJD (OGLE)" if ogle else "JD-like (not stated)"
+        return "MJD-like (not stated)" if 4e4 < first < 8e4 else "relative or reduced days (not stated)"
+    if system.split()[0] in ("BJD", "HJD", "JD") and " - " not in system and "from" not in system:
+        if 1000 < first < 20_000:
+            return f"{system} - 2450000 (by the range of its numbers)"
+        if 4e4 < first < 8e4:
+            return f"{system}, reduced by 2400000 or 2400000.5"
+    return system

@@ -1,0 +1,420 @@
+"""A light-curve file -> tables of columns, by astropy (text, IPAC, ECSV, CDS, VOTable, FITS) and pyarrow (Parquet).
+
+    for table in read_tables("event.dat"): table.colnames, table.meta["named"], table.meta["notes"]
+
+A table's `meta` says: `named`, whether the file names its columns (else they are called 1, 2, 3 ...); `comments`, its comment
+lines; `notes`, what was done on reading; `band`, where a whole table has one; `keywords`, those of a FITS or IPAC header.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import itertools
+import lzma
+import re
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset
+from astropy.io import ascii, fits
+from astropy.table import Table
+from astropy.time import Time
+
+MAX_BYTES = 2**27  # of text, unpacked: some three million epochs, which need about a gigabyte of memory
+MAX_ROWS = 2_000_000  # of a Parquet table that is read whole
+SAMPLE = 300  # lines from which the separator is told
+COMMENT_SIGNS = "#%!"
+SEPARATORS = (",", ";", "\t", "|", None)  # None: any white space
+CELL = "\x1f"  # the sign between cells on their way to astropy: "unit separator", which no file of text has
+NUMBER = re.compile(r"[<>]?\s*[+-]?((\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?|nan|inf)", re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"[<>]?\s*[+-]?\d+,\d+([eEdD][+-]?\d+)?")
+PACKINGS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+FOREIGN = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"%PDF": "a PDF document",
+           b"PK\x03\x04": "a ZIP archive; unpack it first", b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a NumPy array without names of columns"}
+
+
+class LightCurveError(ValueError):
+    """A file that is no usable light curve; the message names file and cause."""
+
+
+def read_tables(path, event: str | None = None, star_names=(), time_names=()) -> list[Table]:
+    """The tables of one file.
+
+    event : name or number of the one event that is read of a Parquet file.   star_names, time_names : names, in lower case, of the
+    columns that tell events apart and that hold times.
+    Raises LightCurveError, one line that names file and cause, where the file is none of the formats or is damaged.
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # units and keywords that the FITS standard does not know
+            return _read(path, event, star_names, time_names)
+    except LightCurveError:
+        raise
+    except FileNotFoundError:
+        raise LightCurveError(f"{path}: no such file.") from None
+    except Exception as error:  # the libraries raise whatever a damaged file provokes
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
+        raise LightCurveError(f"{path}: cannot be read; it is damaged or of an unknown format ({cause}).") from error
+
+
+def _read(path: Path, event, star_names, time_names) -> list[Table]:
+    if path.is_dir():
+        if next(path.rglob("*.parquet"), None) is None:
+            raise LightCurveError(f"{path}: is a folder without Parquet files; give files.")
+        return [_parquet_table(path, event, star_names, time_names)]
+    with open(path, "rb") as f:
+        head = f.read(8)
+    if not head:
+        raise LightCurveError(f"{path}: the file is empty.")
+    if head.startswith(b"PAR1"):
+        return [_parquet_table(path, event, star_names, time_names)]
+    raw = _unpacked(path, head)
+    for magic, what in FOREIGN.items():
+        if raw.startswith(magic):
+            raise LightCurveError(f"{path}: is {what}; expected a table of time, brightness and its error.")
+    if raw.startswith(b"SIMPLE  ="):
+        return _fits_tables(path, raw)
+    text = _decoded(path, raw)
+    if not text.strip():
+        raise LightCurveError(f"{path}: the file is empty.")
+    start = text.lstrip()[:2000].lower()
+    if start.startswith(("<!doctype html", "<html")) or "<html" in start:
+        raise LightCurveError(f"{path}: is a web page (HTML), not a light curve; download the data file itself.")
+    if "<votable" in start:
+        return [_from_library(Table.read(io.BytesIO(text.encode()), format="votable"))]
+    return [_text_table(path, text)]
+
+
+def _unpacked(path: Path, head: bytes) -> bytes:
+    """The bytes of a file, unpacked where it is gzip, bzip2 or xz."""
+    opener = next((o for magic, o in PACKINGS.items() if head.startswith(magic)), open)
+    try:
+        with opener(path, "rb") as f:
+            raw = f.read(MAX_BYTES + 1)
+    except Exception as error:  # zlib.error, EOFError, OSError ...
+        raise LightCurveError(f"{path}: cannot be unpacked; the file is damaged or cut short ({error}).") from error
+    if len(raw) > MAX_BYTES:
+        raise LightCurveError(f"{path}: holds more than {MAX_BYTES >> 20} MB of text; cut it into files of one star each, or write Parquet.")
+    return raw
+
+
+def _decoded(path: Path, raw: bytes) -> str:
+    """Text of the encodings that occur: UTF-8 and UTF-16, with or without byte-order mark, and Latin-1 comments."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return raw.decode("utf-16")
+    zeros = raw[:4096].count(0)
+    if zeros and zeros >= 0.4 * len(raw[:4096]):
+        return raw.decode("utf-16-be" if raw[:1] == b"\0" else "utf-16-le")
+    control = sum(raw[:4096].count(bytes([c])) for c in range(32) if c not in b"\t\n\r\f\v")
+    if control:
+        raise LightCurveError(f"{path}: a binary file of an unknown kind; expected text, FITS, VOTable or Parquet.")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def _from_library(table: Table) -> Table:
+    """A table whose format says what the columns are called; times that astropy understands become days."""
+    table = Table(table)
+    words = {}
+    for name in [n for n in table.colnames if isinstance(table[n], Time)]:
+        reduced = "MJD" if table[name].format == "mjd" else "JD"
+        words[name] = f"{reduced} {table[name].scale.upper()}"
+        table[name] = getattr(table[name], reduced.lower())
+    keywords = dict(table.meta.get("keywords", table.meta))
+    keywords = {k.lower(): v["value"] if isinstance(v, dict) and "value" in v else v for k, v in keywords.items()}
+    table.meta = {"named": True, "comments": [str(c) for c in table.meta.get("comments", [])], "notes": [], "keywords": keywords,
+                  "unit words": words}
+    return table
+
+
+def _text_table(path: Path, text: str) -> Table:
+    """The table of a text: one that states its format, or lines of separated columns."""
+    if text.startswith(("\\", "|")) and re.search(r"^\|.*\|\s*$", text, re.MULTILINE):
+        return _ipac_table(path, text)
+    if "Byte-by-byte Description" in text:
+        return _from_library(ascii.read(text, format="mrt", guess=False))
+    if text.startswith("# %ECSV"):
+        try:
+            return _from_library(ascii.read(text, format="ecsv", guess=False))
+        except ValueError:
+            pass  # a time format that only lightkurve knows: the columns are read as those of any CSV file
+    return _separated_columns(path, text)
+
+
+def _ipac_table(path: Path, text: str) -> Table:
+    """An IPAC table. Its columns are told by white space where every line has a word for each, since many tables that were written by
+    hand do not stand under their headers; else by their places.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    keywords = dict(m.groups() for line in lines if (m := re.match(r"""\\\s*(\w+)\s*=\s*['"]?(.*?)['"]?\s*$""", line)))
+    header = [[w.strip() for w in line.strip("| \t").split("|")] for line in lines if line.startswith("|")]
+    body = [line for line in lines if line[0] not in "\\|"]
+    if any(len(line.split()) != len(header[0]) for line in body):
+        return _from_library(ascii.read(text, format="ipac", guess=False))
+    table = _separated_columns(path, "\n".join([" ".join(header[0]), *body]))
+    units = header[2] if len(header) > 2 else []
+    table.meta |= {"keywords": {k.lower(): v for k, v in keywords.items()}, "unit words": dict(zip(table.colnames, units, strict=False))}
+    return table
+
+
+def is_number(word: str) -> bool:
+    """Whether a word of a file is a number, with Fortran's exponents, NaN and the signs of limits among them."""
+    return NUMBER.fullmatch(word.strip()) is not None
+
+
+def numbers(column) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (n,) of a column, NaN where a cell holds none, and which cells (n,) are limits: '>18.5'."""
+    if column.dtype.kind in "iufb":
+        return np.asarray(np.ma.filled(column.astype(float), np.nan)), np.zeros(len(column), dtype=bool)
+    words = [str(w).strip() for w in np.ma.filled(column.astype(str), "")]
+    limits = np.array([w[:1] in ("<", ">") for w in words])
+    values = [float(re.sub("[dD]", "e", w)) if is_number(w) and w[0] not in "<>" else np.nan for w in words]
+    return np.array(values), limits
+
+
+def _split(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return line.split()
+    return [word.strip() for word in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+
+
+def _number_share(lines, separator) -> tuple[float, int]:
+    """How well a separator fits: the share of cells that are numbers, and how many columns most lines have."""
+    cells = [_split(line, separator) for line in lines]
+    n_columns = Counter(map(len, cells)).most_common(1)[0][0]
+    words = [w for row in cells if len(row) == n_columns for w in row if w]
+    numbers = sum(is_number(w) or (separator != "," and DECIMAL_COMMA.fullmatch(w) is not None) for w in words)
+    return (numbers / len(words) if n_columns > 1 and words else 0.0), n_columns
+
+
+def _separated_columns(path: Path, text: str) -> Table:
+    """Lines of columns with any separator, with a header line, a header in a comment, or none."""
+    lines = [line.strip("\r\n\f ") for line in text.splitlines() if line.strip()]
+    comments = [line.strip(COMMENT_SIGNS + " \t") for line in lines if line[0] in COMMENT_SIGNS]
+    lines = [line for line in lines if line[0] not in COMMENT_SIGNS]
+    if not lines:
+        raise LightCurveError(f"{path}: no data lines, only comments.")
+    sample = lines[len(lines) // 2 :][:SAMPLE]  # from the middle, behind any header
+    separator = max(SEPARATORS, key=lambda s: _number_share(sample, s))
+    share, n_columns = _number_share(sample, separator)
+    if share == 0:
+        raise LightCurveError(f"{path}: no lines of numbers in columns; it begins with {lines[0][:60]!r}. "
+                              "Expected time, brightness and its error.")
+    cells = [_split(line, separator) for line in lines]
+    decimal_comma = separator != "," and any(DECIMAL_COMMA.fullmatch(w) for w in cells[-1])
+    if decimal_comma:
+        cells = [[w.replace(",", ".") if DECIMAL_COMMA.fullmatch(w) else w for w in row] for row in cells]
+    head = list(itertools.takewhile(lambda row: not any(map(is_number, row)), cells))
+    body = [row for row in cells[len(head) :] if len(row) == n_columns]
+    skipped = len(cells) - len(head) - len(body)
+    if skipped > len(body):
+        raise LightCurveError(f"{path}: {len(body)} lines of {n_columns} columns and {skipped} others; expected one table.")
+    titles = [row for row in head if not all(set(w) <= set("-=+|: ") for w in row)]
+    table = ascii.read([CELL.join(row) for row in body], format="fast_no_header", delimiter=CELL, guess=False,
+                       names=[str(i + 1) for i in range(n_columns)], fast_reader={"exponent_style": "fortran"})
+    table.meta = {"named": False, "comments": comments, "notes": [], "keywords": {}, "separator": separator}
+    if skipped:
+        table.meta["notes"].append(f"{skipped} unreadable lines skipped")
+    if decimal_comma:
+        table.meta["notes"].append("decimal commas read as points")
+    return _with_names(path, table, titles)
+
+
+def _with_names(path: Path, table: Table, titles: list[list[str]]) -> Table:
+    """The table with the names, and units, of its header lines `titles`."""
+    n = len(table.colnames)
+    if not titles:
+        return _without_index(table)
+    names = next((row for row in titles if len(row) == n), titles[-1])
+    if len(names) > n:
+        raise LightCurveError(f"{path}: its header has {len(names)} words ({' '.join(names)[:120]}), its lines {n} columns. Separate both in "
+                              "the same way, or remove the header and say --time 1 --value 2 --error 3.")
+    if len(names) == n - 1 and _counts_rows(table["1"]):
+        names = ["row", *names]
+    rest = titles[titles.index(names) + 1 :] if names in titles else []
+    if rest and len(rest[0]) == n:
+        for column, unit in zip(table.colnames, rest[0], strict=True):
+            table.meta.setdefault("units", {})[column] = unit
+    return named(table, names)
+
+
+def named(table: Table, names: list[str]) -> Table:
+    """The table under the names of a header (fewer names than columns: the last columns keep their numbers)."""
+    units, used, n_names = table.meta.pop("units", {}), Counter(), len(names)
+    full = [*(w.strip("<>'\"") or f"column {i + 1}" for i, w in enumerate(names)), *table.colnames[n_names:]]
+    for old, name in zip(list(table.colnames), full, strict=True):
+        used[name] += 1
+        new = name if used[name] == 1 else f"{name} ({used[name]})"
+        if new != old:
+            table.rename_column(old, new)
+        if old in units:
+            table[new].unit = None
+            table.meta.setdefault("unit words", {})[new] = units[old]
+    table.meta["named"] = True
+    return table
+
+
+def _counts_rows(column) -> bool:
+    """Whether a column is 0, 1, 2 ... or 1, 2, 3 ..., which a row number is and a time is not."""
+    if column.dtype.kind not in "if" or not len(column):
+        return False
+    return bool(column[0] in (0, 1) and np.array_equal(column, column[0] + np.arange(len(column))))
+
+
+def _without_index(table: Table) -> Table:
+    """A table without names, and without the row numbers that a data frame's CSV begins with."""
+    second = table.columns[1]
+    if len(table.colnames) > 3 and _counts_rows(table["1"]) and second.dtype.kind == "f" and (np.diff(second) > 0).mean() > 0.9:
+        table.remove_column("1")
+        table.meta["notes"].append("column 1 counts rows and was left out")
+    return table
+
+
+# ---- FITS -----------------------------------------------------------------------------------------------------------
+
+
+def _fits_tables(path: Path, raw: bytes) -> list[Table]:
+    """The binary tables of a FITS file; times that are in a NumPy file beside are put in."""
+    tables = []
+    with fits.open(io.BytesIO(raw)) as units:
+        primary = units[0].header
+        for unit in units:
+            if isinstance(unit, (fits.BinTableHDU, fits.TableHDU)) and len(unit.data):
+                table = Table.read(unit)
+                names = {c.name: str(c.unit or "") for c in unit.columns}
+                header = {k.lower(): v for k, v in (*primary.items(), *unit.header.items()) if isinstance(k, str)}
+                table.meta = {"named": True, "comments": [], "notes": [], "keywords": header, "unit words": names, "band": unit.name}
+                tables.append(table)
+    if not tables:
+        raise LightCurveError(f"{path}: a FITS file without a table (an image?); expected a table of time, brightness and its error.")
+    if len(tables) == 1:
+        tables[0].meta["band"] = ""
+    return tables
+
+
+def times_beside(path: Path, n: int, band: str) -> np.ndarray:
+    """The times (n,) of a table without any, from the one .npy file beside it that has as many numbers (or whose name has the band's).
+
+    Raises LightCurveError where there is none, or more than one.
+    """
+    found = {}
+    for file in sorted(Path(path).parent.glob("*.npy")):
+        times = np.load(file, mmap_mode="r", allow_pickle=False)
+        if times.ndim == 1 and len(times) == n and times.dtype.kind in "iuf":
+            found[file] = times
+    for wanted in (band, Path(path).name.split(".")[0]):
+        some = {file: times for file, times in found.items() if wanted and wanted.lower() in file.stem.lower()}
+        found = some or found
+    if len(found) != 1:
+        what = ", ".join(f.name for f in found) or "none"
+        raise LightCurveError(f"{path}: has no column of times, and the NumPy files beside it with {n} times are: {what}. Expected exactly one.")
+    return np.array(next(iter(found.values())), dtype=float)
+
+
+# ---- Parquet --------------------------------------------------------------------------------------------------------
+
+
+def _parquet_table(path: Path, event, star_names, time_names) -> Table:
+    """The rows of a Parquet file, or of a folder of them; of one event where it is given, without reading the others.
+
+    Where the rows have no times but `epoch_id`, the table of epochs beside gives them; a table beside with event_id and name gives
+    the event's number and truth.
+    """
+    source = _observations(path)
+    names = {n.lower(): n for n in source.schema.names}
+    star = next((names[n] for n in star_names if n in names), None)
+    truth, chosen = {}, None
+    if event is not None:
+        if star is None:
+            raise LightCurveError(f"{path}: has no column that tells events apart, so --event cannot choose; it has {', '.join(names)}.")
+        truth = _truth_beside(path, event)
+        chosen = _event_filter(path, source.schema.field(star), truth.get("event_id", event))
+    elif source.count_rows() > MAX_ROWS:
+        raise LightCurveError(f"{path}: has {source.count_rows()} rows; say which event is meant with --event NAME (column {star}).")
+    found = source.to_table(filter=chosen)
+    if event is not None and not found.num_rows:
+        first = source.head(1).column(star)[0].as_py()
+        raise LightCurveError(f"{path}: holds no event {event!r}; the first one there is {first}.")
+    frame = found.to_pandas()
+    table = Table({name: _plain_array(frame[name]) for name in frame})
+    if "epoch_id" in names and not set(time_names) & set(names):
+        table["bjd"] = _epoch_times(path, np.asarray(table[names["epoch_id"]]))
+    units = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in found.schema}
+    table.meta = {"named": True, "comments": [], "notes": [], "keywords": {}, "unit words": units, "truth": truth}
+    return table
+
+
+def _plain_array(series) -> np.ndarray:
+    """A pandas column as numbers, text, or an array of arrays."""
+    values = series.to_numpy()
+    vectors = values.dtype == object and len(values) and np.ndim(values[0]) == 1
+    return values if vectors or values.dtype.kind in "iufbM" else series.astype(str).to_numpy(dtype=str)
+
+
+def _observations(path: Path):
+    """The Parquet file, or the one table of observations in a folder, as pyarrow sees it."""
+    if path.is_file():
+        return pyarrow.dataset.dataset(path, format="parquet")
+    for file in sorted(path.rglob("*.parquet")):
+        source = pyarrow.dataset.dataset(file, format="parquet")
+        if any("flux" in n.lower() or "mag" in n.lower() for n in source.schema.names) and "sim_label" not in source.schema.names:
+            return source if file.parent == path else pyarrow.dataset.dataset(file.parent, format="parquet")
+    raise LightCurveError(f"{path}: none of the Parquet files in this folder has a column of fluxes or magnitudes.")
+
+
+def _beside(path: Path, *columns: str):
+    """The Parquet table with all these columns in the folder of `path`, in one beside it, or in one inside it; None without any."""
+    folder = path if path.is_dir() else path.parent
+    for file in itertools.chain(*(sorted(folder.glob(p)) for p in ("*.parquet", "*/*.parquet", "../*.parquet", "../*/*.parquet"))):
+        table = pyarrow.dataset.dataset(file, format="parquet")
+        if file != path and set(columns) <= set(table.schema.names):
+            return table
+    return None
+
+
+def _truth_beside(path: Path, event: str) -> dict:
+    """The row of the table of events beside, as a dict, of the event with this name or number; empty without such a table."""
+    events = _beside(path, "event_id", "name", "sim_label")
+    if events is None:
+        return {}
+    chosen = pyarrow.dataset.field("name") == event
+    if event.isdigit():
+        chosen = _event_filter(path, events.schema.field("event_id"), event)
+    rows = events.to_table(filter=chosen).to_pylist()
+    if not rows:
+        raise LightCurveError(f"{path}: the table of events beside it holds no event {event!r}.")
+    return rows[0]
+
+
+def _event_filter(path: Path, field, event):
+    """The condition that a column has the event's name or number."""
+    try:
+        return pyarrow.dataset.field(field.name) == pyarrow.scalar(event).cast(field.type)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
+        raise LightCurveError(f"{path}: its column {field.name} holds numbers of events ({field.type}), and there is no table with "
+                              f"event_id and name beside it that gives the number of {event!r}.") from None
+
+
+def _epoch_times(path: Path, epoch_id) -> np.ndarray:
+    """Times (n,) of the epochs (n,) from the table of epochs beside; its order is not that of time."""
+    epochs = _beside(path, "epoch_id", "bjd")
+    if epochs is None:
+        raise LightCurveError(f"{path}: has epoch_id but no times, and no Parquet table with epoch_id and bjd is beside it.")
+    rows = epochs.to_table(columns=["epoch_id", "bjd"])
+    known, times = rows["epoch_id"].to_numpy(), rows["bjd"].to_numpy()
+    order = np.argsort(known)
+    at = order[np.minimum(np.searchsorted(known, epoch_id, sorter=order), len(known) - 1)]
+    if not np.array_equal(known[at], epoch_id):
+        raise LightCurveError(f"{path}: some of its epochs are not in the table of epochs beside it.")
+    return times[at].astype(float)

@@ -1,0 +1,575 @@
+"""Every kind of light-curve file is read right or refused by name. The files are written here, so what is in them is known."""
+
+import bz2
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from microlens.config import ReadConfig
+from microlens.data.lightcurve import CADENCE, MOST_EPOCHS, SPAN, LightCurve, seasons
+from microlens.data.readers import read_light_curve, read_light_curves
+from microlens.data.tables import LightCurveError
+from microlens.lens import pspl
+
+N = 400
+RNG = np.random.default_rng(7)
+T = np.round(2461450 + np.arange(N) / 96, 5)
+FLUX = pspl(T, T[200], 0.3, 1.0)
+MAG = np.round(19.5 - 2.5 * np.log10(FLUX) + 0.01 * RNG.normal(size=N), 4)
+ERR = np.round(0.008 + 0.004 * RNG.random(N), 4)
+RELATIVE = np.round(10 ** (-0.4 * (MAG - 19.5)), 6)
+RELATIVE_ERR = np.round(RELATIVE * ERR / 1.0857, 6)
+UJY = 10 ** (-0.4 * (MAG - 23.9))
+UJY_ERR = UJY * ERR / 1.0857
+CASES = Path(os.environ.get("MICROLENS_CASES", Path(__file__).parents[2] / "shared" / "cases"))
+
+
+def lines(*columns, separator=" ", form="{}"):
+    """Lines of columns; form : of one number."""
+    words = [[form.format(x) if isinstance(x, float) else str(x) for x in column] for column in columns]
+    return "\n".join(separator.join(row) for row in zip(*words, strict=True)) + "\n"
+
+
+def other(n=N):
+    """A column of numbers that are nobody's brightness."""
+    return np.round(3000 + 50 * RNG.normal(size=n), 1)
+
+
+PLAIN = lines(T, MAG, ERR)
+CSV = lines(T, MAG, ERR, separator=",")
+DELTA = np.round(1000 * (RELATIVE - RELATIVE[0]), 3)
+IPAC_HEAD = '\\STAR_ID = "X"\n\\TIME_REFERENCE_FRAME = "HJD"\n'
+
+
+def ipac(aligned):
+    rows = [("JD", "RELATIVE_MAGNITUDE", "MAGNITUDE_UNCERTAINTY"), ("double", "double", "double"), ("days", "mag", "mag")]
+    head = IPAC_HEAD + "".join("|" + "|".join(w.rjust(22) for w in row) + "|\n" for row in rows)
+    if aligned:
+        return head + "".join(" " + " ".join(f"{x:22}" for x in row) + " \n" for row in zip(T, MAG, ERR, strict=True))
+    return head + lines(T, MAG, ERR, form=" {}")
+
+
+def vizier():
+    head = "#RESOURCE=x\n#Column\tHJD\t(F13.5)\tdate\n#Column\tImag\t(F7.4)\tmagnitude\nHJD\tImag\te_Imag\nd\tmag\tmag\n-----\t----\t----\n"
+    return head + lines(T, MAG, ERR, separator="\t")
+
+
+def gulls():
+    names = ("Simulation_time measured_relative_flux measured_relative_flux_error true_relative_flux true_relative_flux_error "
+             "observatory_code saturation_flag best_single_lens_fit BJD")
+    zero = np.zeros(N, int)
+    body = lines(T - T[0], RELATIVE, RELATIVE_ERR, np.round(FLUX, 6), RELATIVE_ERR, zero, zero, np.round(FLUX, 6), T)
+    return f"#fs: 0.9 0.9 0.3\n#Event: 0.92 327 110\n{names}\n{body}"
+
+
+def asassn():
+    rows = ["HJD,UT Date,Camera,FWHM,Limit,mag,mag_err,flux(mJy),flux_err,Filter"]
+    for t, m, e, f in zip(T, MAG, ERR, UJY / 1000, strict=True):
+        rows.append(f"{t},2027-01-01.5,bd,1.5,21.0,{m},{e},{f:.6f},0.01,g")
+        if len(rows) == 40:
+            rows.append(f"{t + 0.001:.5f},2027-01-01.5,bd,1.5,16.2,>16.2,99.99,0.1,0.05,g")
+    return "\n".join(rows)
+
+
+def gaia():
+    body = "".join(f"2027-01-01 00:00:00,{t},{m}\n" for t, m in zip(T, MAG, strict=True))
+    return "Gaia27abc\n#Date JD(TCB) averagemag\n".replace("#Date JD(TCB) averagemag", "Date,JD(TCB),averagemag") + body + (
+        "2027-03-01 00:00:00,2461500.5,untrusted\n2027-03-02 00:00:00,2461501.5,null\n")
+
+
+def atlas():
+    head = "###MJD          m      dm   uJy   duJy F err chi/N   RA       Dec        x        y     maj  min   phi  apfit mag5sig Sky   Obs\n"
+    rest = " 0 1.2 268.0 -29.2 5200.1 1000.2 2.5 2.4 30.0 -0.4 21.5 20.1 "
+    rows = [f"{t - 2400000.5:.5f} {m} {e} {f:.5f} {d:.5f} c{rest}{i}a" for i, (t, m, e, f, d) in
+            enumerate(zip(T, MAG, ERR, UJY, UJY_ERR, strict=True))]
+    return head + "\n".join(rows)
+
+
+def ztf():
+    head = "oid,expid,hjd,mjd,mag,magerr,catflags,filtercode,ra,dec,chi,sharp\n"
+    return head + lines(["4512"] * N, range(N), T, T - 2400000.5, MAG, ERR, [0] * N, ["zr"] * N, [268.0001] * N, [-29.2] * N, [1.0] * N,
+                        [0.1] * N, separator=",")
+
+
+def pysis(header=True):
+    head = "# HJD  \\Delta_flux flux_err  mag  mag_err  fwhm  sky  secz\n" if header else ""
+    return head + lines(T, DELTA, RELATIVE_ERR * 1000, MAG, ERR, [5.7] * N, other(), [1.67] * N)
+
+
+MAGNITUDES = {  # text whose brightness is MAG and ERR: (text, time system, what is subtracted from the time)
+    "three_columns": (PLAIN, "JD-like (not stated)", 0),
+    "ogle": (lines(T, MAG, ERR, [6.1] * N, other()), "HJD (OGLE)", 0),
+    "pysis": (pysis(), "HJD", 0),
+    "kmt_plain": ("# HJD mag mag_err\n" + PLAIN, "HJD", 0),
+    "dc1": ("# BJD magnitude error\n" + PLAIN, "BJD", 0),
+    "comment_of_three_in_five": ("# HJD I err\n# see fluxcal.txt for it\n" + lines(T, MAG, ERR, [6.1] * N, other()), "HJD", 0),
+    "comment_in_words": ("# magnitudes from DIA\n" + lines(T, MAG, ERR, [6.1] * N, other()), "HJD (OGLE)", 0),
+    "comment_time_of_flux": ("# time of flux\n" + PLAIN, "JD-like (not stated)", 0),
+    "ipac": (ipac(True), "HJD", 0),
+    "ipac_not_aligned": (ipac(False), "HJD", 0),
+    "vizier": (vizier(), "HJD", 0),
+    "asassn": (asassn(), "HJD", 0),
+    "ztf": (ztf(), "HJD", 0),
+    "csv": ("BJD,mag,err\n" + CSV, "BJD", 0),
+    "csv_quoted": ('"BJD_TDB","mag","mag_err"\n' + CSV, "BJD TDB", 0),
+    "pandas_index": (",bjd,mag,mag_err\n" + lines(range(N), T, MAG, ERR, separator=","), "BJD", 0),
+    "pandas_index_no_header": (lines(range(N), T, MAG, ERR, separator=","), "JD-like (not stated)", 0),
+    "r_row_names": ("hjd mag err\n" + lines(range(1, N + 1), T, MAG, ERR), "HJD", 0),
+    "semicolons": ("HJD;mag;err\n" + lines(T, MAG, ERR, separator=";"), "HJD", 0),
+    "decimal_commas": ("HJD;mag;err\n" + lines(T, MAG, ERR, separator=";").replace(".", ","), "HJD", 0),
+    "decimal_commas_and_spaces": (PLAIN.replace(".", ","), "JD-like (not stated)", 0),
+    "d_exponents": ("# HJD mag err\n" + lines(T, MAG, ERR, form="{:.12E}").replace("E", "D"), "HJD", 0),
+    "crlf": (PLAIN.replace("\n", "\r\n"), "JD-like (not stated)", 0),
+    "other_order": ("err,mag,BJD\n" + lines(ERR, MAG, T, separator=","), "BJD", 0),
+    "degrees_first": ("RA,Dec,HJD,mag,mag_err\n" + lines([268.1] * N, [-29.2] * N, T, MAG, ERR, separator=","), "HJD", 0),
+    "reduced_in_header": ("# HJD-2450000 mag err\n" + lines(np.round(T - 2450000, 5), MAG, ERR), "HJD - 2450000", 2450000),
+    "reduced_by_range": ("# HJD mag err\n" + lines(np.round(T - 2450000, 5), MAG, ERR), "HJD - 2450000 (by the range of its numbers)", 2450000),
+    "btjd": ("BTJD,mag,mag_err\n" + lines(np.round(T - 2457000, 5), MAG, ERR, separator=","), "BJD TDB - 2457000", 2457000),
+    "bkjd": ("BKJD,mag,mag_err\n" + lines(np.round(T - 2454833, 5), MAG, ERR, separator=","), "BJD TDB - 2454833", 2454833),
+    "mjd": ("MJD mag magerr\n" + lines(np.round(T - 2400000.5, 5), MAG, ERR), "MJD", 2400000.5),
+    "both_scales": ("HJD,mag,mag_err,flux,flux_err\n" + lines(T, MAG, ERR, RELATIVE, RELATIVE_ERR, separator=","), "HJD", 0),
+    "millimagnitudes": ("HJD,mag [mmag],mag_err [mmag]\n" + lines(T, MAG * 1000, ERR * 1000, separator=","), "HJD", 0),
+}
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize("kind", MAGNITUDES)
+def test_text_with_magnitudes(kind, tmp_path):
+    text, system, subtracted = MAGNITUDES[kind]
+    curve = read_light_curve(write(tmp_path, f"{kind}.dat", text))
+    assert curve.unit == "mag" and curve.time_system == system
+    np.testing.assert_allclose(curve.time + subtracted, T, atol=2e-5, rtol=0)
+    np.testing.assert_allclose(curve.value, MAG, atol=1e-6)
+    np.testing.assert_allclose(curve.error, ERR, atol=1e-6)
+
+
+def test_gaia_alerts_have_no_errors_and_say_so(tmp_path):
+    curve = read_light_curve(write(tmp_path, "gaia.csv", gaia()))
+    assert curve.time_system == "JD TCB" and len(curve.time) == N
+    assert curve.error[0] == pytest.approx(0.01, rel=0.3) and any("no errors in the file" in note for note in curve.notes)
+
+
+FLUXES = {  # text whose brightness is a flux: (text, flux, error, zero point)
+    "relative": ("BJD measured_relative_flux measured_relative_flux_error\n" + lines(T, RELATIVE, RELATIVE_ERR), RELATIVE, RELATIVE_ERR, None),
+    "no_header": (lines(T, RELATIVE, RELATIVE_ERR), RELATIVE, RELATIVE_ERR, None),
+    "gulls": (gulls(), RELATIVE, RELATIVE_ERR, None),
+    "atlas": (atlas(), UJY, UJY_ERR, 23.9),
+    "lightkurve": ("time,flux,flux_err,centroid_col,sap_flux,sap_flux_err,quality\n"
+                   + lines(T - 2457000, 900 * RELATIVE, 900 * RELATIVE_ERR, other(), 850 * RELATIVE, 850 * RELATIVE_ERR, [0] * N, separator=","),
+                   900 * RELATIVE, 900 * RELATIVE_ERR, None),
+    "millijansky": ("JD,flux [mJy],flux_err [mJy]\n" + lines(T, UJY / 1000, UJY_ERR / 1000, separator=","), UJY / 1000, UJY_ERR / 1000, 16.4),
+    "error_in_other_unit": ("JD,flux [mJy],flux_err [uJy]\n" + lines(T, UJY / 1000, UJY_ERR, separator=","), UJY / 1000, UJY_ERR / 1000, 16.4),
+}
+
+
+@pytest.mark.parametrize("kind", FLUXES)
+def test_text_with_fluxes(kind, tmp_path):
+    text, flux, error, zero_point = FLUXES[kind]
+    curve = read_light_curve(write(tmp_path, f"{kind}.csv", text))
+    assert curve.unit == "flux" and curve.zero_point == zero_point
+    np.testing.assert_allclose(curve.value, flux, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(curve.error, error, rtol=1e-3, atol=1e-5)
+    if zero_point is not None:
+        assert seasons(curve)[0].m_base == pytest.approx(19.5, abs=0.1)
+
+
+ENCODINGS = {"utf-8-sig": "utf-8-sig", "utf-16": "utf-16", "utf-16-le": "utf-16-le", "utf-16-be": "utf-16-be", "latin-1": "latin-1"}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_encodings(encoding, tmp_path):
+    text = "# magnitude ± error, time in HJD\n" + PLAIN
+    curve = read_light_curve(write(tmp_path, "x.dat", text.encode(ENCODINGS[encoding])))
+    np.testing.assert_allclose(curve.value, MAG)
+    assert curve.time_system == "HJD (from a comment)"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_packed_text(pack, tmp_path):
+    np.testing.assert_allclose(read_light_curve(write(tmp_path, "x", pack(PLAIN.encode()))).value, MAG)
+
+
+# ---- tables of libraries
+
+
+def variables(path, rows=None):
+    table = Table({"mag": MAG, "mag_error": ERR})
+    second = Table({"mag": MAG + 1, "mag_error": ERR})
+    if rows == "times":
+        table["time"] = second["time"] = T
+    hdus = [fits.PrimaryHDU(), *(fits.BinTableHDU(t, name=band) for t, band in ((table, "F146"), (second, "F087")))]
+    fits.HDUList(hdus).writeto(path)
+    return path
+
+
+def test_variables_in_fits_with_times_beside(tmp_path):
+    path = variables(tmp_path / "star.fits")
+    with pytest.raises(LightCurveError, match="NumPy files beside"):
+        read_light_curve(path)
+    np.save(tmp_path / "times.npy", T)
+    np.save(tmp_path / "other.npy", T[:50])
+    curve = read_light_curve(path)
+    assert curve.band == "F146" and "F087" in curve.notes[0]
+    np.testing.assert_allclose(curve.time, T)
+    np.testing.assert_allclose(read_light_curve(path, ReadConfig(band="F087")).value, MAG + 1)
+
+
+def test_variables_in_fits_with_times_inside(tmp_path):
+    np.testing.assert_allclose(read_light_curve(variables(tmp_path / "star.fits", "times")).time, T)
+
+
+def test_variables_in_parquet(tmp_path):
+    rows = {"name": ["A"] * N + ["B"] * N, "JD": [*T, *T], "mag": [*MAG, *(MAG + 1)], "mag_error": [*ERR, *ERR], "filter": ["F146"] * 2 * N}
+    pq.write_table(pa.table(rows), tmp_path / "v.parquet")
+    first, second = read_light_curves(tmp_path / "v.parquet")
+    assert (first.star, second.star, first.band) == ("A", "B", "F146")
+    np.testing.assert_allclose(second.value, MAG + 1)
+    with pytest.raises(LightCurveError, match=r"v\.parquet: holds 2 light curves .*--event"):
+        read_light_curve(tmp_path / "v.parquet")
+    np.testing.assert_allclose(read_light_curve(tmp_path / "v.parquet", ReadConfig(event="B")).value, MAG + 1)
+
+
+def test_tess_fits(tmp_path):
+    quality = np.zeros(N, int)
+    quality[7] = 128
+    columns = [fits.Column("TIME", "D", "BJD - 2457000, days", array=T - 2457000), fits.Column("SAP_FLUX", "E", "e-/s", array=800 * RELATIVE),
+               fits.Column("SAP_FLUX_ERR", "E", "e-/s", array=800 * RELATIVE_ERR),
+               fits.Column("PDCSAP_FLUX", "E", "e-/s", array=np.where(np.arange(N) == 9, np.nan, 900 * RELATIVE)),
+               fits.Column("PDCSAP_FLUX_ERR", "E", "e-/s", array=900 * RELATIVE_ERR), fits.Column("QUALITY", "J", array=quality)]
+    table = fits.BinTableHDU.from_columns(columns, name="LIGHTCURVE")
+    table.header.update({"BJDREFI": 2457000, "BJDREFF": 0.0, "TIMESYS": "TDB", "TIMEUNIT": "d"})
+    fits.HDUList([fits.PrimaryHDU(), table, fits.ImageHDU(np.zeros((5, 5)), name="APERTURE")]).writeto(tmp_path / "lc.fits")
+    curve = read_light_curve(tmp_path / "lc.fits")
+    assert curve.time_system == "BJD TDB - 2457000" and len(curve.time) == N - 2 and len(curve.notes) == 2
+    np.testing.assert_allclose(curve.value, 900 * np.delete(RELATIVE, [7, 9]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["ascii.ecsv", "votable", "ascii.mrt"])
+def test_other_forms_of_astropy(form, tmp_path):
+    table = Table({"hjd": T, "mag": MAG, "e_mag": ERR})
+    table.write(tmp_path / "x.table", format=form)
+    curve = read_light_curve(tmp_path / "x.table")
+    np.testing.assert_allclose(curve.value, MAG, atol=1e-4)
+    assert curve.time_system == "HJD"
+
+
+def test_seconds_in_a_header_become_days(tmp_path):
+    seconds = np.round((T - T[0]) * 86400, 2)
+    fits.BinTableHDU.from_columns([fits.Column("TIME", "D", "s", array=seconds), fits.Column("MAG", "D", "mag", array=MAG),
+                                   fits.Column("MAG_ERR", "D", "mag", array=ERR)]).writeto(tmp_path / "x.fits")
+    for path in (tmp_path / "x.fits", write(tmp_path, "x.csv", "time [s],mag,err\n" + lines(seconds, MAG, ERR, separator=","))):
+        np.testing.assert_allclose(read_light_curve(path).time, T - T[0], atol=1e-5)
+    plain = write(tmp_path, "x.dat", lines(seconds, MAG, ERR))
+    with pytest.raises(LightCurveError, match=r"not in days.*--time '1 \[s\]'"):
+        read_light_curve(plain)
+    np.testing.assert_allclose(read_light_curve(plain, ReadConfig(time="1 [s]")).time, T - T[0], atol=1e-5)
+
+
+# ---- the data challenge of 2026
+
+
+def beginner(path):
+    """Two events in three bands, not in order of time."""
+    order = RNG.permutation(N)
+    parts = []
+    for k, name in enumerate(("RMDC26_000001", "RMDC26_000002")):
+        for band, shift, every in (("F146", 0, 1), ("F087", 2, 10), ("F213", -1, 10)):
+            rows = order[np.isin(order, np.arange(0, N, every))]
+            parts.append(pa.table({"name": [name] * len(rows), "l_deg": [0.5] * len(rows), "ra_deg": [268.0] * len(rows),
+                                   "dec_deg": [-29.2] * len(rows), "filt": [band] * len(rows), "bjd": T[rows], "mag": MAG[rows] + k + shift,
+                                   "mag_err": ERR[rows], "extinction": [1.2] * len(rows), "obs_x": [0.1] * len(rows),
+                                   "saturation_flag": (rows == 200).astype(np.int8)}))
+    pq.write_table(pa.concat_tables(parts), path)
+    return path
+
+
+def test_beginner(tmp_path):
+    path = beginner(tmp_path / "beginner.parquet")
+    curves = read_light_curves(path)
+    assert [(c.star, c.band) for c in curves] == [("RMDC26_000001", "F146"), ("RMDC26_000002", "F146")]
+    assert any("F087, F213" in note for note in curves[0].notes) and any("1 epochs marked by saturation_flag" in n for n in curves[0].notes)
+    np.testing.assert_allclose(curves[1].value, np.delete(MAG, 200) + 1)
+    one = read_light_curve(path, ReadConfig(event="RMDC26_000002", band="F087"))
+    np.testing.assert_allclose(one.value, (MAG[::10] + 3)[np.arange(40) != 20])
+    assert one.time_system == "BJD"
+    with pytest.raises(LightCurveError, match=r"beginner\.parquet: holds no event 'RMDC26_9'"):
+        read_light_curve(path, ReadConfig(event="RMDC26_9"))
+    with pytest.raises(LightCurveError, match=r"holds no band 'K'; it has F146, F087, F213"):
+        read_light_curve(path, ReadConfig(event="RMDC26_000001", band="K"))
+
+
+def test_experienced_has_negative_fluxes(tmp_path):
+    faint = UJY[:200] / UJY[0] * 0.05 + 0.04 * RNG.normal(size=200)
+    rows = {"name": ["RMDC26_000007"] * 200, "ra_deg": [268.0] * 200, "dec_deg": [-29.2] * 200, "filt": ["F146"] * 200, "bjd": T[:200],
+            "flux_uJy": faint, "flux_err_uJy": [0.04] * 200, "saturation_flag": [False] * 200}
+    pq.write_table(pa.table(rows), tmp_path / "e.parquet")
+    curve = read_light_curve(tmp_path / "e.parquet")
+    assert (faint < 0).any() and curve.zero_point == 23.9
+    np.testing.assert_allclose(curve.value, faint)
+
+
+def machine_learning(folder, n_events=50):
+    """Tables obs, epoch (not in order of time) and meta."""
+    order = RNG.permutation(N)
+    epoch = {"epoch_id": np.arange(N), "bjd": T[order], "obs_x": np.zeros(N), "obs_y": np.zeros(N), "obs_z": np.zeros(N)}
+    obs = [pa.table({"event_id": [100 + k] * N, "epoch_id": np.arange(N), "filt": ["F146"] * N, "flux_uJy": UJY[order] * (k + 1),
+                     "flux_err_uJy": UJY_ERR[order], "true_flux_uJy": FLUX[order] * (k + 1), "saturation_flag": [0] * N}) for k in range(n_events)]
+    meta = {"event_id": [100 + k for k in range(n_events)], "name": [f"RMDC26_{k:06d}" for k in range(n_events)],
+            "sim_label": ["RMDC26_1S1L_ML"] * n_events, "t0lens1": [T[200]] * n_events, "tE_ref": [1.0] * n_events}
+    for name, table in (("obs", pa.concat_tables(obs)), ("epoch", pa.table(epoch)), ("meta", pa.table(meta))):
+        (folder / name).mkdir()
+        pq.write_table(table, folder / name / "part-0.parquet", row_group_size=N)
+    return folder
+
+
+def test_machine_learning_tables(tmp_path):
+    machine_learning(tmp_path)
+    for path in (tmp_path, tmp_path / "obs", tmp_path / "obs" / "part-0.parquet"):
+        for event in ("RMDC26_000017", "117"):
+            curve = read_light_curve(path, ReadConfig(event=event))
+            np.testing.assert_allclose(curve.time, T)
+            np.testing.assert_allclose(curve.value, UJY * 18)
+            np.testing.assert_allclose(curve.true_value, FLUX * 18)
+            assert curve.truth["sim_label"] == "RMDC26_1S1L_ML" and curve.truth["tE_ref"] == 1.0
+    with pytest.raises(LightCurveError, match="no event 'RMDC26_999999'"):
+        read_light_curve(tmp_path, ReadConfig(event="RMDC26_999999"))
+
+
+def test_one_event_is_read_without_the_others(tmp_path, monkeypatch):
+    machine_learning(tmp_path)
+    monkeypatch.setattr("microlens.data.tables.MAX_ROWS", 1000)
+    with pytest.raises(LightCurveError, match=r"20000 rows; say which event is meant with --event"):
+        read_light_curves(tmp_path)
+    assert len(read_light_curve(tmp_path, ReadConfig(event="103")).time) == N
+
+
+def test_observations_without_their_epochs(tmp_path):
+    machine_learning(tmp_path)
+    (tmp_path / "epoch" / "part-0.parquet").unlink()
+    with pytest.raises(LightCurveError, match="epoch_id but no times"):
+        read_light_curve(tmp_path / "obs", ReadConfig(event="103"))
+
+
+def test_one_row_a_star_with_arrays(tmp_path):
+    rows = {"name": ["A", "B"], "bjd": [list(T), list(T)], "mag": [list(MAG), list(MAG + 1)], "mag_err": [list(ERR), list(ERR)]}
+    pq.write_table(pa.table(rows), tmp_path / "v.parquet")
+    first, second = read_light_curves(tmp_path / "v.parquet")
+    np.testing.assert_allclose(first.value, MAG)
+    np.testing.assert_allclose(second.value, MAG + 1)
+
+
+# ---- several bands, telescopes, stars
+
+
+def test_telescopes_of_gulls_are_never_mixed(tmp_path):
+    text = gulls().splitlines()
+    for i in range(4, len(text)):
+        words = text[i].split()
+        words[5] = str(i % 3)
+        text[i] = " ".join(words)
+    path = write(tmp_path, "x.det.lc", "\n".join(text))
+    assert sorted(c.band for c in read_light_curves(path)) == ["0", "1", "2"]
+    assert len(read_light_curve(path, ReadConfig(band="1")).time) in (133, 134)
+
+
+def test_two_bands_side_by_side_are_two_readings(tmp_path):
+    path = write(tmp_path, "x.csv", "HJD,I,I_err,V,V_err\n" + lines(T, MAG, ERR, MAG + 2, ERR, separator=","))
+    with pytest.raises(LightCurveError, match=r"x\.csv: the brightness may be I or V\. Columns: HJD, I, I_err, V, V_err\. Say .*--value"):
+        read_light_curve(path)
+    curve = read_light_curve(path, ReadConfig(value="V"))
+    np.testing.assert_allclose(curve.value, MAG + 2)
+    same = write(tmp_path, "y.dat", lines(T, MAG, ERR, MAG + 2, ERR))
+    with pytest.raises(LightCurveError, match="the brightness may be column 2 or 4"):
+        read_light_curve(same)
+    np.testing.assert_allclose(read_light_curve(same, ReadConfig(value="4")).value, MAG + 2)
+
+
+def test_mixed_stars_without_a_column_that_tells_them_apart(tmp_path):
+    both = lines(np.repeat(T, 2), np.stack([MAG, MAG + 1], 1).ravel(), np.repeat(ERR, 2))
+    with pytest.raises(LightCurveError, match="two different values, so several stars or bands are mixed"):
+        read_light_curve(write(tmp_path, "x.dat", both))
+    with pytest.raises(LightCurveError, match="its times start over"):
+        read_light_curve(write(tmp_path, "y.dat", PLAIN + lines(T + 0.003, MAG + 3, ERR)))
+
+
+def test_own_names_of_columns(tmp_path, monkeypatch):
+    path = write(tmp_path, "x.csv", "when,l4_brightness,l4_sd\n" + CSV)
+    with pytest.raises(LightCurveError, match=r"Columns: when, l4_brightness, l4_sd"):
+        read_light_curve(path)
+    own = write(tmp_path, "own.yaml", "time: {when: BJD TDB}\nbrightness: [{names: [l4_brightness], unit: mag, kind: mag}]\nplain_error: [l4_sd]\n")
+    monkeypatch.setenv("MICROLENS_COLUMNS", str(own))
+    curve = read_light_curve(path)
+    assert curve.time_system == "BJD TDB"
+    np.testing.assert_allclose(curve.error, ERR)
+    monkeypatch.setenv("MICROLENS_COLUMNS", str(write(tmp_path, "bad.yaml", "times: [when]\n")))
+    with pytest.raises(LightCurveError, match=r"bad\.yaml: is no table of column names \(unknown entries times"):
+        read_light_curve(path)
+
+
+# ---- numbers that are no measurements
+
+
+@pytest.mark.parametrize("value, error", [("99.99", "0.01"), ("99.999", "99.999"), ("-999", "-999"), ("9.9e9", "9.9e9"), ("0.0", "0.01"),
+                                          ("nan", "nan"), ("19.5", "9.999"), ("19.5", "0"), (">18.2", "99.99"), ("null", "null"), ("-1", "-1")])
+def test_a_value_that_is_none_is_dropped_with_a_note(value, error, tmp_path):
+    words = [row.split() for row in PLAIN.splitlines()]
+    words[50][1:], words[300][1:] = [value, error], [value, error]
+    curve = read_light_curve(write(tmp_path, "x.dat", "\n".join(map(" ".join, words))))
+    np.testing.assert_allclose(curve.value, np.delete(MAG, [50, 300]))
+    assert curve.unit == "mag" and len(curve.notes) == 1 and "2 " in curve.notes[0] and "dropped" in curve.notes[0]
+
+
+@pytest.mark.parametrize("value", ["-999", "99.999", "9.9e9", "-99.99", "1e30"])
+def test_sentinels_among_fluxes(value, tmp_path):
+    words = [row.split() for row in lines(T, RELATIVE, RELATIVE_ERR).splitlines()]
+    words[50][1] = value
+    curve = read_light_curve(write(tmp_path, "x.dat", "# BJD flux flux_err\n" + "\n".join(map(" ".join, words))))
+    np.testing.assert_allclose(curve.value, np.delete(RELATIVE, 50))
+
+
+def test_a_flux_that_passes_999_is_no_sentinel(tmp_path):
+    flux = np.round(200 + 800 * np.exp(-0.5 * ((T - T[200]) / 0.5) ** 2), 2)
+    flux[np.argmin(np.abs(flux - 999))] = 999.0
+    curve = read_light_curve(write(tmp_path, "x.dat", "# BJD flux flux_err\n" + lines(T, flux, [1.0] * N)))
+    assert 999.0 in curve.value and len(curve.time) == N
+
+
+def test_an_error_far_below_the_others_is_raised(tmp_path):
+    error = ERR.copy()
+    error[30] = 1e-6
+    curve = read_light_curve(write(tmp_path, "x.dat", lines(T, MAG, error, form="{:.7f}")))
+    assert curve.error[30] > 0.05 * np.median(ERR) and np.allclose(np.delete(curve.error, 30), np.delete(ERR, 30))
+    assert "1 errors far below" in curve.notes[0]
+
+
+@pytest.mark.parametrize("name, text", [
+    ("named", "# HJD Delta_flux flux_err\n" + lines(T, 500 + DELTA, RELATIVE_ERR * 1000)),
+    ("moa", lines(T, 100 * RNG.normal(size=N), [100.0] * N)),
+    ("moa_negative", "# JD flux err\n" + lines(T, DELTA - 300, RELATIVE_ERR * 1000)),
+])
+def test_difference_fluxes_are_refused_by_name(name, text, tmp_path):
+    with pytest.raises(LightCurveError, match=r"(?s)moa|named.*(difference flux|baseline flux).*--value"):
+        seasons(read_light_curve(write(tmp_path, f"{name}.dat", text)))
+
+
+@pytest.mark.parametrize("values", [np.full(600, 16.0), np.round(16 + 0.004 * RNG.normal(size=600), 2)])
+def test_a_constant_or_quantised_curve_keeps_its_errors(values, tmp_path):
+    t = 2461000 + np.arange(600) / 96
+    (season,) = seasons(read_light_curve(write(tmp_path, "x.dat", lines(t, values, [0.01] * 600))))
+    assert np.median(season.flux_err) == pytest.approx(0.01 / 1.0857, rel=0.01) and not season.note
+    assert np.isfinite(season.flux).all()
+
+
+def test_a_column_of_flux_is_not_taken_for_magnitudes_because_it_is_near_20(tmp_path):
+    path = write(tmp_path, "x.dat", lines(T, 12 * np.minimum(RELATIVE, 2.4), [0.05] * N))
+    with pytest.raises(LightCurveError, match="--unit mag or --unit flux"):
+        read_light_curve(path)
+    assert read_light_curve(path, ReadConfig(unit="flux")).unit == "flux"
+
+
+# ---- refusals
+
+
+def calendar(hours):
+    dates = [f"2027-{1 + i // 672:02d}-{1 + i // 24 % 28:02d}" + (f"T{i % 24:02d}:00:00" if hours else "") for i in range(N)]
+    return "date,mag,mag_err\n" + lines(dates, MAG, ERR, separator=",")
+
+
+def test_calendar_dates(tmp_path):
+    curve = read_light_curve(write(tmp_path, "x.csv", calendar(True)))
+    assert curve.time_system == "JD UTC (from dates)" and curve.time[1] - curve.time[0] == pytest.approx(1 / 24)
+    with pytest.raises(LightCurveError, match="dates without the time of day"):
+        read_light_curve(write(tmp_path, "y.csv", calendar(False)))
+
+
+REFUSED = {
+    "empty": (b"", "is empty"),
+    "blank": (b"\n \n", "is empty"),
+    "garbage": (bytes(range(256)) * 40, "binary file"),
+    "html": (b"<!DOCTYPE html>\n<html><body>not found</body></html>", "web page"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(500), "PNG image"),
+    "pdf": (b"%PDF-1.7\n" + bytes(500), "PDF"),
+    "zip": (b"PK\x03\x04" + bytes(500), "unpack it first"),
+    "gzip": (gzip.compress(PLAIN.encode())[:800], "damaged or cut short"),
+    "fits_cut": (b"SIMPLE  =                    T" + b" " * 2000, "cannot be read|without a table"),
+    "parquet_cut": (b"PAR1" + bytes(200), "damaged"),
+    "prose": (b"a story\nof words\n" * 30, "no lines of numbers"),
+    "comments": (b"# only\n# comments\n" * 30, "no data lines"),
+    "few": ("\n".join(PLAIN.splitlines()[:5]), "5 usable points"),
+    "one_column": (lines(T), "no lines of numbers|one column"),
+    "degrees": (lines([268.1] * N, [-29.2] * N, T, MAG, ERR), "column 1 does not change.*--time"),
+    "degrees_named": ("ra,dec,mag,mag_err\n" + lines([268.1] * N, [-29.2] * N, MAG, ERR, separator=","), "no column is known to hold times"),
+    "wandering_degrees": (lines(268 + 1e-4 * RNG.normal(size=N), -29 + 1e-4 * RNG.normal(size=N), T, MAG, ERR), "order of time|not errors"),
+    "no_brightness": ("hjd,airmass,sky\n" + lines(T, other(), other(), separator=","), "no column is known to hold a magnitude"),
+    "long_header": ("HJD UT Date mag err\n" + PLAIN, "header has 5 words"),
+    "wrong_name": ("HJD mag err\n" + lines(T, 1000 * RELATIVE, RELATIVE_ERR), "are no magnitudes.*--unit flux"),
+    "two_times": (lines(T, T + 0.001, MAG, ERR), "may be times"),
+    "all_nan": (lines(T, ["nan"] * N, ERR), "usable points"),
+    "one_time": (lines([2461000.5] * N, MAG, ERR), "does not change"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refusal_is_one_line_with_name_and_cause(kind, tmp_path):
+    content, message = REFUSED[kind]
+    with pytest.raises(LightCurveError, match=message) as caught:
+        read_light_curves(write(tmp_path, f"{kind}.dat", content))
+    assert f"{kind}.dat" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_and_a_missing_file(tmp_path):
+    with pytest.raises(LightCurveError, match="is a folder"):
+        read_light_curves(tmp_path)
+    with pytest.raises(LightCurveError, match="no such file"):
+        read_light_curves(tmp_path / "gone.dat")
+
+
+# ---- long and fast curves
+
+
+def curve_of(t, sigma=0.01):
+    flux = pspl(t, t[len(t) // 2], 0.2, 3.0) + sigma * np.random.default_rng(1).normal(size=len(t))
+    return LightCurve("x", t, flux, np.full(len(t), sigma), "flux", "BJD")
+
+
+@pytest.mark.parametrize("t, n, long, sparse", [
+    (np.arange(65_000) / 48, 19, True, False),  # Kepler, stitched
+    (np.arange(1461.0), 1, False, True),  # nightly for four years
+    (np.arange(49_000) / 96, 8, True, False),
+    (np.concatenate([np.arange(3000) / 48 + start for start in (0, 180, 360)]), 3, False, False),
+])
+def test_long_curves_are_cut_to_what_the_network_knows(t, n, long, sparse):
+    made = seasons(curve_of(t))
+    assert len(made) == n and all(s.long == long and s.sparse == sparse for s in made)
+    assert sum(len(s.flux) for s in made) == len(t) and max(len(s.flux) for s in made) <= MOST_EPOCHS
+    assert sparse or max(s.time[-1] - s.time[0] for s in made) <= SPAN
+    assert [s.number for s in made] == list(range(1, n + 1))
+
+
+def test_a_fast_curve_is_averaged_to_roman_s_cadence():
+    (season,) = seasons(curve_of(np.arange(19_440) / 720))  # TESS: 27 d of two minutes
+    assert np.median(season.delta_t[1:]) == pytest.approx(CADENCE, rel=0.1) and "averaged" in season.note
+    assert np.median(season.flux_err) == pytest.approx(0.01 / np.sqrt(CADENCE * 720), rel=0.1)
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"no cases in {CASES}")
+def test_cases():
+    refused = {"pspl_25_seconds", "pspl_29_iso"}
+    for path in sorted(CASES.glob("*.gz")):
+        if path.name.split(".")[0] in refused:
+            with pytest.raises(LightCurveError, match=r"--time|dates"):
+                read_light_curves(path)
+        else:
+            assert all(seasons(curve) for curve in read_light_curves(path)), path
