@@ -29,13 +29,13 @@ from benchmarks.light_curves import light_curves
 from benchmarks.timing import report, seconds, wall
 from microlens import lens, sky
 from microlens.config import CLASSES, SimulateConfig, TrainConfig
-from microlens.fit import fit_single_lens, observability
-from microlens.data.fresh import FreshEvents
-from microlens.network.model import Classifier, loss_parts, n_flops, n_parameters
-from microlens.sky.population import draw, load_preset
-from microlens.data.simulation import event, event_stream, simulate
 from microlens.data.format import ROWS, open_dataset, param_dtype, write_dataset
+from microlens.data.fresh import FreshEvents
+from microlens.data.simulation import event, event_stream, simulate
+from microlens.fit import fit_single_lens, observability
+from microlens.network.model import Classifier, loss_parts, n_flops, n_parameters
 from microlens.network.training import N_PREFIXES, matmul_rate
+from microlens.sky.population import load_preset
 
 T = np.arange(6912) / 96
 
