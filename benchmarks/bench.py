@@ -1,6 +1,7 @@
 """make bench: ratios, each pair measured side by side in one run, with the spread over repetitions.
 
-    binary light curve     adaptive nodes against the library at every epoch: at equal tolerance, and at its default
+    light curves           adaptive nodes against the library at every epoch: at equal tolerance, and at its default; what
+                           the expansion away from caustics is worth
     renderer               light curves with noise from stored nodes
     single-lens fit        fits of 6912 noisy epochs; the observable labels against the simulation they belong to
     simulation             events a second with one process and with two
@@ -10,7 +11,7 @@
     streaming              one epoch of 1000 light curves
     fresh events           drawing and labelling new light curves of stored trajectories
 
-`python -m tests.bench prefixes training` runs some of them.
+`python -m benchmarks.bench light_curves` runs one of them.
 """
 
 import json
@@ -18,96 +19,33 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from functools import partial
 
 import numpy as np
 import torch
 
 import microlens
-from microlens import magnification, survey
+from benchmarks.light_curves import light_curves
+from benchmarks.timing import report, seconds, wall
+from microlens import lens, sky
 from microlens.config import CLASSES, SimulateConfig, TrainConfig
-from microlens.fit import fit_single_lens, observability
-from microlens.data.fresh import FreshEvents
-from microlens.lens.engine import new_engine
-from microlens.network.model import Classifier, loss_parts, n_flops, n_parameters
-from microlens.sky.population import draw, load_preset
-from microlens.data.simulation import event, event_stream, render_event, simulate
 from microlens.data.format import ROWS, open_dataset, param_dtype, write_dataset
+from microlens.data.fresh import FreshEvents
+from microlens.data.simulation import event, event_stream, simulate
+from microlens.fit import fit_single_lens, observability
+from microlens.network.model import Classifier, loss_parts, n_flops, n_parameters
 from microlens.network.training import N_PREFIXES, matmul_rate
+from microlens.sky.population import load_preset
 
 T = np.arange(6912) / 96
-
-
-def seconds(function) -> float:
-    """CPU seconds of a call; everything here runs in one thread, so what else the machine does counts less than by the clock."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
-
-
-def report(name, fast, slow):
-    fast, slow = np.array(fast), np.array(slow)
-    low, middle, high = np.percentile(slow / fast, [16, 50, 84])
-    print(f"{name}: {1e3 * fast.mean():.2f} ms against {1e3 * slow.mean():.2f} ms; ratio of the means "
-          f"{slow.mean() / fast.mean():.1f}, of a pair {middle:.1f} ({low:.1f} to {high:.1f}, lowest {(slow / fast).min():.1f}), "
-          f"n = {len(fast)}")
-
-
-def wall(function) -> float:
-    """Seconds by the clock: for several processes, and for the disk."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def binaries(n=150):
-    preset, rng = load_preset("baseline"), np.random.default_rng(0)
-    events = [{k: v for k, v in draw(preset, "binary", rng, 72.0).items() if k not in ("f_s", "m_base")} for _ in range(n)]
-    default = new_engine("VBBinaryLensing", 1e-2)
-    default.RelTol = 0.0
-
-    def loop(e):
-        x, y = magnification.trajectory(T, e["t_0"], e["u_0"], e["t_E"], e["alpha"])
-        for a, b in zip(x, y, strict=True):
-            default.BinaryMag2(e["s"], e["q"], a, b, e["rho"])
-
-    def whole(e):
-        return magnification.nodes(*(e[k] for k in ("u_0", "rho", "s", "q", "alpha")))
-
-    for e in events[:30]:  # compiles
-        magnification.binary(T, **e), whole(e)
-    timed = [(seconds(lambda e=e: magnification.binary(T, **e)), seconds(lambda e=e: magnification.binary(T, method="exact", **e)),
-              seconds(lambda e=e: loop(e)), seconds(lambda e=e: whole(e))) for e in events]
-    fast, exact, naive, nodes = zip(*timed, strict=True)
-    report("binary light curve, library's loop at Tol = RelTol = 1e-3", fast, exact)
-    report("binary light curve, library's loop at its default tolerance", fast, naive)
-    report("whole curve as nodes, library's loop at Tol = RelTol = 1e-3", nodes, exact)
-    rows = np.arange(5, len(T), 53)
-    errors = [np.abs(magnification.binary(T, **e)[rows] / magnification.binary(T[rows], method="exact", tolerance=1e-5, **e) - 1).max()
-              for e in events]
-    print(f"largest relative error of a curve against contours at 1e-5 (every 53rd epoch): median {np.median(errors):.1e}, "
-          f"max {np.max(errors):.1e}, n = {n}")
-    renderer([whole(e) for e in events])
-
-
-def renderer(curves, n=1500):
-    rng = np.random.default_rng(3)
-
-    def render(curve):
-        render_event(curve, rng.uniform(7, 65), rng.uniform(5, 30), 1.0, rng.uniform(18, 24), T, rng)
-
-    render(curves[0])
-    took = [seconds(lambda i=i: render(curves[i % len(curves)])) for i in range(n)]
-    print(f"renderer, 6912 epochs with dropout and noise from stored nodes: {1 / np.mean(took):.0f} events/s and core, n = {n}")
 
 
 def fits(n=200):
     rng = np.random.default_rng(1)
     curves = []
     for _ in range(n):
-        flux = magnification.pspl(T, rng.uniform(7, 65), rng.uniform(0.01, 1), rng.uniform(5, 30))
-        sigma = survey.sigma_flux(flux, rng.uniform(18, 24))
+        flux = lens.pspl(T, rng.uniform(7, 65), rng.uniform(0.01, 1), rng.uniform(5, 30))
+        sigma = sky.sigma_flux(flux, rng.uniform(18, 24))
         curves.append((flux + sigma * rng.normal(size=len(T)), sigma))
     for finite in (False, True):
         fit_single_lens(T, *curves[0], finite_source=finite)  # compiles
@@ -254,6 +192,6 @@ def fresh_events(n=60):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    parts = {f.__name__: f for f in (binaries, fits, simulation, storage, prefixes, training, inference, streaming, fresh_events)}
+    parts = {f.__name__: f for f in (light_curves, fits, simulation, storage, prefixes, training, inference, streaming, fresh_events)}
     for name in sys.argv[1:] or parts:
         parts[name]()

@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 
 from microlens import metrics
-from microlens.network.runs import load_run
 from microlens.config import SimulateConfig, TrainConfig
-from microlens.data.packed import PackedDataset
-from microlens.network.predict import predict
-from microlens.network.model import Classifier
-from microlens.data.simulation import simulate
 from microlens.data.format import open_dataset
+from microlens.data.packed import PackedDataset
+from microlens.data.simulation import simulate
+from microlens.network.model import Classifier
+from microlens.network.predict import predict
+from microlens.network.runs import load_run
 from microlens.network.training import train
 
 BASE = {"view": "running", "d_model": 48, "n_layers": 2, "stem_stride": 16, "dropout": 0.1, "batch_size": 64, "epochs": 5, "seed": 1,

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tests.choices import BASE
 
 from microlens import metrics, paths
-from microlens.network.runs import load_run
 from microlens.config import SimulateConfig, TrainConfig
 from microlens.data.packed import PackedDataset
-from microlens.network.predict import predict
 from microlens.data.simulation import simulate
+from microlens.network.predict import predict
+from microlens.network.runs import load_run
 from microlens.network.training import train
-from tests.choices import BASE
 
 PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
 PURITY, FALSE_ALARMS = 0.95, 0.005

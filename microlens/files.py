@@ -5,12 +5,13 @@
 MICROLENS_DATA, MICROLENS_RUNS and MICROLENS_FIGURES move the folders, which are otherwise `data`, `runs` and `figures`
 beside the package's own folder (a source checkout), or in the current folder where the package is installed elsewhere.
 
-This module is imported before numba: it decides where numba keeps compiled code (see `use_kernel_cache`).
+This module is imported before numba: it decides where numba keeps compiled code (KERNEL_CACHE).
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import logging
 import os
@@ -83,7 +84,8 @@ def find_run(name: str, output: str | os.PathLike | None = None) -> Path:
         return matches[0]
     listed = ", ".join(p.name for p in (matches or runs)) or "none; `microlens train` makes one"
     if matches:
-        raise ValueError(f"run name {name!r} is ambiguous in {runs_dir(output)}: {listed}. Give a longer part of the name.")
+        raise ValueError(f"run name {name!r} is ambiguous in {runs_dir(output)}: {listed}. "
+                         "Give a longer part of the name.")
     raise FileNotFoundError(f"no run named {name!r} in {runs_dir(output)}; there are: {listed}.")
 
 
@@ -101,7 +103,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
+        _remove_leftovers(path)
         yield temporary
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
@@ -113,35 +115,67 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
             raise
         number = int(stated[1]) if stated else error.errno
         cause = os.strerror(number) if number else str(error).splitlines()[0]
-        raise WriteError(f"{path}: could not be written ({cause}). Nothing of it was left behind; the same command goes "
-                         "on where it stopped.") from error
+        raise WriteError(f"{path}: could not be written ({cause}). Nothing of it was left behind; the same command "
+                         "goes on where it stopped.") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: str | os.PathLike) -> None:
-    """Remove the temporary files that killed processes of this machine left beside `path`, whose name may hold wildcards."""
-    path = Path(path)
-    for temporary in path.parent.glob(f".{path.name}.{platform.node()}.*.tmp"):
+def _remove_leftovers(path: Path):
+    """Remove the temporary files that killed processes of this machine left beside `path`."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.tmp"):
         if not _runs(temporary.name.split(".")[-2]):
             temporary.unlink(missing_ok=True)
 
 
 def _runs(process: str) -> bool:
     """Whether a process of this number runs on this machine."""
-    return process.isdigit() and Path(f"/proc/{process}").exists()
+    try:
+        os.kill(int(process), 0)  # signal 0 only asks
+    except PermissionError:
+        return True
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 @contextlib.contextmanager
 def lock(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
     """Hold the lock file `path`. Another process that wants it waits, or with wait=False gets filelock.Timeout at once.
 
-    Processes that are forked while the lock is held do not inherit it.
+    The lock is free as soon as the process that took it ends, however it ends: processes forked from it do not hold it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path, timeout=-1 if wait else 0):
         yield
+
+
+def writable_folder(wanted: Path, content: str) -> Path:
+    """The folder `wanted`, or one of the user's own in the temporary folder where `wanted` cannot be made or written.
+
+    content : what is kept there, as the line says that tells of the other folder.
+    """
+    if wanted.is_absolute() and _is_writable(wanted):
+        return wanted
+    own = Path(tempfile.gettempdir()) / f"microlens-{os.getuid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    if own.stat().st_uid != os.getuid():  # compiled code is run: nobody else may have put it there
+        own = Path(tempfile.mkdtemp(prefix="microlens-"))
+    folder = own / wanted.parent.name / wanted.name
+    folder.mkdir(parents=True, exist_ok=True)
+    log.warning("%s: cannot be written; %s is kept in %s.", wanted, content, folder)
+    return folder
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a file can be made in the folder, which is made itself where it is absent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 # ---- YAML -----------------------------------------------------------------------------------------------------------
@@ -151,8 +185,8 @@ class _Loader(yaml.SafeLoader):
     """YAML with the numbers of version 1.2: `1e-3` is a number, as everyone writes it."""
 
 
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^({_NUMBER.pattern})$"), list("-+0123456789."))
+_FLOAT = re.compile(r"^([-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 def parse_yaml(text: str):
@@ -164,13 +198,16 @@ def parse_yaml(text: str):
 
 
 def read_parameters(file: str | os.PathLike) -> dict:
-    """A YAML file of `name: value` lines. Raises ValueError, naming the file, where it is none, FileNotFoundError where it is absent."""
+    """A YAML file of `name: value` lines, as a dict.
+
+    Raises ValueError, naming the file, where it is no such file, and FileNotFoundError where it is absent.
+    """
     file = Path(file).expanduser()
     try:
         data = parse_yaml(file.read_text())
     except (ValueError, IsADirectoryError) as error:  # a UnicodeDecodeError is a ValueError
         raise ValueError(f"{file}: {error}.") from error
-    if not isinstance(data, dict):
+    if not (isinstance(data, dict) and all(isinstance(name, str) for name in data)):
         raise ValueError(f"{file}: expected 'name: value' lines.")
     return data
 
@@ -184,38 +221,26 @@ def _kernel_version() -> str:
     return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:12]
 
 
+_KERNELS = "microlens-kernels"
 KERNEL_VERSION = _kernel_version()
 """Names what compiled functions computed: cached results of another version are not used."""
 
 
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
-def use_kernel_cache() -> Path:
+def _use_kernel_cache() -> Path:
     """Let numba keep compiled code in a folder of this version's own, and return the folder.
 
-    numba does not notice that a function called from another file has changed, so each version of the sources has a folder.
-    NUMBA_CACHE_DIR, where the user has set it, is left alone. Where no home folder can be written (a read-only installation, no
-    HOME) a temporary folder serves, and a line says so once.
+    numba does not notice that a function called from another file has changed, so each version of the sources has a
+    folder. NUMBA_CACHE_DIR, where the user has set it, is left alone; one that a parent process of this package has set
+    may be of other sources and is not.
     """
     given = os.environ.get("NUMBA_CACHE_DIR")
-    if given and "microlens-kernels" not in given:
+    if given and (_KERNELS not in given or Path(given).name == KERNEL_VERSION):
         return Path(given)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(cache) / "microlens-kernels" / KERNEL_VERSION
-    if not (folder.is_absolute() and _writable(folder)):
-        wanted, folder = folder, Path(tempfile.gettempdir()) / f"microlens-kernels-{os.getuid()}" / KERNEL_VERSION
-        folder.mkdir(parents=True, exist_ok=True)
-        if not given:
-            log.warning("compiled code is kept in %s: %s cannot be written.", folder, wanted)
+    folder = writable_folder(Path(cache) / _KERNELS / KERNEL_VERSION, "compiled code")
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
     return folder
 
 
-use_kernel_cache()
+KERNEL_CACHE = _use_kernel_cache()
+"""The folder of compiled code; empty before the first use."""

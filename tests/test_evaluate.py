@@ -13,12 +13,12 @@ from sklearn import metrics as skm
 
 from microlens import baselines, early, metrics, paths
 from microlens.config import EvaluateConfig, SimulateConfig
-from microlens.data.packed import PackedDataset, residual_view
-from microlens.fit import fit_single_lens
-from microlens.evaluate import evaluate, export
-from microlens.lens import pspl
-from microlens.data.simulation import simulate, true_curve
 from microlens.data.format import open_dataset, read_predictions
+from microlens.data.packed import PackedDataset, residual_view
+from microlens.data.simulation import simulate, true_curve
+from microlens.evaluate import evaluate, export
+from microlens.fit import fit_single_lens
+from microlens.lens import pspl
 from microlens.sky.noise import sigma_flux
 
 FOREIGN = Path(os.environ.get("MICROLENS_LIGHT_CURVES", Path(__file__).parents[2] / "shared" / "light_curves"))

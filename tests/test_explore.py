@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-import tracemalloc
+import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,102 +12,138 @@ import pytest
 import yaml
 
 import microlens
-from microlens import survey
-from microlens.config import SimulateConfig
+from microlens import sky
+from microlens.config import CLASSES, PARAMETERS, ClassifyConfig, SimulateConfig
+from microlens.data import open_dataset, simulate, write_predictions
+from microlens.data.format import Dataset
+from microlens.evaluate import classify
+from microlens.explore import EventBrowser, LensExplorer, TrainingMonitor, browser, events, lens, panels, traces
 from microlens.fit import fit_noise_free
-from microlens.explore import EventBrowser, LensExplorer, TrainingMonitor, browser, lens, panels
-from microlens.lens import binary
+from microlens.fit.points import FLUX_STEPS, epochs_to_draw
+from microlens.lens import binary, crosses_caustic
+from microlens.lens.plane import lens_plane
 from microlens.notebook import FOLDER, declared_parameters
-from microlens.data.simulation import simulate
-from microlens.data.format import concatenate, open_dataset, write_predictions
-from microlens.fit.points import FLUX_STEPS, thin
+
+
+def small_dataset(path, seed=0):
+    config = SimulateConfig(n_flat=4, n_pspl=4, n_binary=6, seed=seed, output=str(path), num_workers=1)
+    return simulate(config, progress=False)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("explore") / "x.h5"
-    return simulate(SimulateConfig(n_flat=5, n_pspl=5, n_binary=10, output=str(path), num_workers=1), progress=False)
+    return small_dataset(tmp_path_factory.mktemp("explore") / "x.h5")
+
+
+def predict(data, path, wrong=0):
+    """Predictions of a dataset in which every third event is called `wrong` and the others what they are."""
+    with open_dataset(data) as d:
+        called = np.where(np.arange(len(d)) % 3 == 0, wrong, d.labels_observable)
+        log_p = np.log(0.9 * np.eye(3)[called] + 0.1 / 3).astype("f4")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_predictions(path, {"row": np.arange(len(d)), "log_p": log_p}, {"data_checksum": d.checksum})
 
 
 @pytest.fixture(scope="module")
 def predictions(data):
-    """Every third event is called flat, the others what they are."""
-    with open_dataset(data) as d:
-        called = np.where(np.arange(len(d)) % 3 == 0, 0, d.labels_observable)
-        log_p = np.log(0.9 * np.eye(3)[called] + 0.1 / 3).astype("f4")
-        return write_predictions(data.with_name("predictions.h5"), {"row": np.arange(len(d)), "log_p": log_p, "label": d.labels,
-                                                                    "p_binary_steps": np.zeros((len(d), 9), "f2")}, {})
+    return predict(data, data.with_name("predictions.h5"))
 
 
-def event(p):
-    return {k: v for k, v in p.items() if k not in ("f_s", "m_base")}
+@pytest.fixture(scope="module")
+def network():
+    return microlens.load()
 
 
-# ---- the lens explorer -------------------------------------------------------------------------------------------------------
+def geometry(p):
+    return {k: p[k] for k in lens.GEOMETRY}
+
+
+# ---- the lens explorer ----------------------------------------------------------------------------------------------
 
 
 def test_light_curve_shown_is_that_of_the_lens():
     view = lens.prepare(lens.START, seed=1)
-    t, flux = view["arrays"]["light curve"].T
-    pull = (flux - binary(t, **event(lens.START), method="exact")) / 0.0089  # sigma at m = 21; smaller where the event is brighter
+    t, flux = view.arrays["light curve"].T
+    sigma = 0.0089  # at m = 21; smaller where the event is brighter
+    pull = (flux - binary(t, **geometry(lens.START), method="exact")) / sigma
     assert abs(np.median(pull)) < 0.1 and np.abs(pull[t < 5]).max() < 5
-    assert view["topology"] == "resonant" and view["delta_chi2"] > 1e4
+    assert view.topology == "resonant" and view.delta_chi2 > 1e4
 
 
 def test_delta_chi2_is_that_of_the_fit_and_the_verdict_follows_it():
     p = {**lens.START, "q": 1e-6, "u_0": 0.8}
-    t = survey.epochs("thesis")
-    flux = binary(t, **event(p), method="exact")
-    direct = fit_noise_free(t, flux, survey.sigma_flux(flux, p["m_base"]), (36.0, 15.0, 0.8)).chi2
+    t = sky.epochs("thesis")
+    flux = binary(t, **geometry(p), method="exact")
+    direct = fit_noise_free(t, flux, sky.sigma_flux(flux, p["m_base"]), (36.0, 15.0, 0.8)).chi2
     view = lens.prepare(p)
-    assert direct < 160 and view["delta_chi2"] == pytest.approx(direct, abs=5)  # nodes are good to 1e-3 of A
-    assert "<b>not observable</b>" in lens.title(view) and "<b>observable</b>" in lens.title(lens.prepare(lens.START))
+    assert direct < 160 and view.delta_chi2 == pytest.approx(direct, abs=5)  # nodes are good to 1e-3 of A
+    assert "<b>not observable</b>" in lens.title(view)
+    assert "<b>observable</b>" in lens.title(lens.prepare(lens.START))
 
 
 def test_drawn_epochs_show_every_narrow_feature_and_make_up_nothing():
     t, rng = np.arange(6912) / 96.0, np.random.default_rng(0)
     y = np.exp(-0.5 * ((t - 30) / 10) ** 2)
     y[4000:4003] += 0.4  # three epochs
-    keep = thin(t, y)
+    keep = epochs_to_draw(t, y)
     assert {4000, 4003} <= set(keep) and len(keep) < 800 and np.diff(t[keep]).max() < 0.4
     # Between drawn epochs the curve stays within two of the steps, so a line through them is the curve to the eye.
     assert np.abs(np.interp(t, t[keep], y[keep]) - y).max() <= 2 * np.ptp(y) / FLUX_STEPS
     noise = rng.normal(size=len(t))
     noise[100] = 12.0
-    assert 100 in thin(t, noise, noise) and len(thin(t, noise)) < 1000
-    assert thin(t, np.ones(len(t)), time_steps=100)[0] == 0
+    assert 100 in epochs_to_draw(t, noise, noise) and len(epochs_to_draw(t, noise)) < 1000
 
 
-def test_controls_move_the_figure_and_hold_what_was_typed():
-    explorer = LensExplorer(classifier=microlens.load(), q=0.01)
+def test_sliders_stay_within_what_is_possible():
+    assert set(lens.SLIDERS) == set(PARAMETERS)
+    for name, slider in lens.SLIDERS.items():
+        assert slider.low < slider.high and slider.low <= slider.start <= slider.high
+        if name not in ("t_0", "u_0"):  # t_0 is a share of the season there; a slider's u_0 may be on the other side
+            assert PARAMETERS[name].low <= slider.low and slider.high <= PARAMETERS[name].high
+
+
+def test_controls_move_the_figure_and_hold_what_was_typed(network):
+    explorer = LensExplorer(classifier=network, q=0.01)
     before, s = explorer.panel.arrays["caustics"], explorer.controls["s"]
     s.slider.value = np.log10(2.0)
     assert not np.array_equal(before, explorer.panel.arrays["caustics"])
-    assert "wide" in explorer.panel.layout_change["title.text"] and s.box.value == pytest.approx(2.0, rel=1e-3)
-    s.box.value = 0.7777
+    assert "wide" in explorer.panel.layout_change["title.text"] and float(s.box.value) == pytest.approx(2.0, rel=1e-3)
+    s.box.value = "0.7777"
     assert explorer.parameters["s"] == 0.7777 and abs(s.slider.value - np.log10(0.7777)) <= s.step
     s.slider.value += 0.4 * s.step  # the page moves a slider to its nearest step: no move of the user's
     assert explorer.parameters["s"] == 0.7777
-    s.box.value = 99.0
-    assert explorer.parameters["s"] == s.box.value == 0.7777 and "s: came 99.0, expected 0.2 to 5" in explorer.message.value
-    flat, pspl, both = (explorer.panel.arrays[f"P({c})"][:, 1] for c in ("flat", "pspl", "binary"))
+    s.box.value = "99"
+    assert explorer.parameters["s"] == float(s.box.value) == 0.7777
+    assert "s: came 99.0, expected 0.2 to 5" in explorer.message.value
+    flat, pspl, both = (explorer.panel.arrays[f"P({c})"][:, 1] for c in CLASSES)
     assert np.allclose(flat + pspl + both, 1, atol=1e-5) and len(flat) > 100
     assert explorer.panel.pale == []
+
+
+@pytest.mark.parametrize(("typed", "said"), [("1,5", "came &#x27;1,5&#x27;, expected a number with a decimal point"),
+                                             ("nan", "expected a number"), ("1e", "expected a number"), ("", "came None")])
+def test_what_is_no_number_is_refused_with_a_word(typed, said):
+    explorer = LensExplorer()
+    t_0 = explorer.controls["t_0"]
+    t_0.box.value = typed
+    assert said in explorer.message.value and t_0.box.value == "36" and explorer.parameters["t_0"] == 36.0
+    t_0.box.value = "1e1"
+    assert explorer.parameters["t_0"] == 10.0 and explorer.message.value == ""
 
 
 def test_only_what_changed_is_sent():
     explorer, sent = LensExplorer(), []
     explorer.panel.send_state = lambda key=None: sent.append(set(key or ()))
-    explorer.controls["m_base"].box.value = 22.0
+    explorer.controls["m_base"].box.value = "22"
     (changed,) = sent
     names = {explorer.panel.names[int(k.split("_")[1])] for k in changed if k.startswith("curve_")}
-    assert {"light curve", "residual"} <= names and not names & set(panels.PLANE)
+    assert {"light curve", "residual"} <= names and not names & set(traces.PLANE)
 
 
 def test_lens_plane_looks_where_it_is_told():
     explorer = LensExplorer(rho=0.003)
     width = {}
-    for look in lens.VIEWS:
+    for look in traces.LOOKS:
         explorer.look.value = look
         (a, b), (c, d) = (explorer.panel.layout_change[f"{axis}.range"] for axis in ("xaxis", "yaxis"))
         assert b - a == pytest.approx(d - c)  # the aspect is kept
@@ -114,6 +152,21 @@ def test_lens_plane_looks_where_it_is_told():
     path, source = explorer.panel.arrays["trajectory"], explorer.panel.arrays["source"]
     (a, b), (c, d) = path[-1] - path[0], source[:-1].mean(axis=0) - path[0]
     assert a * d - b * c == pytest.approx(0, abs=1e-9)  # the source is on the trajectory
+
+
+@pytest.mark.parametrize("changes", [{}, {"t_0": 62.184, "u_0": 0.99979, "t_E": 25.597, "s": 4.9217, "q": 0.49393, "alpha": 2.8905}])
+def test_arrow_lies_on_the_drawn_trajectory_and_points_along_it(changes):
+    """The second event ends early, and its arrow once lay beyond the end of its trajectory."""
+    explorer = LensExplorer(**changes)
+    path, (tail, head) = explorer.panel.arrays["trajectory"], explorer.panel.arrays["direction"]
+    assert np.hypot(*(path - head).T).min() <= np.hypot(*(path[1] - path[0]))
+    assert (head - tail) @ (path[-1] - path[0]) == pytest.approx(np.hypot(*(head - tail)) * np.hypot(*(path[-1] - path[0])))
+
+
+def test_lens_plane_of_a_single_lens_is_its_ring():
+    plane = lens_plane({"u_0": 0.3, "rho": 0.0, "s": np.nan, "q": np.nan, "alpha": np.nan}, np.linspace(-1, 1, 5))
+    assert np.allclose(np.hypot(*plane.critical_curves[0].T), 1) and plane.lenses.tolist() == [[0, 0]]
+    assert plane.trajectory.tolist() == [[x, 0.3] for x in (-1, -0.5, 0, 0.5, 1)] and np.allclose(plane.source, [0, 0.3])
 
 
 def test_state_goes_round_through_the_notebooks_parameters(tmp_path):
@@ -125,38 +178,68 @@ def test_state_goes_round_through_the_notebooks_parameters(tmp_path):
     explorer.set(s=0.7)
     explorer.from_yaml(text)
     assert explorer.parameters["s"] == 2.0
-    explorer._say(explorer.from_yaml, "nonsense")
+    explorer.state.value = "q: 1e-3"  # a number to everyone but to YAML 1.1
+    explorer.restore.click()
+    assert explorer.parameters["q"] == 1e-3 and explorer.message.value == ""
+    explorer.state.value = "nonsense"
+    explorer.restore.click()
     assert "expected lines" in explorer.message.value
+    explorer.state.value = text
+    explorer.restore.click()
+    assert explorer.message.value == ""
     with pytest.raises(ValueError, match="q: came 7"):
         explorer.set(q=7)
     with pytest.raises(ValueError, match="unknown parameter z"):
         LensExplorer(z=1)
 
 
+@pytest.mark.parametrize("schedule", ["thesis", "roman"])
 @pytest.mark.parametrize("preset", ["distinct", "planetary", "stellar", "baseline", "roman"])
-def test_surprise_is_a_binary_of_the_preset(preset):
-    explorer = LensExplorer()
-    explorer.preset.value = preset
+def test_surprise_is_a_binary_of_the_preset_within_the_season(preset, schedule):
+    t, rng = sky.epochs(schedule), np.random.default_rng(1)
+    for _ in range(10):
+        p = lens.draw_binary(sky.load_preset(preset), rng, t)
+        low = {"distinct": 0.1, "planetary": 1e-4, "stellar": 0.1, "baseline": 1e-4, "roman": 1e-6}
+        assert low[preset] <= p["q"] <= 1 and 0.1 * t[-1] < p["t_0"] < 0.9 * sky.season_length(t) + 1e-4
+        if preset == "distinct":
+            assert crosses_caustic((t - p["t_0"]) / p["t_E"], p["u_0"], p["rho"], p["s"], p["q"], p["alpha"])
+
+
+def test_surprise_that_meets_no_condition_is_a_message(monkeypatch):
+    explorer, shown = LensExplorer(), None
+    explorer.preset.value = "distinct"
     explorer.surprise.click()
     assert explorer.message.value == "" and explorer.parameters["s"] != lens.START["s"]
-    p, low = explorer.parameters, {"distinct": 0.1, "planetary": 1e-4, "stellar": 0.1, "baseline": 1e-4, "roman": 1e-6}
-    assert low[preset] <= p["q"] <= 1
+    shown = explorer.parameters
+    monkeypatch.setattr(lens, "crosses_caustic", lambda *_: False)
+    monkeypatch.setattr(lens, "MOST_DRAWS", 20)
+    explorer.surprise.click()
+    assert "none of 20 binaries of preset distinct" in explorer.message.value and explorer.parameters == shown
 
 
 def test_export_of_the_view(tmp_path, monkeypatch):
     explorer = LensExplorer()
-    page = explorer.save(tmp_path / "event.html").read_text()
-    assert "plotly.js v" in page and '<script src="http' not in page  # stands alone: the library is inside
+    monkeypatch.setenv("HOME", str(tmp_path))
+    page = explorer.save("~/event.html")
+    text = page.read_text()
+    assert page == tmp_path / "event.html" and "<title>resonant topology; delta chi^2" in text
+    assert "plotly.js v" in text and '<script src="http' not in text  # stands alone: the library is inside
+    assert all(button in text for button in panels.CONFIG["modeBarButtonsToRemove"])
     assert explorer.panel.still().data[0].x.shape == explorer.panel.arrays["caustics"][:, 0].shape
-    explorer._say(explorer.save, tmp_path / "event.doc")
-    assert "unknown ending" in explorer.message.value
+
+    def save(name):
+        explorer.file.value = str(name)
+        explorer.save_button.click()
+        return explorer.message.value
+
+    assert "unknown ending" in save(tmp_path / "event.doc")
+    assert "no such folder" in save(tmp_path / "missing" / "event.png")
 
     def no_browser(*_, **__):
         raise OSError("Kaleido requires Google Chrome to be installed.")
 
     monkeypatch.setattr("plotly.graph_objects.Figure.write_image", no_browser)
-    explorer._say(explorer.save, tmp_path / "event.pdf")
-    assert "apt-get install chromium" in explorer.message.value and not (tmp_path / "event.pdf").exists()
+    assert "apt-get install chromium" in save(tmp_path / "event.pdf") and not (tmp_path / "event.pdf").exists()
 
 
 def test_changes_that_come_while_one_is_drawn_become_one_and_the_slow_part_waits():
@@ -195,20 +278,22 @@ def test_a_page_that_never_answers_is_not_waited_for():
     assert calls == ["work", "later"]
 
 
-# ---- the event browser -------------------------------------------------------------------------------------------------------
+# ---- the event browser ----------------------------------------------------------------------------------------------
 
 
-def test_browser_filters_sorts_steps_and_exports(data, predictions, tmp_path):
-    b = EventBrowser(data, predictions, microlens.load())
-    assert "20 of 20 events" in b.message.value and len(b.table.rows) == browser.PAGE
+def test_browser_filters_sorts_steps_and_exports(data, predictions, network, tmp_path, monkeypatch):
+    b = EventBrowser(data, predictions, network)
+    assert "14 of 14 events" in b.message.value and len(b.table.rows) == browser.PAGE
     b.kind.value = "binary"
-    assert len(b.selected) == 10 and (b.selected["class"] == "binary").all()
-    b.limits["q"][1].value, b.limits["m_base"][0].value = "0.05", "18.5"
-    assert len(b.selected) and (b.selected["q"] <= 0.05).all() and (b.selected["m_base"] >= 18.5).all()
+    assert len(b.selected) == 6 and (b.selected["class"] == "binary").all()
+    middle = float(b.selected["q"].median())
+    b.limits["q"][1].value, b.limits["m_base"][0].value = f"{middle}", "18.1"
+    assert 0 < len(b.selected) < 6 and (b.selected["q"] <= middle).all() and (b.selected["m_base"] >= 18.1).all()
     b.clear()
-    assert len(b.selected) == 20
+    assert len(b.selected) == 14
     b.mistakes.value = True
-    assert len(b.selected) and (b.selected["called"] != b.selected["observable"]).all() and (b.selected["row"] % 3 == 0).all()
+    assert len(b.selected) and (b.selected["called"] != b.selected["observable"]).all()
+    assert (b.selected["row"] % 3 == 0).all()
     b.clear()
     b._on_table({"sort": "delta_chi2_pspl"})
     b._on_table({"sort": "delta_chi2_pspl"})
@@ -220,107 +305,194 @@ def test_browser_filters_sorts_steps_and_exports(data, predictions, tmp_path):
     b._on_table({"move": "page"})
     assert b.at == 1 + browser.PAGE and b.table.chosen == 1
     b._on_table({"move": "last"})
-    assert b.at == 19
+    assert b.at == 13
     b.step(1)
-    assert b.at == 19
+    assert b.at == 13
     b._on_table({"move": "first"})
     b.note.value = "odd one"
-    assert f"{len(b.selected)} events written" in b.export(tmp_path / "selection.csv")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"{len(b.selected)} events written" in b.export("~/selection.csv")
     kept = pd.read_csv(tmp_path / "selection.csv", index_col="row")
-    assert kept.loc[b.row, "note"] == "odd one" and len(kept) == 20 and kept.index[0] == first
+    assert kept.loc[b.row, "note"] == "odd one" and len(kept) == 14 and kept.index[0] == first
     b.step(1)
     b.step(-1)
     assert b.note.value == "odd one"
+    b.open_button.click()  # the same dataset again, for instance with other predictions
+    assert b.notes == {first: "odd one"}
 
 
 def test_browser_draws_a_single_lens_and_a_flat_event(data):
     b = EventBrowser(data)
     b.kind.value = "pspl"
-    assert np.allclose(np.hypot(*b.panel.arrays["critical curves"].T), 1)
+    ring = b.panel.arrays["critical curves"]
+    assert np.allclose(np.hypot(*ring[np.isfinite(ring[:, 0])].T), 1)
     b.kind.value = "flat"
     assert len(b.panel.arrays["lenses"]) == 0 and len(b.panel.arrays["light curve"]) > 400
 
 
+def test_newest_predictions_of_the_dataset_are_taken(data, tmp_path):
+    """Of a run's evaluations the alphabetically last one was taken, and that of another dataset refused the whole run."""
+    other = small_dataset(tmp_path / "other.h5", seed=5)
+    old = predict(data, tmp_path / "eval_z_20260101_000000" / "predictions.h5")
+    new = predict(data, tmp_path / "eval_x_20260102_000000" / "predictions.h5", wrong=1)
+    foreign = predict(other, tmp_path / "eval_zz_20260103_000000" / "predictions.h5", wrong=2)
+    for age, file in enumerate((foreign, new, old)):
+        os.utime(file, (time.time() - age, time.time() - age))
+    with open_dataset(data) as d:
+        assert events.find_predictions(tmp_path, d.checksum) == new
+        assert events.find_predictions(old.parent, d.checksum) == old
+        assert (events.event_table(d, tmp_path)["called"][::3] == "pspl").all()
+    assert "14 of 14" in EventBrowser(data, tmp_path).message.value
+    assert "holds predictions of other datasets alone" in EventBrowser(data, foreign.parent).message.value
+
+
 def test_wrong_use_of_the_browser_is_a_message_in_the_widget(data, predictions, tmp_path):
-    assert "no such dataset" in EventBrowser(tmp_path / "gone.h5").message.value
+    assert "no such" in EventBrowser(tmp_path / "gone.h5").message.value.lower()
     (tmp_path / "bad.h5").write_bytes(b"not HDF5")
-    assert "not a readable HDF5 file" in EventBrowser(tmp_path / "bad.h5").message.value
+    assert "bad.h5" in EventBrowser(tmp_path / "bad.h5").message.value
     assert "no predictions there" in EventBrowser(data, tmp_path).message.value
     assert "no predictions file of this format" in EventBrowser(data, data).message.value
-    wrong = write_predictions(tmp_path / "p.h5", {"row": [10**6], "log_p": np.zeros((1, 3)), "label": [0]}, {})
-    assert "are not predictions of" in EventBrowser(data, wrong).message.value
     empty = EventBrowser()
     empty.kind.value = "flat"
     assert "no dataset is open" in empty.message.value
+    empty.open_button.click()
+    assert "no file is named" in empty.message.value
     b = EventBrowser(data, predictions.parent)
     b.query.value = "q < 1e-9"
-    assert "no event passes" in b.message.value and "0 of 20" in b.message.value and b.row is None
+    assert "no event passes" in b.message.value and "0 of 14" in b.message.value and b.row is None
     assert "no event" in b.panel.layout_change["title.text"] and len(b.panel.arrays["light curve"]) == 0
+    b.note.value = "about nothing"
+    assert b.notes == {}
     b.step(1)
-    b._say(b.export, tmp_path / "nothing.csv")
+    b.file.value = str(tmp_path / "nothing.csv")
+    b.export_button.click()
     assert "no event is selected" in b.message.value
     b.query.value = "q <"
     assert "no expression" in b.message.value
     b.query.value = ""
-    b.limits["q"][0].value = "small"
-    assert "expected a number" in b.message.value
+    b.limits["q"][0].value = "0,1"
+    assert "expected a number with a decimal point" in b.message.value
     b.limits["q"][0].value = ""
-    b._say(b.export, data)
+    assert "14 of 14" in b.message.value
+    b.file.value = str(data)
+    b.export_button.click()
     assert "ends in .csv" in b.message.value
-    b._say(b.show_file, tmp_path / "none.dat")
+    b.real.value = str(tmp_path / "none.dat")
+    b.real_button.click()
     assert "no such file" in b.message.value
 
 
-def test_real_light_curve_is_drawn_with_its_class():
-    b = EventBrowser(classifier=microlens.load())
-    b.real.value = str(FOLDER / "light_curves" / "binary.txt.gz")
-    b.real_button.click()
-    assert "called binary" in b.panel.layout_change["title.text"] and len(b.panel.arrays["P(binary)"]) > 50
-    assert len(b.panel.arrays["residual"]) == len(b.panel.arrays["light curve"]) < 6000
+def short_light_curve(path):
+    """A Roman-like season of 40 points, too few for an answer, at full Julian dates."""
+    t = 2_461_000.5 + np.arange(40) / 96
+    y = 20 + 0.01 * np.random.default_rng(0).normal(size=40)
+    path.write_text("\n".join(f"{a:.5f} {b:.4f} 0.0100" for a, b in zip(t, y, strict=True)) + "\n")
+    return path
 
 
-def test_a_large_file_is_not_read_into_memory(data, tmp_path):
-    """20,000 events by reference are 553 MB of flux; opening, filtering and stepping take a hundredth of it."""
-    big = concatenate([data] * 1000, tmp_path / "big.h5", virtual=True)
-    tracemalloc.start()
-    b = EventBrowser(big)
+def test_real_light_curve_gets_the_answer_of_classify(network, tmp_path):
+    """The browser once showed the bare network's answer, and one where `classify` gives none."""
+    b = EventBrowser(classifier=network)
+    folder = FOLDER / "light_curves"
+    for file in (folder / "binary.txt.gz", folder / "pspl.csv.gz", short_light_curve(tmp_path / "short.dat")):
+        b.real.value = str(file)
+        b.real_button.click()
+        answer = classify([file], ClassifyConfig())[0].iloc[0]
+        title = b.panel.layout_change["title.text"]
+        if answer["class"]:
+            assert f"called {answer['class']} with P(binary) = {answer['p_binary']:.3f}" in title
+        else:
+            assert "not classified" in title
+        assert answer["flags"] in title and ("(" + answer["flags"] + ")" in title or not answer["flags"])
+        assert len(b.panel.arrays["residual"]) == len(b.panel.arrays["light curve"]) < 6000
+    assert "few points" in title and b.panel.layout_change["xaxis4.title.text"].endswith("- 2450000 (d)")
+    assert 11_000 < b.panel.arrays["light curve"][0, 0] < 11_002
+
+
+def test_note_typed_for_a_light_curve_file_goes_to_no_event(data):
+    b = EventBrowser(data)
+    b.step(1)
+    b.show_file(FOLDER / "light_curves" / "pspl.csv.gz")
+    assert b.note.disabled
+    b.note.value = "about the file"
+    assert b.notes == {}
+    b.step(1)
+    assert not b.note.disabled and b.note.value == ""
+
+
+def test_curves_are_read_one_at_a_time(data, monkeypatch):
+    read = []
+    flux = Dataset.flux
+    monkeypatch.setattr(Dataset, "flux", lambda self, rows=None: read.append(rows) or flux(self, rows))
+    b = EventBrowser(data)
     b.kind.value = "binary"
     b.step(1)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert len(b.selected) == 10_000 and peak < 40e6
+    assert sorted(set(read)) == [0, 1, 2]  # one event for each of the three steps
 
 
-# ---- the training monitor ----------------------------------------------------------------------------------------------------
+# ---- the training monitor -------------------------------------------------------------------------------------------
 
 
-RECORD = {"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "val_accuracy": 0.5, "events_per_second": 9.0, "recall_flat": 1.0,
-          "recall_pspl": 0.5, "recall_binary": None}
+RECORD = {"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "val_accuracy": 0.5, "events_per_second": 9.0, "seconds": 30.0,
+          "recall_flat": 1.0, "recall_pspl": 0.5, "recall_binary": None}
+
+
+def write_log(run: Path, n_passes: int, age: float = 0.0):
+    log = run / "log.jsonl"
+    log.write_text("".join(json.dumps({**RECORD, "epoch": i + 1}) + "\n" for i in range(n_passes)))
+    os.utime(log, (time.time() - age,) * 2)
 
 
 def test_monitor_reads_a_log_that_is_being_written(tmp_path):
-    monitor, log = TrainingMonitor(tmp_path), tmp_path / "log.jsonl"
+    monitor, log = TrainingMonitor(tmp_path / "run"), tmp_path / "run" / "log.jsonl"
     assert "no log" in monitor.message.value
+    log.parent.mkdir()
+    monitor.refresh()
+    assert "no pass is finished" in monitor.message.value
     line = json.dumps(RECORD) + "\n"
     log.write_text(line + line[:40])
     monitor.refresh()
-    assert monitor.panel.arrays["val_loss"].tolist() == [[1, 1]] and "epoch 1" in monitor.message.value
+    assert monitor.panel.arrays["val_loss"].tolist() == [[1, 1]] and "pass 1" in monitor.message.value
     assert np.isnan(monitor.panel.arrays["recall_binary"][0, 1])
     log.write_text(line + json.dumps({**RECORD, "epoch": 2, "val_loss": 0.5}) + "\n")
     monitor.refresh()
     assert monitor.panel.arrays["val_loss"].tolist() == [[1, 1], [2, 0.5]]
 
 
+def test_monitor_says_how_far_a_run_is_and_when_it_is_silent(tmp_path):
+    (tmp_path / "config.json").write_text('{"epochs": 25}')
+    write_log(tmp_path, 5, age=10)
+    monitor = TrainingMonitor(tmp_path)
+    assert "pass 5 of 25" in monitor.message.value and "about 10 min left" in monitor.message.value
+    assert "last record 10 s ago" in monitor.message.value and "<b>" not in monitor.message.value
+    write_log(tmp_path, 5, age=600)
+    monitor.refresh()
+    assert "<b>last record 10 min ago: has it stopped?</b>" in monitor.message.value and "left" not in monitor.message.value
+    (tmp_path / "complete").touch()
+    monitor.refresh()
+    assert "complete" in monitor.message.value and "ago" not in monitor.message.value
+
+
+def test_monitor_takes_the_name_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MICROLENS_RUNS", str(tmp_path))
+    run = tmp_path / "d64_l4_hier_20260101"
+    run.mkdir()
+    (run / "config.json").write_text('{"epochs": 3}')
+    write_log(run, 2)
+    assert "pass 2 of 3" in TrainingMonitor("d64_l4").message.value
+    assert TrainingMonitor("later").run == tmp_path / "later"  # a run that is still to come
+
+
 def test_monitor_follows_until_the_run_is_complete(tmp_path):
     monitor = TrainingMonitor(tmp_path, every=0.02)
     monitor.button.value = True
-    (tmp_path / "log.jsonl").write_text(json.dumps(RECORD) + "\n")
+    write_log(tmp_path, 1)
     (tmp_path / "complete").touch()
     for _ in range(200):
-        if "(complete)" in monitor.message.value:
+        if "complete" in monitor.message.value:
             break
-        asyncio.run(asyncio.sleep(0.02))
-    assert "(complete): epoch 1" in monitor.message.value
+        time.sleep(0.02)
+    assert "pass 1" in monitor.message.value and "complete" in monitor.message.value
 
 
 @pytest.mark.parametrize("line", ['{"epoch": 1}', "[1]", "not JSON"])

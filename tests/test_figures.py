@@ -15,9 +15,9 @@ import pytest
 from matplotlib.ticker import FixedLocator
 
 from microlens import figures, magnification
+from microlens.data.format import open_dataset
 from microlens.figures import style, survey
 from microlens.notebook import quick_dataset
-from microlens.data.format import open_dataset
 
 ROOT = Path(__file__).parents[1]
 TABLES = sorted(p for p in (ROOT / "figures").glob("*.csv") if style.kind_of(p.stem))

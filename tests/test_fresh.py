@@ -6,12 +6,12 @@ from scipy import stats
 
 from microlens import magnification
 from microlens.config import SimulateConfig
-from microlens.data.packed import NEVER, Events
-from microlens.fit import delta_chi2_flat, fit_noise_free
-from microlens.data.fresh import STREAM, FreshEvents
-from microlens.lens import Nodes
-from microlens.data.simulation import simulate
 from microlens.data.format import DatasetError
+from microlens.data.fresh import STREAM, FreshEvents
+from microlens.data.packed import NEVER, Events
+from microlens.data.simulation import simulate
+from microlens.fit import delta_chi2_flat, fit_noise_free
+from microlens.lens import Nodes
 from microlens.sky.noise import sigma_flux
 
 CONFIG = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "num_workers": 1}

@@ -6,10 +6,10 @@ import torch
 
 from microlens import attention, model
 from microlens.config import SimulateConfig
-from microlens.data.packed import PackedDataset, decode, encode, pack, split_rows, thin
-from microlens.network.model import Classifier
-from microlens.data.simulation import simulate
 from microlens.data.format import open_dataset
+from microlens.data.packed import PackedDataset, decode, encode, pack, split_rows, thin
+from microlens.data.simulation import simulate
+from microlens.network.model import Classifier
 from microlens.sky.noise import DETECTORS, sigma_flux
 
 T = 200

@@ -11,10 +11,10 @@ import yaml
 
 from microlens import magnification
 from microlens.config import SimulateConfig
-from microlens.sky.population import FOLDER, draw, load_preset
-from microlens.data.simulation import event, event_stream, observing, render_event, simulate, stored_curve
 from microlens.data.format import DatasetError, concatenate, open_dataset
+from microlens.data.simulation import event, event_stream, observing, render_event, simulate, stored_curve
 from microlens.sky.noise import sigma_flux
+from microlens.sky.population import FOLDER, draw, load_preset
 
 SMALL = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "shard_size": 16}
 

@@ -13,16 +13,6 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 ORDER = ["config", "files", "lens", "sky", "fit", "data", "network", "evaluate", "figures", "explore", "notebook", "__main__"]
-WITHIN = {  # the same rule inside the packages
-    "lens": ["path", "engine", "single", "caustics", "expansion", "curves"],
-    "sky": ["season", "noise", "population"],
-    "fit": ["kernels", "points", "single_lens", "running", "observable", "residual"],
-    "data": ["format", "events", "simulation", "packed", "fresh", "lightcurve"],
-    "network": ["attention", "stream", "model", "ranks", "runs", "predict", "training"],
-    "evaluate": ["metrics", "baselines", "alerts", "thresholds", "light_curves", "report"],
-    "figures": ["style", "inputs", "scores", "alerts", "real", "evaluation", "thesis"],
-    "explore": ["panels", "monitor", "lens", "browser"],
-}
 ONLY = {"torch": {"network", "evaluate", "__main__"}, "matplotlib": {"figures"}, "plotly": {"explore"}, "ipywidgets": {"explore"},
         "h5py": {"data.format"}, "VBBinaryLensing": {"lens.engine"}, "VBMicrolensing": {"lens.engine"}}
 
@@ -52,16 +42,20 @@ def test_a_package_imports_only_packages_above_it():
                 assert ORDER.index(other) <= ORDER.index(unit), f"{path.name} imports {name}"
 
 
-def test_a_module_imports_only_modules_above_it_in_its_package():
+def test_the_modules_of_a_package_import_one_another_in_one_direction():
+    needs = {}  # {package: {module: the modules of the package that it imports}}
     for path, parts in modules():
-        if len(parts) == 1 or parts[1] == "__init__":
-            continue
-        order = WITHIN[parts[0]]
-        assert parts[1] in order, f"{path} has no place in the order of its package"
-        for name in imports(path):
-            words = name.split(".")
-            if words[:2] == ["microlens", parts[0]] and len(words) > 2 and words[2] in order:
-                assert order.index(words[2]) < order.index(parts[1]), f"{path.name} imports {name}"
+        if len(parts) == 2 and parts[1] != "__init__":
+            words = [name.split(".") for name in imports(path)]
+            own = {w[2] for w in words if w[:2] == ["microlens", parts[0]] and len(w) > 2}
+            needs.setdefault(parts[0], {})[parts[1]] = own
+    for package, left in needs.items():
+        left = {module: own & set(left) for module, own in left.items()}
+        while left:
+            free = [module for module, own in left.items() if not own & set(left)]
+            assert free, f"{package}: {', '.join(sorted(left))} import one another in a circle"
+            for module in free:
+                del left[module]
 
 
 def test_heavy_libraries_are_imported_in_their_own_places_alone():
@@ -104,7 +98,7 @@ def test_compiled_kernels_are_kept_for_their_sources_alone(tmp_path, given, kept
     """The folder is named after the sources; a user's own is left alone; one inherited from a parent process is not used."""
     known = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
     other = {} if given is None else {"NUMBA_CACHE_DIR": str(tmp_path / given)}
-    code = "import microlens, numba; from microlens.files import VERSION; print(numba.config.CACHE_DIR, VERSION)"
+    code = "import microlens, numba; from microlens.files import KERNEL_VERSION; print(numba.config.CACHE_DIR, KERNEL_VERSION)"
     run = subprocess.run([sys.executable, "-c", code], env={**known, **other, "XDG_CACHE_HOME": str(tmp_path)}, text=True,
                          capture_output=True, check=True)
     folder, version = run.stdout.split()

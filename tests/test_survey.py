@@ -5,8 +5,8 @@ import pytest
 
 from microlens import survey
 from microlens.config import SimulateConfig
-from microlens.sky.population import FOLDER
 from microlens.data.simulation import season_epochs
+from microlens.sky.population import FOLDER
 
 M = [15, 18, 20, 21, 22, 24, 26]
 TABLE = {"penny2019": [0.00113, 0.00230, 0.00544, 0.00896, 0.01570, 0.06434, 0.3595],

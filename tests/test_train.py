@@ -14,12 +14,12 @@ import pytest
 import torch
 
 import microlens
-from microlens.network.runs import read_checkpoint
 from microlens.config import SimulateConfig, TrainConfig
 from microlens.data.packed import Events, PackedDataset, batches
+from microlens.data.simulation import simulate
 from microlens.network.model import Classifier, loss_parts, n_flops
 from microlens.network.ranks import Ranks
-from microlens.data.simulation import simulate
+from microlens.network.runs import read_checkpoint
 from microlens.network.training import N_PREFIXES, Trainer, learning_rate, train
 
 TIMES = ("events_per_second", "matmul_share", "seconds")  # of a line of the log, which no two runs share

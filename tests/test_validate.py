@@ -11,13 +11,13 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
-from microlens import magnification as mg
+from microlens import lens as mg
 from microlens.config import BINARY_PRESETS, SimulateConfig
+from microlens.data.format import open_dataset
+from microlens.data.simulation import event, event_stream, season_epochs, simulate
 from microlens.lens.caustics import N_PHASES, caustic_polyline, distance_to_caustic
 from microlens.lens.engine import disc_mean, new_engine
 from microlens.sky.population import draw, load_preset
-from microlens.data.simulation import event, event_stream, season_epochs, simulate
-from microlens.data.format import open_dataset
 
 pytestmark = pytest.mark.validate
 T = np.arange(6912) / 96

@@ -2,13 +2,14 @@
 
     fresh = FreshEvents("data/raw/train.h5", seed=0)            events = fresh.events(rows, epoch=3)
 
-The lens library worked once, when the dataset was simulated. What is drawn anew from the preset's priors is t_0, t_E, f_s and
-m_base, then gaps and noise; u_0, rho, s, q and alpha stay, since they are the trajectory. A preset that requires a caustic
-crossing is drawn until there is one. Delta chi^2, labels and moments of observability are those of the new light curve. Event and
-noise are a function of (seed, epoch, row) alone, so neither the number of ranks nor an interruption changes them.
+The lens library worked once, when the dataset was simulated. What is drawn anew from the preset's priors is t_0, t_E,
+f_s and m_base, then gaps and noise; u_0, rho, s, q and alpha stay, since they are the trajectory. A preset that
+requires a caustic crossing is drawn until there is one. Delta chi^2, labels and moments of observability are those of
+the new light curve. Event and noise are a function of (seed, epoch, row) alone, so neither the number of ranks nor an
+interruption changes them.
 
-Each process holds the stored curves of the training rows, 14 MB for 10,000 events of preset `roman` (their light curves take 140 MB
-packed), so they need not be shared. Reading them takes half a second a thousand.
+Each process holds the stored curves of the training rows, 14 MB for 10,000 events of preset `roman` (their light curves
+take 140 MB packed), so they need not be shared. Reading them takes half a second a thousand.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import numpy as np
 
 from microlens import sky
 from microlens.config import CLASSES, FRESH_STREAM, SimulateConfig
-from microlens.data.events import OversampleError, make_event
+from microlens.data.events import Event, OversampleError, Source, make_event
 from microlens.data.format import DatasetError, open_dataset, time_since_last
-from microlens.data.packed import NEVER, Events, pack
-from microlens.data.simulation import stored_preset
+from microlens.data.packed import Events, epochs_until, pack
 from microlens.fit import observable_label
 from microlens.fit.running import running_view
 from microlens.lens import REACH
 
 MAX_DRAWS = 100  # of t_0 and t_E for a caustic crossing; then the event keeps its own
 DRAWN = ("t_0", "t_E", "f_s", "m_base")
+WHOLE = 0.99 * REACH  # Einstein times on either side of the peak that a stored curve has to reach
 
 
 class FreshEvents:
@@ -41,15 +42,14 @@ class FreshEvents:
     def __init__(self, path, seed: int, view: str = "flux", block: int = 16, rows=None):
         self.path, self.seed, self.view, self.block = Path(path), seed, view, block
         with open_dataset(path) as data:
-            self.config = SimulateConfig.from_dict(data.config)
-            self.preset = stored_preset(data)
+            self.config, self.preset = SimulateConfig.from_dict(data.config), data.preset
             self.timestamps, self.labels = data.timestamps, data.labels.astype(np.int64)
             self.params = {name: data.params[name].to_numpy() for name in data.params}
-            self.curves = {int(i): data.curve(int(i)) for i in (np.arange(len(data)) if rows is None else rows)}
-        partial = [i for i, c in self.curves.items() if isinstance(c, tuple) and min(-c[0][0], c[0][-1]) < 0.99 * REACH]
-        if partial:
-            raise DatasetError(f"{path}: keeps the curves of one season only (row {partial[0]} and {len(partial) - 1} others), which "
-                               "cannot be drawn at another t_0 and t_E; simulate it again.")
+            self.curves = {int(row): data.curve(int(row)) for row in (range(len(data)) if rows is None else rows)}
+        for row, curve in self.curves.items():
+            if isinstance(curve, tuple) and min(-curve[0][0], curve[0][-1]) < WHOLE:
+                raise DatasetError(f"{path}: keeps the curves of one season only (row {row}), which cannot be drawn at "
+                                   "another t_0 and t_E; simulate it again.")
         self.season = sky.season_length(self.timestamps)
 
     def draw(self, row: int, rng: np.random.Generator) -> dict:
@@ -58,17 +58,18 @@ class FreshEvents:
         drawn = {name: self.preset.priors[name].draw(rng) for name in DRAWN}
         return stored | drawn | {"t_0": drawn["t_0"] * self.season}
 
-    def event(self, row: int, epoch: int):
-        """One fresh event as microlens.data.events.Event."""
+    def event(self, row: int, epoch: int) -> Event:
+        """The fresh event of a row of the file in one epoch of training."""
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(FRESH_STREAM, epoch, int(row))))
-        kind, curve = CLASSES[self.labels[row]], self.curves[int(row)]
-        recipe = (lambda params: curve, self.config)
+        curve = self.curves[int(row)]
+        source = Source(CLASSES[self.labels[row]], lambda rng: self.draw(row, rng), lambda params: curve,
+                        self.preset.caustic_crossing)
         try:
-            return make_event(kind, lambda rng: self.draw(row, rng), *recipe, self.preset.caustic_crossing, rng, self.timestamps,
-                              MAX_DRAWS)
+            return make_event(source, self.config, self.timestamps, rng, MAX_DRAWS)
         except OversampleError:
             own = {name: self.params[name][row] for name in ("t_0", "t_E")}
-            return make_event(kind, lambda rng: self.draw(row, rng) | own, *recipe, False, rng, self.timestamps, 1)
+            source = source._replace(draw=lambda rng: self.draw(row, rng) | own, caustic_crossing=False)
+            return make_event(source, self.config, self.timestamps, rng, 1)
 
     def events(self, rows, epoch: int) -> Events:
         """The given rows of the file in one epoch of training, packed."""
@@ -78,16 +79,10 @@ class FreshEvents:
         longest = int(lengths.max(initial=0))
         flux, delta_t = flux[:, :longest], delta_t[:, :longest]
         extra = running_view(flux, delta_t, lengths, self.block) if self.view == "running" else None
-        seen = [e.observability for e in made]
-        observable = observable_label(self.labels[rows], [s.delta_chi2_flat for s in seen], [s.delta_chi2_pspl for s in seen])
-        counts = (self._counts(made, name) for name in ("t_observable_flat", "t_observable_pspl"))
-        return Events(flux, delta_t, lengths, extra, self.labels[rows], observable.astype(np.int64), *counts)
-
-    def _counts(self, made, name) -> np.ndarray:
-        """Valid epochs (n,) of each event until the moment `name` of its observability, that epoch included; NEVER for NaN."""
-        out = np.full(len(made), NEVER, dtype=np.int64)
-        for i, e in enumerate(made):
-            moment = getattr(e.observability, name)
-            if np.isfinite(moment):
-                out[i] = np.count_nonzero((e.flux != 0) & (self.timestamps <= moment + 1e-9))
-        return out
+        known = [e.observability for e in made]
+        observable = observable_label(self.labels[rows], [k.delta_chi2_flat for k in known],
+                                      [k.delta_chi2_pspl for k in known])
+        times = [self.timestamps[e.flux != 0] for e in made]
+        return Events(flux, delta_t, lengths, extra, self.labels[rows], observable.astype(np.int64),
+                      epochs_until([k.t_observable_flat for k in known], times),
+                      epochs_until([k.t_observable_pspl for k in known], times))

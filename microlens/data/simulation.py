@@ -2,20 +2,29 @@
 
     simulate(SimulateConfig(n_flat=100, n_pspl=100, n_binary=100, output="data/raw/test.h5"))
 
-Every event has a random stream of its own, SeedSequence(seed, (split, class, index)), so a file depends on neither the number
-of workers nor the order of work, and no event of one split can appear in another. Shards of SHARD_SIZE events are written
-atomically into `<output>.shards/`; an interrupted run continues with the shards that are missing, and the finished file is
-made of them in one atomic step. A worker makes a whole shard and writes it: the flux goes through no pipe. Memory: a shard a worker
-(256 x 6912 x 4 bytes, 7 MB, a few times over while it is written) beside what the worker itself takes.
+Every event has a random stream of its own, SeedSequence(seed, (split, class, index)), so a file depends on neither the
+number of workers nor the order of work, and no event of one split can appear in another. Shards of SHARD_SIZE events
+are written atomically into `<output>.shards/`; an interrupted run continues with the shards that are missing, and the
+finished file is made of them in one atomic step. A worker makes a whole shard and writes it: the flux goes through no
+pipe. Memory of a worker: a shard (256 x 6912 x 4 bytes, 7 MB), a few times over while it is written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
 import json
+import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
 from pathlib import Path
 
@@ -23,17 +32,25 @@ import filelock
 import numpy as np
 from tqdm.auto import tqdm
 
-from microlens import lens, sky
+from microlens import files, lens, sky
 from microlens.config import CLASS_PARAMETERS, CLASSES, ORDER_STREAM, SPLITS, SimulateConfig
-from microlens.data.events import Event, OversampleError, magnification_curve, make_event
-from microlens.data.format import DatasetError, join_shards, open_dataset, param_dtype, write_dataset
-from microlens.files import atomic, data_dir, lock
+from microlens.data.events import Event, OversampleError, make_event, preset_source
+from microlens.data.format import CHUNK, DatasetError, join_shards, open_dataset, param_dtype, write_dataset
 from microlens.fit import observable_label
 
-# What changes neither the events nor the bytes of the file.
-NOT_COMPARED = ("output", "num_workers", "part", "oversample")
+log = logging.getLogger("microlens")
+
+NOT_COMPARED = ("output", "num_workers", "part", "oversample")  # change neither the events nor the bytes of the file
 SHARD_SIZE = 256  # events: the unit of work and of resuming
 LEAST_SHARDS = 16  # of a small run: work for all
+LARGEST_INT16 = 2**15 - 1  # n_draws beyond it is stored as this
+
+
+class WorkerError(RuntimeError):
+    """A worker process that could not start or did not survive."""
+
+
+# ---- what a configuration means -------------------------------------------------------------------------------------
 
 
 def event_stream(config: SimulateConfig, kind: str, index: int) -> np.random.Generator:
@@ -48,18 +65,6 @@ def season_epochs(config: SimulateConfig) -> np.ndarray:
     return sky.epochs(config.schedule or preset.schedule, config.seed)
 
 
-def simulate_event(config: SimulateConfig, preset: sky.Preset, kind: str, rng: np.random.Generator, timestamps,
-                   max_draws: int) -> Event:
-    """One event of class `kind` with parameters drawn from the preset. Raises OversampleError after max_draws draws."""
-    season = sky.season_length(timestamps)
-    return make_event(kind, lambda rng: sky.draw(preset, kind, rng, season),
-                      lambda params: magnification_curve(kind, params, config.limb_darkening), config, preset.caustic_crossing,
-                      rng, timestamps, max_draws)
-
-
-# ---- many events ----------------------------------------------------------------------------------------------------
-
-
 def _count(config: SimulateConfig, kind: str) -> int:
     return getattr(config, f"n_{kind}")
 
@@ -72,72 +77,154 @@ def row_order(config: SimulateConfig) -> list[tuple[str, int]]:
 
 
 def attributes(config: SimulateConfig) -> dict:
-    """File attributes: the configuration without what does not change the events, seed, split and versions."""
-    kept = {k: v for k, v in config.to_dict().items() if k not in NOT_COMPARED}
+    """File attributes: what the events are a function of (configuration and preset, as JSON), and the versions."""
+    kept = {name: value for name, value in config.to_dict().items() if name not in NOT_COMPARED}
     preset = sky.load_preset(config.binary_preset)
-    return {"config": json.dumps(kept, sort_keys=True), "preset": json.dumps(preset.to_dict(), sort_keys=True), "seed": config.seed, "split": config.split, "detector": config.detector,
+    return {"config": json.dumps(kept, sort_keys=True), "preset": json.dumps(preset.to_dict(), sort_keys=True),
             "engine": lens.engine_version(), "package": f"microlens {metadata.version('microlens')}"}
 
 
-def stored_preset(data) -> sky.Preset:
-    """The preset that an open dataset was drawn from, as it was then."""
-    return sky.Preset.from_dict(json.loads(data.attrs["preset"]))
-
-
-def _write_shard(config, path, timestamps, made: list[Event]):
-    kinds = [e.kind for e in made]
-    labels = np.array([CLASSES.index(k) for k in kinds], dtype=np.int8)
-    seen = {name: np.array([getattr(e.observability, name) for e in made]) for name in made[0].observability._fields}
-    rows = {"labels": labels, "status": [e.status for e in made], "n_draws": np.minimum([e.n_draws for e in made], 32767),
-            "m_base": [e.params["m_base"] for e in made], **seen,
-            "labels_observable": observable_label(labels, seen["delta_chi2_flat"], seen["delta_chi2_pspl"])}
-    params = {}
-    for kind in CLASSES:
-        at = [i for i, k in enumerate(kinds) if k == kind]
-        values = [(*(made[i].params[p] for p in CLASS_PARAMETERS[kind]), i) for i in at]
-        params[kind] = np.array(values, dtype=param_dtype(kind))
-    nodes = [e.curve if isinstance(e.curve, tuple) else ((), ()) for e in made]
-    write_dataset(path, timestamps=timestamps, flux=np.stack([e.flux for e in made]), rows=rows, params=params, nodes=nodes,
-                  attrs=attributes(config))
-
-
-_worker: dict = {}
-
-
-def _start_worker(config: SimulateConfig):
-    _worker.update(config=config, preset=sky.load_preset(config.binary_preset), timestamps=season_epochs(config))
-
-
-def _make_shard(job: tuple[Path, list], advance=None) -> tuple[Path, int, dict]:
-    """Make the events `tasks` of job = (path, tasks) and write them to path. Returns path, their number, the draws of each class."""
-    path, tasks = job
-    config, draws, made = _worker["config"], dict.fromkeys(CLASSES, 0), []
-    for kind, index in tasks:
-        limit = max(int(config.oversample * _count(config, kind)), 1)
-        e = simulate_event(config, _worker["preset"], kind, event_stream(config, kind, index), _worker["timestamps"], limit)
-        made.append(e)
-        draws[kind] += e.n_draws
-        if advance:
-            advance()
-    _write_shard(config, path, _worker["timestamps"], made)
-    return path, len(tasks), draws
-
-
-def _check_same(path: Path, config: SimulateConfig, found: dict):
-    kept = {k: v for k, v in found.items() if k not in NOT_COMPARED}
-    differing = config.differences(kept, ignore=NOT_COMPARED)
+def _check_same(path: Path, config: SimulateConfig):
+    """Raise DatasetError, naming what differs, where a dataset or shard was made of other things than config gives."""
+    with open_dataset(path) as found:
+        differing = config.differences(found.config, ignore=NOT_COMPARED)
+        differing += sky.load_preset(config.binary_preset).differences(found.preset)
+        wanted = attributes(config)
+        differing += [f"{name}: here {wanted[name]}, there {found.attrs[name]}" for name in ("engine", "package")
+                      if found.attrs[name] != wanted[name]]
     if differing:
         raise DatasetError(f"{path} was made with another configuration: {'; '.join(differing)}. "
                            "Give another --output, or delete it to make it anew.")
 
 
+# ---- shards ---------------------------------------------------------------------------------------------------------
+
+
+_task: dict = {}  # of this process: configuration, epochs, and the source of the events of each class
+
+
+def _set_task(config: SimulateConfig):
+    preset, timestamps = sky.load_preset(config.binary_preset), season_epochs(config)
+    season = sky.season_length(timestamps)
+    sources = {kind: preset_source(preset, kind, season, config.limb_darkening) for kind in CLASSES}
+    _task.update(config=config, timestamps=timestamps, sources=sources)
+
+
+def _make_shard(path: Path, events: list[tuple[str, int]]) -> dict[str, int]:
+    """Make the events (class, index) and write them to path. Returns the draws that each class took."""
+    config, made = _task["config"], []
+    for kind, index in events:
+        most = max(int(config.oversample * _count(config, kind)), 1)
+        rng = event_stream(config, kind, index)
+        made.append(make_event(_task["sources"][kind], config, _task["timestamps"], rng, most))
+    _write_shard(path, made)
+    return {kind: sum(e.n_draws for e in made if e.kind == kind) for kind in CLASSES}
+
+
+def _write_shard(path: Path, made: list[Event]):
+    kinds = [e.kind for e in made]
+    labels = np.array([CLASSES.index(kind) for kind in kinds])
+    rows = {name: np.array([getattr(e.observability, name) for e in made]) for name in made[0].observability._fields}
+    rows["labels"] = labels
+    rows["labels_observable"] = observable_label(labels, rows["delta_chi2_flat"], rows["delta_chi2_pspl"])
+    rows["status"] = [e.status for e in made]
+    rows["n_draws"] = np.minimum([e.n_draws for e in made], LARGEST_INT16)
+    rows["m_base"] = [e.params["m_base"] for e in made]
+    params = {}
+    for kind in CLASSES:
+        values = [(*(e.params[p] for p in CLASS_PARAMETERS[kind]), row) for row, e in enumerate(made) if e.kind == kind]
+        params[kind] = np.array(values, dtype=param_dtype(kind))
+    nodes = [e.curve if isinstance(e.curve, tuple) else ((), ()) for e in made]
+    write_dataset(path, timestamps=_task["timestamps"], flux=np.stack([e.flux for e in made]), rows=rows, params=params,
+                  nodes=nodes, attrs=attributes(_task["config"]))
+
+
+def _shards(config: SimulateConfig, jobs: dict[Path, list], progress: bool) -> Iterator[Path]:
+    """The shards of jobs {path: events} in their order, each as soon as it is there; all workers make the missing ones.
+
+    Raises OversampleError, WorkerError, and what making an event or writing a file raises.
+    """
+    missing = {path: events for path, events in jobs.items() if not path.exists()}
+    n_workers = min(config.num_workers or len(os.sched_getaffinity(0)), len(missing))
+    n_draws = dict.fromkeys(CLASSES, 0)
+    if missing and not any(files.KERNEL_CACHE.glob("*")):
+        log.warning("compiling once: it takes a minute or two until the first events are there.")
+    with contextlib.ExitStack() as stack:
+        if n_workers > 1:
+            start = stack.enter_context(_workers(config, n_workers))
+        else:
+            _set_task(config)
+            start = map
+        made = start(_make_shard, missing, missing.values())
+        n_events = sum(map(len, missing.values()))
+        title = f"simulate {config.binary_preset} {config.split}"
+        hidden = not (progress and missing)
+        bar = stack.enter_context(tqdm(total=n_events, unit="event", desc=title, disable=hidden))
+        for path in jobs:
+            if path in missing:
+                for kind, n in next(made).items():
+                    n_draws[kind] += n
+                bar.update(len(missing[path]))
+            yield path
+    for kind, n in n_draws.items():
+        if n > config.oversample * max(_count(config, kind), 1):
+            raise OversampleError(f"{n} draws for {_count(config, kind)} {kind} events, more than --oversample "
+                                  f"{config.oversample:g} times; widen the preset or raise it.")
+
+
+# ---- workers --------------------------------------------------------------------------------------------------------
+
+HOW_TO_CALL = """Call simulate from a file, under `if __name__ == "__main__":`, or with num_workers=1."""
+
+
+@contextlib.contextmanager
+def _workers(config: SimulateConfig, n_workers: int):
+    """`map` in n_workers processes. When the block ends early, what has not been begun is dropped.
+
+    Raises WorkerError where a worker cannot start or is killed; shards that are finished stay.
+    """
+    pool = ProcessPoolExecutor(n_workers, _context(), _start_worker, (config,))
+    try:
+        yield pool.map
+    except BrokenProcessPool:
+        raise WorkerError(f"a worker process could not start, or was killed (out of memory?). {HOW_TO_CALL}") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _context():
+    """How workers start: as copies of this process where it has no other thread, whose locks a copy could never get."""
+    if Path("/proc/self/task").is_dir() and len(os.listdir("/proc/self/task")) == 1:
+        return multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["microlens.data.simulation"])  # imported once, not once a worker
+    return context
+
+
+def _start_worker(config: SimulateConfig):
+    """Prepare a worker: Ctrl-C is left to its parent, with which it ends, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _set_task(config)
+
+
+def _end_with_parent():
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+# ---- datasets -------------------------------------------------------------------------------------------------------
+
+
 def simulate(config: SimulateConfig, progress: bool = True, wait: bool = False) -> Path:
     """Make the dataset `config.output` (or, with `part`, some of its shards) and return its path.
 
-    A finished file of the same configuration is left as it is; one of another is an error that names the fields.
-    wait : wait for another process that makes the same file, which is else an error.
-    Raises DatasetError, OversampleError, and what load_preset raises.
+    A finished file of the same configuration, preset and package is left as it is; one of others is an error that names
+    what differs.   wait : wait for another process that makes the same file, which is else an error.
+    Raises DatasetError, OversampleError, WorkerError, and what load_preset raises.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports the caller's script
+        raise WorkerError(f"simulate was called again by one of its own workers. {HOW_TO_CALL}")
     output = Path(config.output)
     if output.is_dir():
         raise DatasetError(f"--output {config.output}: is a folder; give the name of a file in it, for example "
@@ -152,17 +239,18 @@ def simulate(config: SimulateConfig, progress: bool = True, wait: bool = False) 
 
 
 @contextlib.contextmanager
-def _locked(output: Path, part: str | None, wait: bool):
-    """Hold what keeps others from making the same file: parts may run side by side, the run that joins them runs alone."""
+def _locked(output: Path, part: str | None, wait: bool) -> Iterator[None]:
+    """Keep others from making the same file: parts may run side by side, the run that joins them runs alone."""
     whole = output.with_name(f".{output.name}.lock")
     with contextlib.ExitStack() as held:
         if part is None:
-            held.enter_context(lock(whole, wait))
-            for other in output.parent.glob(f".{output.name}.part*.lock"):
-                held.enter_context(lock(other, wait))
+            held.enter_context(files.lock(whole, wait))
+            for other in output.parent.glob(f".{glob.escape(output.name)}.part*.lock"):
+                held.enter_context(files.lock(other, wait))
         else:
-            held.enter_context(lock(output.with_name(f".{output.name}.part{part.replace('/', 'of')}.lock"), wait))
-            with lock(whole, wait):
+            own = output.with_name(f".{output.name}.part{part.replace('/', 'of')}.lock")
+            held.enter_context(files.lock(own, wait))
+            with files.lock(whole, wait):
                 pass
         yield
 
@@ -170,92 +258,39 @@ def _locked(output: Path, part: str | None, wait: bool):
 def _simulate(config: SimulateConfig, output: Path, progress: bool) -> Path:
     folder = output.with_name(output.name + ".shards")
     if output.exists():
-        with open_dataset(output) as found:
-            counts = np.bincount(found.labels, minlength=len(CLASSES)).tolist()
-            _check_same(output, config, {**found.config, **{f"n_{c}": n for c, n in zip(CLASSES, counts, strict=True)}})
-            made_by = attributes(config)
-            for what in ("preset", "package"):
-                if found.attrs[what] != made_by[what]:
-                    raise DatasetError(f"{output}: was made with another {what} ({found.attrs[what][:100]}) than the present one "
-                                       f"({made_by[what][:100]}). Delete it to make it anew, or give another --output.")
-        if folder.exists() and config.part is None:
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed between its last two steps
+        _check_same(output, config)
+        if config.part is None:  # shards of a run that was killed between its last two steps
+            shutil.rmtree(folder, ignore_errors=True)
         return output
-    folder.mkdir(parents=True, exist_ok=True)
-    _state_configuration(folder, config)
-    tasks = row_order(config)
-    size = min(SHARD_SIZE, 8 * -(-len(tasks) // (8 * LEAST_SHARDS)))  # a multiple of 8: shards end where chunks end
-    shards = [tasks[i : i + size] for i in range(0, len(tasks), size)]
-    jobs = [(folder / f"shard_{i:05d}.h5", shard) for i, shard in enumerate(shards)]
+    events = row_order(config)
+    size = min(SHARD_SIZE, CHUNK * -(-len(events) // (CHUNK * LEAST_SHARDS)))  # shards end where chunks end
+    starts = range(0, len(events), size)
+    jobs = {folder / f"shard_{i:05d}.h5": events[start : start + size] for i, start in enumerate(starts)}
+    found = next(filter(Path.exists, jobs), None)
+    if found:
+        _check_same(found, config)
     if config.part is not None:
-        k, n = (int(x) for x in config.part.split("/"))
-        with contextlib.closing(_made(config, jobs[k::n], progress)) as made:
-            for _ in made:
+        part, n_parts = map(int, config.part.split("/"))
+        jobs = dict(list(jobs.items())[part::n_parts])
+    with contextlib.closing(_shards(config, jobs, progress)) as shards:
+        if config.part is not None:
+            for _ in shards:
                 pass
-        return folder
-    with contextlib.closing(_made(config, jobs, progress)) as made:
-        join_shards(made, output, n_events=len(tasks), attrs=attributes(config))
+            return folder
+        join_shards(shards, output, n_events=len(events), attrs=attributes(config))
     shutil.rmtree(folder, ignore_errors=True)
     return output
 
 
-def _state_configuration(folder: Path, config: SimulateConfig):
-    """Write the configuration into the folder of shards, or compare it with the one that stands there."""
-    statement = folder / "config.json"
-    if statement.exists():
-        _check_same(folder, config, json.loads(statement.read_text()))
-    else:
-        with atomic(statement) as temporary:
-            temporary.write_text(config.to_json())
-
-
-def _context():
-    """How workers are started: as copies of this process where it has no other thread, which a copy could wait for in vain."""
-    if Path("/proc/self/task").is_dir() and len(os.listdir("/proc/self/task")) == 1:
-        return multiprocessing.get_context("fork")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["microlens.data.simulation"])  # imported once, not once a worker
-    return context
-
-
-def _made(config, jobs, progress):
-    """The shards of jobs [(path, tasks)] in their order, each as soon as it is there; missing ones are made by all workers."""
-    missing = {path: tasks for path, tasks in jobs if not path.exists()}
-    draws = dict.fromkeys(CLASSES, 0)
-    workers = min(config.num_workers or len(os.sched_getaffinity(0)), len(missing))
-    with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(_context().Pool(workers, _start_worker, (config,))) if workers > 1 else None
-        bar = stack.enter_context(tqdm(total=sum(map(len, missing.values())), unit="event", disable=not progress or not missing,
-                                       desc=f"simulate {config.binary_preset} {config.split}"))
-        if pool:
-            made = pool.imap_unordered(_make_shard, list(missing.items()))
-        else:
-            _start_worker(config)
-            made = (_make_shard(job, bar.update) for job in list(missing.items()))
-        for path, _ in jobs:
-            while path in missing:
-                done, n, drawn = next(made)
-                del missing[done]
-                for kind in CLASSES:
-                    draws[kind] += drawn[kind]
-                if pool:
-                    bar.update(n)
-            yield path
-    for kind in CLASSES:
-        total = _count(config, kind)
-        if draws[kind] > config.oversample * max(total, 1):
-            raise OversampleError(f"{draws[kind]} draws for {total} {kind} events, more than --oversample {config.oversample:g} "
-                                  "times; widen the preset or raise it.")
-
-
 def quick_dataset(n_flat, n_pspl, n_binary, *, preset="baseline", seed=1, split="quick", **more) -> Path:
-    """A small dataset in the data folder's `quick`, made once for each configuration and found again by the next notebook.
+    """A small dataset in the data folder's `quick`, made once for each configuration and found again by later calls.
 
-    Its events have streams of their own (split `quick`), so no shipped network was trained on them. more : further fields of
-    SimulateConfig. Two notebooks that want the same dataset at once wait for each other.
+    Its events have streams of their own (split `quick`), so no shipped network was trained on them. more : further
+    fields of SimulateConfig. Its name holds a digest of all that its events depend on, preset and versions included, so
+    that a changed one makes another file. Two notebooks that want the same dataset at once wait for each other.
     """
-    words = [preset, f"{n_flat}_{n_pspl}_{n_binary}", split, f"seed{seed}", *(f"{k}_{v}" for k, v in sorted(more.items()))]
-    output = data_dir() / "quick" / ("_".join(words) + ".h5")
-    config = SimulateConfig(n_flat=n_flat, n_pspl=n_pspl, n_binary=n_binary, binary_preset=preset, seed=seed, split=split,
-                            output=str(output), **more)
-    return simulate(config, wait=True)
+    config = SimulateConfig(n_flat=n_flat, n_pspl=n_pspl, n_binary=n_binary, binary_preset=preset, seed=seed,
+                            split=split, **more)
+    digest = hashlib.sha256(json.dumps(attributes(config)).encode()).hexdigest()[:8]
+    name = f"{Path(preset).stem}_{n_flat}_{n_pspl}_{n_binary}_{split}_seed{seed}_{digest}.h5"
+    return simulate(config.replace(output=str(files.data_dir() / "quick" / name)), wait=True)

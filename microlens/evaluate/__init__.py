@@ -2,9 +2,9 @@
 
     folder = evaluate(EvaluateConfig(experiment_name="d64_l4_hier", data="data/raw/test.h5"))
 
-Thresholds (of whole curves, of alerts and of the baselines) and the temperature come from the run's validation rows and are applied
-unchanged. Of the events that the run was trained on only the held-out ones are scored. `predictions.h5` holds all that the scores
-and the figures (microlens.figures.draw_evaluation) are made of.
+Thresholds (of whole curves, of alerts and of the baselines) and the temperature come from the run's validation rows and
+are applied unchanged. Of the events that the run was trained on only the held-out ones are scored. `predictions.h5`
+holds all that the scores and the figures (microlens.figures.draw_evaluation) are made of.
 
 thresholds     what validation rows decide; export          report         the numbers of one evaluation
 metrics        arrays in, numbers out                       alerts         early detection over a mixed stream
@@ -28,56 +28,62 @@ from microlens.data.format import open_dataset, write_predictions
 from microlens.data.packed import CLASS_MIX, PackedDataset
 from microlens.evaluate.light_curves import classify, score_light_curves
 from microlens.evaluate.report import Scores
-from microlens.evaluate.thresholds import choose_thresholds, export
+from microlens.evaluate.thresholds import Thresholds, choose_thresholds, export
 from microlens.files import atomic
 from microlens.network.predict import predict, predict_steps, step_times
 from microlens.network.runs import Run, load_run, shipped_networks
 
 __all__ = ["classify", "evaluate", "export"]
 log = logging.getLogger("microlens")
+CADENCE_TOLERANCE = 0.3  # relative difference of two median time steps, beyond which a network is out of its training
 
 
 def choose_rows(wanted: str, run: Run, data: PackedDataset) -> tuple[np.ndarray, str]:
     """Row numbers to score and what they are, in words.
 
-    wanted : held-out, val, train or all, of the events that the run knows from its training; others are always scored.
+    wanted : held-out, val, train or all. held-out are the rows that the run's training did not use, in whatever file
+    they stand: an event is known by its random stream, not by the name of its file. A file without any event of the
+    training is scored whole. Raises ValueError where no row is left.
     """
-    parts = run.parts_of(data.config)
-    known = parts != ""
-    if not known.any():
-        return np.arange(data.n_events), f"all rows, none of them an event of the training of {run.name}"
+    parts, name = run.parts_of(data.config), run.name
+    start = run.config.get("initial")
+    inherited = f" ({name} started from the weights of {start}, whose training is not compared)" if start else ""
+    if not (parts != "").any():
+        return np.arange(data.n_events), f"all rows, none of them an event of the training of {name}{inherited}"
     if wanted == "all":
-        return np.arange(data.n_events), f"all rows, {int((parts == 'train').sum())} of which {run.name} was trained on"
-    part = "test" if wanted == "held-out" else wanted
-    rows = np.flatnonzero((parts == part) | (~known & (wanted == "held-out")))
+        n_train, n_val = (int((parts == part).sum()) for part in ("train", "val"))
+        return np.arange(data.n_events), (f"all rows: {name} was trained on {n_train} of them, and its thresholds are "
+                                          f"from {n_val} of them{inherited}")
+    rows = np.flatnonzero(np.isin(parts, ("test", "") if wanted == "held-out" else wanted))
     if len(rows) == 0:
-        raise ValueError(f"{data.path}: no {wanted} rows to score: {run.name} was trained on its events. Simulate others, with "
-                         "another --seed or --split test.")
-    return rows, (f"{len(rows)} {wanted} rows; the other {data.n_events - len(rows)} are events of the training of {run.name} "
-                  "(the same seed and split)")
+        raise ValueError(f"{data.path}: no {wanted} rows to score, its events are those of the training of {name}. "
+                         "Simulate others, with another --seed or --split test.")
+    return rows, (f"{len(rows)} {wanted} rows; the other {data.n_events - len(rows)} are left out: the file holds "
+                  f"events of the training of {name} (the same seed and split){inherited}")
 
 
 def check_cadence(path, timestamps, run: Run):
-    """Raise ValueError where a dataset's epochs are not those that the run was trained on."""
+    """Raise ValueError where a dataset's epochs (T,) days are not those that the run was trained on."""
     known, step = np.median(np.diff(run.timestamps)), np.median(np.diff(timestamps))
-    if abs(known / step - 1) > 0.3:
-        raise ValueError(f"{path}: an epoch every {step:.4g} d, but {run.name} was trained on {known:.4g} d; simulate with the run's "
-                         "schedule.")
+    if abs(known / step - 1) > CADENCE_TOLERANCE:
+        raise ValueError(f"{path}: an epoch every {step:.4g} d, but {run.name} was trained on {known:.4g} d; simulate "
+                         "with the run's schedule.")
 
 
-def _write_summary(folder, summary: dict):
-    """evaluation_summary.json; a value that is not finite (a threshold that no score reaches) becomes null."""
-    def clean(x):
-        if isinstance(x, dict):
-            return {k: clean(v) for k, v in x.items()}
-        if isinstance(x, (list, tuple)):
-            return [clean(v) for v in x]
-        if isinstance(x, (float, np.floating)):
-            return float(x) if math.isfinite(x) else None
-        return x
+def _finite(x):
+    """x with every number that is not finite (a threshold that no score reaches) as None, which JSON can hold."""
+    if isinstance(x, dict):
+        return {k: _finite(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_finite(v) for v in x]
+    if isinstance(x, (float, np.floating)):
+        return float(x) if math.isfinite(x) else None
+    return x
 
+
+def _write_summary(folder: Path, summary: dict):
     with atomic(folder / "evaluation_summary.json") as temporary:
-        temporary.write_text(json.dumps(clean(summary), indent=1) + "\n")
+        temporary.write_text(json.dumps(_finite(summary), indent=1) + "\n")
 
 
 def new_folder(config: EvaluateConfig, run: Run) -> Path:
@@ -105,39 +111,54 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     log.info("scoring %d events: %s", len(rows), what)
     log.info("thresholds from %s", thresholds.source)
     folder = new_folder(config, run)
+    params = params.iloc[rows].reset_index(drop=True)
+    scored, arrays = _score(config, run, data, rows, params, thresholds, progress)
+    write_predictions(folder / "predictions.h5", arrays, _attributes(config, run, data, thresholds))
+    limits = f"purity >= {config.purity:g}, false alarms of single lenses and of flats <= {config.false_alarms:g}"
+    alert_limits = f"purity >= {config.purity:g}, premature <= {config.false_alarms:g}"
+    _write_summary(folder, {
+        "run": run.name, "view": run.network.view, "checkpoint": config.checkpoint, "data": str(config.data),
+        "rows": what, "n": len(rows), "config": config.to_dict(), "class_mix": CLASS_MIX,
+        "threshold_from": f"{thresholds.source}: {limits}; alerts: {alert_limits}",
+        "on_validation_rows": thresholds.reached, **scored})
+    return folder
 
+
+def _score(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, thresholds: Thresholds, progress):
+    """The scores of the rows for the summary, and the arrays of predictions.h5, by name."""
     begun = time.perf_counter()
     steps = predict_steps(run.network, data, rows, progress) if config.early_detection else None
     log_p = steps.log_p if steps else predict(run.network, data, rows, progress)
     seconds = (time.perf_counter() - begun) / len(rows)
-    p = np.exp(log_p.astype(float))
     p_scaled = np.exp(log_softmax(log_p.astype(float) / thresholds.temperature, axis=1))
-    scores = Scores(config, rows, params.iloc[rows].reset_index(drop=True), p)
-    summary = {
-        "run": run.name, "view": run.network.view, "checkpoint": config.checkpoint, "data": str(config.data), "rows": what,
-        "n": len(rows), "config": config.to_dict(), "class_mix": CLASS_MIX,
-        "threshold_from": f"{thresholds.source}: purity >= {config.purity:g}, false alarms of single lenses and of flats <= "
-                          f"{config.false_alarms:g}; alerts: purity >= {config.purity:g}, premature <= {config.false_alarms:g}",
-        "on_validation_rows": thresholds.reached, "seconds_per_event": seconds, **scores.whole_curves(thresholds, p_scaled)}
-    arrays = {"row": rows, "log_p": log_p, "p_scaled": p_scaled, "label": scores.labels, "label_observable": scores.observable}
+    scores = Scores(config, rows, params, np.exp(log_p.astype(float)))
+    scored = {"seconds_per_event": seconds, **scores.whole_curves(thresholds, p_scaled)}
+    arrays = {"row": rows, "log_p": log_p, "p_scaled": p_scaled, "label": scores.labels,
+              "label_observable": scores.observable}
     if config.baselines:
-        summary["baselines"], found, seen = scores.baselines(thresholds, progress)
+        scored["baselines"], found, seen = scores.baselines(thresholds, progress)
         arrays |= {f"baseline_{name.replace(' ', '_')}": score for name, score in found.items()}
         arrays |= {"seen_event": seen[:, 0], "seen_anomaly": seen[:, 1]}
     if steps:
-        summary["early"], more = scores.early(data, steps, run.network.stem_stride, thresholds.alert)
+        scored["early"], more = scores.early(data, steps, run.network.stem_stride, thresholds.alert)
         arrays |= more | example_evolutions(run, data, rows, scores.examples(config.n_evolution_per_type))
-    cuts = {"threshold": thresholds.whole_curve, "alert_threshold": thresholds.alert,
-            **{f"threshold_{k.replace(' ', '_')}": v for k, v in thresholds.baselines.items()}}
-    write_predictions(folder / "predictions.h5", arrays,
-                      {"data": str(Path(config.data).resolve()), "data_checksum": data.checksum, "run": run.name,
-                       "persistence": PERSISTENCE, "temperature": thresholds.temperature, "threshold_from": thresholds.source, **cuts})
-    _write_summary(folder, summary)
-    return folder
+    return scored, arrays
+
+
+def _attributes(config: EvaluateConfig, run: Run, data: PackedDataset, thresholds: Thresholds) -> dict:
+    """The attributes of predictions.h5: what was scored by whom, and every threshold."""
+    cuts = {f"threshold_{name.replace(' ', '_')}": cut for name, cut in thresholds.baselines.items()}
+    return {"data": str(Path(config.data).resolve()), "data_checksum": data.checksum, "run": run.name,
+            "persistence": PERSISTENCE, "temperature": thresholds.temperature, "threshold_from": thresholds.source,
+            "threshold": thresholds.whole_curve, "alert_threshold": thresholds.alert, **cuts}
 
 
 def example_evolutions(run: Run, data: PackedDataset, rows, positions) -> dict[str, np.ndarray]:
-    """The probabilities of some events after every network step, for figures: positions (k,), times (k, L) and p (k, L, 3)."""
+    """The probabilities of some events after every network step, for figures.
+
+    positions (k,) in rows. Returns example (k,), their positions; example_time (k, L) days and example_p (k, L, 3), NaN
+    beyond an event's last step.
+    """
     longest = len(data.timestamps) // run.network.stem_stride + 1
     times, p = np.full((len(positions), longest), np.nan), np.full((len(positions), longest, 3), np.nan)
     for i, position in enumerate(positions):

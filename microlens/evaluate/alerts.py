@@ -1,7 +1,7 @@
 """Early detection over a mixed stream: alerts, their purity, completeness and delay. Arrays in, numbers out.
 
-What an alert is stands in microlens.network.predict. An alert is premature where the noise-free anomaly has not yet reached
-delta chi^2 = THRESHOLD_PREMATURE.
+What an alert is stands in microlens.network.predict. An alert is premature where the noise-free anomaly has not yet
+reached delta chi^2 = THRESHOLD_PREMATURE.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from microlens.evaluate import metrics
 
 
 def choose_threshold(labels, alert_score, premature_score, weight, purity: float, premature: float) -> float:
-    """Lowest threshold with alert purity >= purity and a share of premature alerts (of those on binaries) <= premature.
+    """Lowest threshold of alert purity >= purity at which a share <= premature of the alerts on binaries is premature.
 
-    labels (N,) simulated classes; alert_score, premature_score (N,) as alert_scores gives; weight (N,) class mix. Infinity if none.
+    labels (N,) simulated classes; alert_score, premature_score (N,) as predict.alert_scores gives them; weight (N,)
+    class mix. Infinity if there is none.
     """
     binary = labels == BINARY
-    pure, early_ones = metrics.purity_holds(binary, weight, purity), np.sort(premature_score[binary])
+    pure, too_early = metrics.purity_holds(binary, weight, purity), np.sort(premature_score[binary])
 
     def holds(order):
-        n_early = len(early_ones) - np.searchsorted(early_ones, alert_score[order])
-        return pure(order) & (n_early <= premature * np.cumsum(binary[order])) & (alert_score[order] > 0)
+        n_premature = len(too_early) - np.searchsorted(too_early, alert_score[order])
+        return pure(order) & (n_premature <= premature * np.cumsum(binary[order])) & (alert_score[order] > 0)
 
     return metrics.lowest_threshold(alert_score, holds)
 
@@ -31,25 +32,24 @@ def report(labels, observable, t_alert, t_observable, t_premature, weight, seaso
     """Alert statistics of a mixed stream.
 
     labels, observable (N,) class numbers; t_alert (N,) days, NaN = none; t_observable (N,) days when the anomaly passed
-    delta chi^2 = 160 and t_premature (N,) when it passed 40, NaN = never; weight (N,) class mix.
-    Shares come with 95 % Clopper-Pearson intervals; an alert at delta chi^2 40 to 160 has delay 0.
+    THRESHOLD_PSPL and t_premature (N,) when it passed THRESHOLD_PREMATURE, NaN = never; weight (N,) class mix; season
+    in days. Shares come with 95 % Clopper-Pearson intervals; an alert between the two moments has delay 0.
     """
     alerted, seen, other = np.isfinite(t_alert), observable == BINARY, labels != BINARY
     binary = alerted & (labels == BINARY)
     premature = binary & ~(t_alert >= t_premature)
     delay = t_alert - t_observable
     delay = np.where(premature, delay, np.maximum(delay, 0.0))[alerted & seen]
-    total = weight[alerted].sum()
-
     late = np.concatenate([delay, np.full(int((seen & ~alerted).sum()), np.inf)])  # never alerted: infinitely late
+    median = float(np.median(late)) if len(late) else np.inf
     false = metrics.share(int((alerted & other).sum()), int(other.sum()))
     return {
         "n": len(labels), "n_alerts": int(alerted.sum()), "season_days": float(season),
-        "purity": float(weight[binary].sum() / total) if total else None,
+        "purity": metrics.purity(labels == BINARY, alerted, weight),
         "purity_unweighted": metrics.share(int(binary.sum()), int(alerted.sum())),
         "completeness_observable": metrics.share(int((alerted & seen).sum()), int(seen.sum())),
         "within_1_day": metrics.share(int((late <= 1.0).sum()), len(late)),
-        "median_delay_days_all_observable": float(np.median(late)) if len(late) and np.isfinite(np.median(late)) else None,
+        "median_delay_days_all_observable": median if np.isfinite(median) else None,
         "delay_days_16_50_84": [float(x) for x in np.percentile(delay, [16, 50, 84])] if len(delay) else None,
         "premature_of_binary_alerts": metrics.share(int(premature.sum()), int(binary.sum())),
         "false_alerts": false,
@@ -59,11 +59,10 @@ def report(labels, observable, t_alert, t_observable, t_premature, weight, seaso
 
 
 def against_time(time, labels, observable, t_alert, weight):
-    """(purity, completeness), each (K,), of the alerts raised up to each time (K,); purity NaN before the first alert."""
-    purity, completeness = np.full(len(time), np.nan), np.zeros(len(time))
-    for k, t in enumerate(time):
-        so_far = t_alert <= t
-        total = weight[so_far].sum()
-        purity[k] = weight[so_far & (labels == BINARY)].sum() / total if total else np.nan
-        completeness[k] = so_far[observable == BINARY].mean() if (observable == BINARY).any() else np.nan
-    return purity, completeness
+    """(purity, completeness), each (K,), of the alerts raised up to each time (K,) days.
+
+    labels, observable, weight (N,) as in `report`; t_alert (N,) days, NaN = none. Purity is NaN before the first alert.
+    """
+    raised = [t_alert <= t for t in time]
+    return (np.array([metrics.purity(labels == BINARY, so_far, weight) for so_far in raised]),
+            np.array([metrics.share_of(so_far[observable == BINARY]) for so_far in raised]))

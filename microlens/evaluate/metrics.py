@@ -1,6 +1,7 @@
 """Arrays in, numbers out. scikit-learn where it has the metric.
 
-Labels are class numbers 0 flat, 1 pspl, 2 binary; p is (N, 3) probabilities; `weight` (N,) reweighs classes (class_mix).
+Labels are class numbers (microlens.config); p is (N, 3) probabilities; `weight` (N,) is packed.class_mix.
+A score that the events do not define, such as the purity of no called event, is NaN.
 """
 
 from __future__ import annotations
@@ -8,70 +9,75 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from scipy.stats import binomtest, ks_2samp
+from scipy.stats import beta, ks_2samp
 from sklearn import metrics as skm
 
 from microlens.config import BINARY, CLASSES, FLAT, PSPL
+
+LEVEL = 0.95
+"""Level of every interval: Clopper-Pearson for a share of counted events, percentile bootstrap for other scores."""
+N_BOOTSTRAP = 500
+LEAST_OF_KS_TEST = 5  # events on each side, below which the test says nothing
 
 
 def average_precision(truth, score, weight=None) -> float:
     """Average precision of a binary truth (N,) bool; NaN if it has only one value."""
     truth = np.asarray(truth, dtype=bool)
-    return float(skm.average_precision_score(truth, score, sample_weight=weight)) if 0 < truth.sum() < len(truth) else np.nan
+    if truth.all() or not truth.any():
+        return np.nan
+    return float(skm.average_precision_score(truth, score, sample_weight=weight))
+
+
+def auroc(labels, p, average="macro") -> float:
+    """One-vs-rest area under the ROC curve of p (N, 3), averaged over the classes; NaN where a class is missing."""
+    if len(np.unique(labels)) < len(CLASSES):
+        return np.nan
+    p = p / p.sum(axis=1, keepdims=True)
+    return float(skm.roc_auc_score(labels, p, multi_class="ovr", average=average))
 
 
 def summary(labels, p, n_bins=15) -> dict:
-    """Accuracy, balanced forms, AUROC, ECE, Brier and per-class precision/recall/F1 of probabilities p (N, 3)."""
+    """Accuracy, balanced forms, AUROC, ECE, Brier and per-class precision, recall, F1 of probabilities p (N, 3).
+
+    n_bins : of the expected calibration error of the most probable class. The Brier score adds up the classes, 0 to 2.
+    """
     labels, p = np.asarray(labels), np.asarray(p, dtype=float)
     p = p / p.sum(axis=1, keepdims=True)
-    called = p.argmax(1)
+    called, every = p.argmax(1), range(len(CLASSES))
     out = {"n": len(labels), "accuracy": float((called == labels).mean())}
     for average in ("macro", "weighted"):
-        a, b, c, _ = skm.precision_recall_fscore_support(labels, called, labels=[0, 1, 2], average=average, zero_division=0)
-        out |= {f"precision_{average}": float(a), f"recall_{average}": float(b), f"f1_{average}": float(c)}
-        complete = len(np.unique(labels)) == 3
-        out[f"auroc_{average}"] = float(skm.roc_auc_score(labels, p, multi_class="ovr", average=average)) if complete else None
-    a, b, c, n = skm.precision_recall_fscore_support(labels, called, labels=[0, 1, 2], zero_division=0)
-    out["per_class"] = {k: {"precision": float(a[i]), "recall": float(b[i]), "f1": float(c[i]), "n": int(n[i])}
-                        for i, k in enumerate(CLASSES)}
-    out["confusion"] = skm.confusion_matrix(labels, called, labels=[0, 1, 2]).tolist()
+        scores = skm.precision_recall_fscore_support(labels, called, labels=every, average=average, zero_division=0)
+        out |= {f"{name}_{average}": float(x) for name, x in zip(("precision", "recall", "f1"), scores, strict=False)}
+        out[f"auroc_{average}"] = auroc(labels, p, average)
+    scores = np.transpose(skm.precision_recall_fscore_support(labels, called, labels=every, zero_division=0))
+    out["per_class"] = {name: {"precision": a, "recall": b, "f1": c, "n": int(n)}
+                        for name, (a, b, c, n) in zip(CLASSES, scores.tolist(), strict=True)}
+    out["confusion"] = skm.confusion_matrix(labels, called, labels=every).tolist()
     out["ece"] = expected_calibration_error(called == labels, p.max(1), n_bins)
-    out["brier"] = float(((p - np.eye(3)[labels]) ** 2).sum(1).mean())
+    out["brier"] = float(((p - np.eye(len(CLASSES))[labels]) ** 2).sum(1).mean())
     return out
 
 
-def f1_macro(labels, called) -> float:
-    return float(skm.f1_score(labels, called, average="macro", zero_division=0))
-
-
-def auroc_macro(labels, p) -> float | None:
-    """Macro one-vs-rest AUROC of p (N, 3); None where a class is missing."""
-    if len(np.unique(labels)) < 3:
-        return None
-    return float(skm.roc_auc_score(labels, p / p.sum(axis=1, keepdims=True), multi_class="ovr"))
-
-
-def brier(truth, p) -> float:
-    """Brier score of a binary truth (N,) bool, 0 to 1."""
-    return float(skm.brier_score_loss(np.asarray(truth, dtype=bool), p))
-
-
 def roc(truth, score, at) -> np.ndarray:
-    """True positive rates at the false positive rates `at` (K,) of a one-vs-rest ROC; NaN if truth has one value only."""
+    """True positive rates at the false positive rates `at` (K,) of a one-vs-rest ROC; NaN if truth has one value."""
     if not 0 < np.sum(truth) < len(truth):
         return np.full(len(at), np.nan)
     false, true, _ = skm.roc_curve(truth, score)
     return np.interp(at, false, true)
 
 
-def completeness_curve(labels, observable, score, weight, n=400):
-    """(purity, completeness) of observable binaries, each (<= n,), as the threshold on score (N,) falls."""
+def _falling(score):
+    """Rows (N,) from the highest score to the lowest, and whether each is the last of its score."""
     order = np.argsort(-score, kind="stable")
-    called = np.cumsum(weight[order])
-    purity = np.cumsum((weight * (labels == BINARY))[order]) / called
+    return order, np.append(np.diff(score[order]) != 0, True)
+
+
+def completeness_curve(labels, observable, score, weight):
+    """(purity, completeness) of observable binaries, each (<= N,), as the threshold on score (N,) falls."""
+    order, last_of_tie = _falling(score)
+    purity = np.cumsum((weight * (labels == BINARY))[order]) / np.cumsum(weight[order])
     completeness = np.cumsum((observable == BINARY)[order]) / max((observable == BINARY).sum(), 1)
-    keep = np.unique(np.linspace(0, len(order) - 1, n).astype(int))
-    return purity[keep], completeness[keep]
+    return purity[last_of_tie], completeness[last_of_tie]
 
 
 def reliability(truth, p, n_bins=15):
@@ -99,11 +105,10 @@ def temperature(labels, log_p) -> float:
 def lowest_threshold(score, holds) -> float:
     """Lowest value of score (N,) at and above which a condition holds; infinity if there is none.
 
-    holds(order) -> (N,) bool: whether it holds when all down to each place of `order`, the rows from the highest score, are called.
+    holds(order) -> (N,) bool: whether it holds when all rows down to each place of `order` are called.
     """
     score = np.asarray(score)
-    order = np.argsort(-score, kind="stable")
-    last_of_tie = np.append(np.diff(score[order]) != 0, True)
+    order, last_of_tie = _falling(score)
     good = np.flatnonzero(holds(order) & last_of_tie)
     return float(score[order][good[-1]]) if len(good) else np.inf
 
@@ -119,9 +124,8 @@ def threshold_at_purity(right, score, weight, purity) -> float:
 
 
 def operating_threshold(labels, score, weight, purity, false_alarms) -> float:
-    """Lowest threshold with purity >= purity that calls at most a share false_alarms of the single lenses, and of the flats, binary.
-
-    labels (N,) simulated classes.
+    """Lowest threshold of purity >= purity that calls at most a share false_alarms of single lenses binary, and of
+    flat curves. labels (N,) simulated classes.
     """
     pure = purity_holds(labels == BINARY, weight, purity)
 
@@ -132,39 +136,45 @@ def operating_threshold(labels, score, weight, purity, false_alarms) -> float:
     return lowest_threshold(score, holds)
 
 
+def purity(right, called, weight) -> float:
+    """Weighted share of `right` among the called events, all (N,); NaN where none is called."""
+    return share_of(right[called], weight[called])
+
+
 def completeness_purity(labels, observable, score, weight, threshold) -> dict:
-    """Completeness of observable binaries, and purity (any simulated binary called binary is right), at a frozen threshold.
+    """Completeness of observable binaries, and purity (any simulated binary called binary is right), at a threshold.
 
     labels, observable : class numbers (N,), simulated and observable.   weight : class mix.
     """
     called = np.asarray(score) >= threshold
     binary, seen = labels == BINARY, observable == BINARY
-    total = weight[called].sum()
     return {
         "threshold": float(threshold),
-        "completeness_observable": _mean(called[seen]),
-        "completeness_simulated": _mean(called[binary]),
-        "purity": float(weight[called & binary].sum() / total) if total else None,
-        "purity_observable": float(weight[called & seen].sum() / total) if total else None,
-        "false_alarms_flat": _mean(called[labels == FLAT]),
-        "false_alarms_pspl": _mean(called[labels == PSPL]),
+        "completeness_observable": share_of(called[seen]),
+        "completeness_simulated": share_of(called[binary]),
+        "purity": purity(binary, called, weight),
+        "purity_observable": purity(seen, called, weight),
+        "false_alarms_flat": share_of(called[labels == FLAT]),
+        "false_alarms_pspl": share_of(called[labels == PSPL]),
         "n_observable": int(seen.sum()), "n_called": int(called.sum()),
     }
 
 
-def _mean(hit) -> float | None:
-    return float(np.mean(hit)) if len(hit) else None
+def share_of(hit, weight=None) -> float:
+    """Share of hit (n,) bool, weighted by weight (n,) if given; NaN of no event."""
+    return float(np.average(hit, weights=weight)) if len(hit) else np.nan
 
 
-def binomial_interval(k, n, level=0.95):
-    """Clopper-Pearson interval (low, high) of a share k/n; arrays allowed; (0, 1) where n = 0."""
-    def one(k, n):
-        interval = binomtest(int(k), int(n)).proportion_ci(level) if n else (0.0, 1.0)
-        return tuple(interval)
+def binomial_interval(k, n, level=LEVEL):
+    """Clopper-Pearson interval (low, high) of a share k/n; arrays allowed; (0, 1) where n = 0.
 
-    k, n = np.broadcast_arrays(k, n)
-    made = np.array([one(*pair) for pair in zip(k.ravel(), n.ravel(), strict=True)]).reshape(*k.shape, 2)
-    return made[..., 0], made[..., 1]
+    n may be an effective number of weighted events, which is no whole number.
+    """
+    k, n = np.broadcast_arrays(np.asarray(k, dtype=float), np.asarray(n, dtype=float))
+    tail = (1 - level) / 2
+    low = np.where(k > 0, beta.ppf(tail, k, n - k + 1), 0.0)
+    high = np.where(k < n, beta.ppf(1 - tail, k + 1, n - k), 1.0)
+    return low, high
 
 
 def share(k, n) -> dict:
@@ -173,32 +183,46 @@ def share(k, n) -> dict:
     return {"value": float(k / n) if n else None, "interval_95": [float(low), float(high)], "n": int(n)}
 
 
-N_BOOTSTRAP = 500
+def effective_number(weight) -> float:
+    """The number of equal weights (Kish 1965) that average as well as weight (n,) does; 0 of none."""
+    weight = np.asarray(weight, dtype=float)
+    return float(weight.sum() ** 2 / (weight**2).sum()) if len(weight) else 0.0
 
 
-def bootstrap(function, n, rng, n_samples=N_BOOTSTRAP):
-    """95 % percentile interval of function(rows) over resampled rows of n events; a resample without a value is left out."""
-    values = [function(rng.integers(0, n, n)) for _ in range(n_samples)]
-    values = np.array([v for v in values if v is not None], dtype=float)
-    return [float(x) for x in np.nanpercentile(values, [2.5, 97.5])] if np.isfinite(values).any() else [None, None]
+def bootstrap(function, n, rng, n_independent) -> list[float]:
+    """95 % percentile interval [low, high] of function(rows), a score between 0 and 1, over resampled rows of n events.
+
+    A resample without a value (NaN) is left out; [NaN, NaN] where none has one. Where every resample gives 1, or every
+    one 0, the bootstrap knows no spread. Then the interval is the Clopper-Pearson interval of a share 1, or 0, of
+    n_independent events: the called events of a purity; the rarest class of an AUROC, whose events form that many
+    independent pairs with events of the other classes.
+    """
+    values = np.array([function(rng.integers(0, n, n)) for _ in range(N_BOOTSTRAP)], dtype=float)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return [np.nan, np.nan]
+    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    if low == high and low in (0.0, 1.0):
+        low, high = binomial_interval(low * n_independent, n_independent)
+    return [float(low), float(high)]
 
 
-def recall_in_bins(hit, x, edges):
-    """Recall of hit (N,) bool in bins of x (N,): DataFrame-ready dict of low, high, recall, recall_low, recall_high, n."""
-    which = np.digitize(x, edges) - 1
-    n = np.array([(which == i).sum() for i in range(len(edges) - 1)])
-    k = np.array([hit[which == i].sum() for i in range(len(edges) - 1)])
+def recall_in_bins(hit, x, edges) -> dict:
+    """Recall of hit (N,) bool in bins of x (N,): {low, high, recall, recall_low, recall_high, n}, each (K,).
+
+    edges : (K + 1,) ascending; a bin holds its lower edge. An empty bin has recall NaN and the interval 0 to 1.
+    """
+    n, k = np.histogram(x, edges)[0], np.histogram(x[hit], edges)[0]
     low, high = binomial_interval(k, n)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {"low": edges[:-1], "high": edges[1:], "recall": k / n, "recall_low": low, "recall_high": high, "n": n}
+    recall = np.divide(k, n, out=np.full(len(n), np.nan), where=n > 0)
+    return {"low": edges[:-1], "high": edges[1:], "recall": recall, "recall_low": low, "recall_high": high, "n": n}
 
 
 def temporal_bias(t_0, right) -> dict:
-    """KS test of t_0 of right against wrong predictions, with the statistic D as effect size beside p."""
+    """KS test of t_0 (N,) of right against wrong predictions, D is the effect size; None of too few."""
     t_0, right = np.asarray(t_0), np.asarray(right, dtype=bool)
-    if right.sum() < 5 or (~right).sum() < 5:
-        return {"D": None, "p": None, "n_right": int(right.sum()), "n_wrong": int((~right).sum())}
-    test = ks_2samp(t_0[right], t_0[~right])
-    return {"D": float(test.statistic), "p": float(test.pvalue), "n_right": int(right.sum()), "n_wrong": int((~right).sum())}
-
-
+    out = {"D": None, "p": None, "n_right": int(right.sum()), "n_wrong": int((~right).sum())}
+    if min(out["n_right"], out["n_wrong"]) >= LEAST_OF_KS_TEST:
+        test = ks_2samp(t_0[right], t_0[~right])
+        out |= {"D": float(test.statistic), "p": float(test.pvalue)}
+    return out

@@ -5,8 +5,18 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from sklearn.metrics import f1_score
 
-from microlens.config import BINARY, CLASSES, PERSISTENCE, PSPL, THRESHOLD_FLAT, THRESHOLD_PSPL, EvaluateConfig
+from microlens.config import (
+    BINARY,
+    CLASSES,
+    FLAT,
+    PERSISTENCE,
+    PSPL,
+    THRESHOLD_FLAT,
+    THRESHOLD_PSPL,
+    EvaluateConfig,
+)
 from microlens.data.packed import PackedDataset, class_mix, residual_features
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.evaluate.thresholds import Thresholds
@@ -28,59 +38,81 @@ class Scores:
         self.weight, self.rng = class_mix(self.labels), np.random.default_rng(SEED)
         self.called = p.argmax(1)
 
-    def interval(self, function):
-        """95 % bootstrap interval of function(rows)."""
-        return metrics.bootstrap(function, len(self.labels), self.rng)
+    def interval(self, function, n_independent) -> list[float]:
+        """95 % bootstrap interval of function(rows), see metrics.bootstrap."""
+        return metrics.bootstrap(function, len(self.labels), self.rng, n_independent)
 
     def at_threshold(self, score, threshold) -> dict:
-        """Completeness, purity and false alarms at a threshold, with bootstrap intervals."""
-        def scores(i):
-            return metrics.completeness_purity(self.labels[i], self.observable[i], score[i], self.weight[i], threshold)
+        """Completeness, purity and false alarms of a score (N,) at a threshold, with intervals."""
+        out = metrics.completeness_purity(self.labels, self.observable, score, self.weight, threshold)
+        called, seen = score >= threshold, self.observable == BINARY
+        counted = {"completeness_observable": seen, "false_alarms_flat": self.labels == FLAT,
+                   "false_alarms_pspl": self.labels == PSPL}
+        for name, among in counted.items():
+            out[f"{name}_interval_95"] = metrics.share(called[among].sum(), among.sum())["interval_95"]
+        n_called = metrics.effective_number(self.weight[called])
+        for name, right in (("purity", self.labels == BINARY), ("purity_observable", seen)):
+            def purity(i, right=right):
+                return metrics.purity(right[i], called[i], self.weight[i])
 
-        n = len(self.labels)
-        out = scores(np.arange(n))
-        samples = [scores(self.rng.integers(0, n, n)) for _ in range(metrics.N_BOOTSTRAP)]
-        for k in ("completeness_observable", "purity", "purity_observable", "false_alarms_flat", "false_alarms_pspl"):
-            values = np.array([s[k] for s in samples if s[k] is not None], dtype=float)
-            out[f"{k}_interval_95"] = np.percentile(values, [2.5, 97.5]).tolist() if len(values) else [None, None]
+            out[f"{name}_interval_95"] = self.interval(purity, n_called)
         return out
 
     def _average_precision(self, score) -> dict:
         """Average precision of binaries by both labels, with intervals; at the class mix."""
         out = {}
         for name, truth in (("simulated", self.labels == BINARY), ("observable", self.observable == BINARY)):
-            value = lambda i, truth=truth: metrics.average_precision(truth[i], score[i], self.weight[i])  # noqa: E731
-            out[f"average_precision_binary_{name}"] = value(slice(None))
-            out[f"average_precision_binary_{name}_interval_95"] = self.interval(value)
+            def value(i, truth=truth):
+                return metrics.average_precision(truth[i], score[i], self.weight[i])
+
+            key, rarer = f"average_precision_binary_{name}", min(truth.sum(), (~truth).sum())
+            out |= {key: value(slice(None)), f"{key}_interval_95": self.interval(value, rarer)}
         return out
 
     def _calibration(self, p_binary) -> dict:
-        seen, n_bins = self.observable == BINARY, self.config.calibration_n_bins
-        ece = lambda i: metrics.expected_calibration_error(seen[i], p_binary[i], n_bins)  # noqa: E731
-        return {"ece": ece(slice(None)), "ece_interval_95": self.interval(ece), "brier": metrics.brier(seen, p_binary)}
+        seen = self.observable == BINARY
+
+        def ece(i):
+            return metrics.expected_calibration_error(seen[i], p_binary[i], self.config.calibration_n_bins)
+
+        return {"ece": ece(slice(None)), "ece_interval_95": self.interval(ece, len(seen)),
+                "brier": float(((p_binary - seen) ** 2).mean())}
+
+    def _called_classes(self) -> dict:
+        """Scores of the most probable class against both labels, with intervals."""
+        labels, observable, called, n = self.labels, self.observable, self.called, len(self.labels)
+        rarest = np.bincount(observable, minlength=len(CLASSES)).min()
+
+        def f1(i):
+            return f1_score(observable[i], called[i], labels=range(len(CLASSES)), average="macro", zero_division=0)
+
+        def area(i):
+            return metrics.auroc(observable[i], self.p[i])
+
+        return {
+            "simulated_labels": metrics.summary(labels, self.p, self.config.calibration_n_bins),
+            "observable_labels": metrics.summary(observable, self.p, self.config.calibration_n_bins),
+            "accuracy_observable_interval_95": metrics.share((called == observable).sum(), n)["interval_95"],
+            "accuracy_simulated_interval_95": metrics.share((called == labels).sum(), n)["interval_95"],
+            "accuracy_simulated_class_mix": metrics.share_of(called == labels, self.weight),
+            "accuracy_simulated_class_mix_oracle": metrics.share_of(observable == labels, self.weight),
+            "f1_macro_observable_interval_95": self.interval(f1, rarest),
+            "auroc_macro_observable_interval_95": self.interval(area, rarest),
+        }
 
     def whole_curves(self, thresholds: Thresholds, p_scaled) -> dict:
         """Scores of the answers after whole curves. p_scaled : (N, 3) probabilities after temperature scaling."""
-        p, labels, observable, called = self.p, self.labels, self.observable, self.called
-        n_bins, delta_chi2 = self.config.calibration_n_bins, self.params["delta_chi2_pspl"].to_numpy()
-        right = called == observable
+        p_binary, delta_chi2 = self.p[:, BINARY], self.params["delta_chi2_pspl"].to_numpy()
+        right, t_0 = self.called == self.observable, self.params["t_0"].to_numpy()
         return {
-            "simulated_labels": metrics.summary(labels, p, n_bins),
-            "observable_labels": metrics.summary(observable, p, n_bins),
-            "accuracy_observable_interval_95": self.interval(lambda i: right[i].mean()),
-            "accuracy_simulated_interval_95": self.interval(lambda i: (called[i] == labels[i]).mean()),
-            "accuracy_simulated_class_mix": float(np.average(called == labels, weights=self.weight)),
-            "accuracy_simulated_class_mix_oracle": float(np.average(observable == labels, weights=self.weight)),
-            "f1_macro_observable_interval_95": self.interval(lambda i: metrics.f1_macro(observable[i], called[i])),
-            "auroc_macro_observable_interval_95": self.interval(lambda i: metrics.auroc_macro(observable[i], p[i])),
-            **self._average_precision(p[:, BINARY]),
-            "at_threshold": self.at_threshold(p[:, BINARY], thresholds.whole_curve),
-            "most_probable_class": self.at_threshold((called == BINARY).astype(float), 0.5),
-            "oracle": self.at_threshold(np.where(labels == BINARY, delta_chi2, 0.0), THRESHOLD_PSPL),
+            **self._called_classes(), **self._average_precision(p_binary),
+            "at_threshold": self.at_threshold(p_binary, thresholds.whole_curve),
+            "most_probable_class": self.at_threshold((self.called == BINARY).astype(float), 0.5),
+            "oracle": self.at_threshold(np.where(self.labels == BINARY, delta_chi2, 0.0), THRESHOLD_PSPL),
             "oracle_rule": f"knows the true curve and calls delta chi^2 > {THRESHOLD_PSPL:g} binary",
-            "temperature": thresholds.temperature, "p_binary": self._calibration(p[:, BINARY]),
+            "temperature": thresholds.temperature, "p_binary": self._calibration(p_binary),
             "p_binary_temperature_scaled": self._calibration(p_scaled[:, BINARY]),
-            "temporal_bias": {CLASSES[c]: metrics.temporal_bias(self.params["t_0"][labels == c], right[labels == c])
+            "temporal_bias": {CLASSES[c]: metrics.temporal_bias(t_0[self.labels == c], right[self.labels == c])
                               for c in (PSPL, BINARY)},
         }
 
@@ -97,22 +129,23 @@ class Scores:
             begun = time.perf_counter()
             found["gradient boosting"] = thresholds.boosting.predict_proba(x)[:, 1]
             cost["gradient boosting"] = fit_seconds + (time.perf_counter() - begun) / len(x)
-        out = {"threshold_from": f"{thresholds.source}; gradient boosting is fitted on them, its threshold by cross-validation "
-                                 "there"}
+        out = {"threshold_from": f"{thresholds.source}; gradient boosting is fitted on them, its threshold by "
+                                 "cross-validation there"}
         for name, score in found.items():
             out[name] = {**self.at_threshold(score, thresholds.baselines[name]), **self._average_precision(score),
                          "seconds_per_event": cost[name]}
+        rule = (f"an event (delta chi^2 > {THRESHOLD_FLAT:g}) with a window of chi^2 excess > {THRESHOLD_PSPL:g} and "
+                "three residuals in a row beyond 3 sigma; nothing chosen here")
+        out["literature's thresholds"] = {**self.at_threshold(seen[:, 1].astype(float), 0.5),
+                                          "seconds_per_event": fit_seconds, "rule": rule}
         guarded = baselines.guarded(self.p, *seen.T).argmax(1)
-        rule = (f"an event (delta chi^2 > {THRESHOLD_FLAT:g}) with a window of chi^2 excess > {THRESHOLD_PSPL:g} and three residuals "
-                "in a row beyond 3 sigma; nothing chosen here")
-        out["literature's thresholds"] = {**self.at_threshold(seen[:, 1].astype(float), 0.5), "seconds_per_event": fit_seconds,
-                                          "rule": rule}
-        out["network with the guards of classify"] = {**self.at_threshold((guarded == BINARY).astype(float), 0.5),
-                                                      "accuracy_observable": float((guarded == self.observable).mean())}
+        out["network with the guards of classify"] = {
+            **self.at_threshold((guarded == BINARY).astype(float), 0.5),
+            "accuracy_observable": metrics.share_of(guarded == self.observable)}
         return out, found, seen
 
     def early(self, data: PackedDataset, steps: Steps, stride: int, threshold: float):
-        """Accuracy against the fraction of the season, and alerts: numbers for the summary, arrays for predictions.h5."""
+        """Accuracy against the fraction of the season, and alerts: numbers for the summary, arrays for predictions."""
         accuracy, by_fraction = self._against_fraction(data, steps, stride)
         t_observable, t_premature = (self.params[name].to_numpy() for name in ("t_observable_pspl", "t_premature"))
         season = data.timestamps[-1] - data.timestamps[0]
@@ -122,8 +155,8 @@ class Scores:
         report = alerts.report(self.labels, self.observable, t_alert, t_observable, t_premature, self.weight, season)
         numbers = {"accuracy_at_fraction": accuracy, "persistence_steps": PERSISTENCE,
                    "alerts": {"threshold": threshold, **report}}
-        arrays = {"p_binary_steps": steps.p_binary, "called_at_fraction": steps.called, "t_alert": t_alert, **by_fraction}
-        return numbers, arrays
+        arrays = {"p_binary_steps": steps.p_binary, "called_at_fraction": steps.called, "t_alert": t_alert}
+        return numbers, arrays | by_fraction
 
     def _against_fraction(self, data, steps: Steps, stride):
         """Accuracy and recall at MARKED fractions of the season for the summary, and at all FRACTIONS as arrays."""
@@ -131,18 +164,16 @@ class Scores:
         right, n = steps.called == truth, len(truth)
         accuracy = right.mean(axis=0)
         low, high = metrics.binomial_interval(right.sum(axis=0), n)
-        recall = np.array([[right[truth[:, k] == c, k].mean() if (truth[:, k] == c).any() else np.nan
-                            for c in range(len(CLASSES))] for k in range(truth.shape[1])])
+        recall = np.array([[metrics.share_of(right[truth[:, k] == c, k]) for c in range(len(CLASSES))]
+                           for k in range(len(FRACTIONS))])
         marked = [round(len(FRACTIONS) * f) - 1 for f in MARKED]
         numbers = {f"{FRACTIONS[k]:.1f}": {"value": accuracy[k], "interval_95": [low[k], high[k]], "n": n,
-                                           **{f"recall_{c}": recall[k, i] for i, c in enumerate(CLASSES)}} for k in marked}
+                                           **{f"recall_{c}": recall[k, i] for i, c in enumerate(CLASSES)}}
+                   for k in marked}
         return numbers, {"fraction": FRACTIONS, "fraction_accuracy": np.column_stack([accuracy, low, high]),
                          "fraction_recall": recall}
 
     def examples(self, n: int) -> list[int]:
         """Positions of at most n events of each observable class, drawn at random."""
-        out = []
-        for c in range(len(CLASSES)):
-            at = np.flatnonzero(self.observable == c)
-            out += self.rng.choice(at, min(n, len(at)), replace=False).tolist()
-        return out
+        rng, of_class = np.random.default_rng(SEED), [np.flatnonzero(self.observable == c) for c in range(len(CLASSES))]
+        return [int(i) for at in of_class for i in rng.choice(at, min(n, len(at)), replace=False)]

@@ -2,8 +2,8 @@
 
     thresholds = choose_thresholds(run, config)          called = p_binary >= thresholds.whole_curve
 
-A run's checkpoint holds the network's output on its validation rows, and `validation_features.npz` in the run folder the features
-that the baselines read of them. So a run, or a shipped network, can be applied without its training file.
+A run's checkpoint holds the network's output on its validation rows, and `validation_features.npz` in the run folder
+the features that the baselines read of them. So a run, or a shipped network, can be applied without its training file.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from microlens.network.runs import VALIDATION_FEATURES, Run, checkpoint_path, lo
 class Thresholds(NamedTuple):
     """Everything that is chosen on the validation rows.
 
-    whole_curve : of P(binary) after whole curves.   alert : of the alert score, infinity for no alerts.   source : what all were
-    chosen on, in words.   reached : scores on the validation rows.   baselines : {name: threshold}.   boosting : a fitted model, or
-    None where the validation rows hold too few binaries.
+    whole_curve : of P(binary) after whole curves.   alert : of the alert score, infinity for no alerts.
+    source : what all were chosen on, in words.   reached : scores on the validation rows.   baselines : {name:
+    threshold}. boosting : a fitted model, or None where the validation rows hold too few binaries.
     """
 
     whole_curve: float
@@ -50,42 +50,44 @@ def choose_thresholds(run: Run, config: EvaluateConfig) -> Thresholds:
     learned = labels if run.config["labels"] == "simulated" else observable
     p_binary, limits = np.exp(log_p[:, BINARY]), (config.purity, config.false_alarms)
     whole_curve = metrics.operating_threshold(labels, p_binary, weight, *limits)
+    pure_alone = metrics.threshold_at_purity(labels == BINARY, p_binary, weight, config.purity)
     reached = {"whole_curves": metrics.completeness_purity(labels, observable, p_binary, weight, whole_curve),
-               "threshold_for_purity_alone": metrics.threshold_at_purity(labels == BINARY, p_binary, weight, config.purity)}
-    alert = np.inf
+               "threshold_for_purity_alone": pure_alone}
+    alert, cuts, boosting = np.inf, {}, None
     if config.early_detection:
-        alert, reached["alerts"] = _alert_threshold(run.validation, config)
-    cuts, boosting = _baseline_thresholds(run, *limits) if config.baselines else ({}, None)
+        alert, reached["alerts"] = _alert_threshold(run.validation, *limits)
+    if config.baselines:
+        cuts, boosting = _baseline_thresholds(run, *limits)
     source = f"{len(labels)} validation rows of the training of {run.name}"
     return Thresholds(whole_curve, alert, metrics.temperature(learned, log_p), source, reached, cuts, boosting)
 
 
-def _alert_threshold(validation: dict, config: EvaluateConfig) -> tuple[float, dict]:
+def _alert_threshold(validation: dict, purity: float, premature: float) -> tuple[float, dict]:
+    """The threshold of alerts, and the scores that it reaches on the validation rows."""
     labels, score, too_early = (validation[name] for name in ("label", "alert_score", "premature_score"))
     weight = class_mix(labels)
-    cut = alerts.choose_threshold(labels, score, too_early, weight, config.purity, config.false_alarms)
-    on_binary, total = int(((score >= cut) & (labels == BINARY)).sum()), weight[score >= cut].sum()
-    return cut, {"n_alerts": int((score >= cut).sum()),
-                 "purity": float(weight[(score >= cut) & (labels == BINARY)].sum() / total) if total else None,
-                 "premature_of_binary_alerts": float((too_early >= cut).sum() / on_binary) if on_binary else None}
+    cut = alerts.choose_threshold(labels, score, too_early, weight, purity, premature)
+    alerted = score >= cut
+    return cut, {"n_alerts": int(alerted.sum()), "purity": metrics.purity(labels == BINARY, alerted, weight),
+                 "premature_of_binary_alerts": metrics.share_of((too_early >= cut)[alerted & (labels == BINARY)])}
 
 
 def _baseline_thresholds(run: Run, purity: float, false_alarms: float):
     """{name: threshold} of the baselines, and the boosting model fitted on the validation rows."""
     path = run.folder / VALIDATION_FEATURES
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: the features of the validation rows are gone, from which the baselines' thresholds are "
-                                "chosen. Evaluate with --no-baselines, or train again.")
+        raise FileNotFoundError(f"{path}: the features of the validation rows are gone, from which the baselines' "
+                                "thresholds are chosen. Evaluate with --no-baselines, or train again.")
     kept = np.load(path)
     x, labels = kept["x"].astype(float), kept["label"]
     boosting, p_boosting = baselines.gradient_boosting(x, kept["observable"])
-    scores = {**baselines.fixed_scores(x), "gradient boosting": p_boosting}
+    scores = baselines.fixed_scores(x) | ({"gradient boosting": p_boosting} if boosting is not None else {})
     return {name: metrics.operating_threshold(labels, score, class_mix(labels), purity, false_alarms)
-            for name, score in scores.items() if score is not None}, boosting
+            for name, score in scores.items()}, boosting
 
 
 def export(name: str, folder) -> Path:
-    """Copy what is needed to use a run (network, configuration, log, validation features) into `folder`, without local paths.
+    """Copy what is needed to use a run into `folder`: network, configuration, log, validation features; no local paths.
 
     Returns the folder. Raises what load_run raises.
     """

@@ -1,15 +1,18 @@
-"""What the explorers share: a plotly panel that takes numbers only, the lens plane, thinning, export, and drawing without queueing.
+"""A plotly panel that takes numbers only, its export, and drawing without queueing.
 
     panel = curves();  put(panel, {"light curve": xy}, "a title");  export(panel, "event.html")
 
-Panel stands in for plotly's FigureWidget, which after each redraw sends every default it computed back to the kernel: with nine
-sliders that traffic took longer than the lens. Here Python sends changed curves as bytes and the page answers one number.
+Panel stands in for plotly's FigureWidget, which after each redraw sends every default it computed back to the kernel.
+With nine sliders that traffic took longer than the lens. Here Python sends changed curves as bytes and the page answers
+one number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import html
+import re
 from pathlib import Path
 
 import anywidget
@@ -19,20 +22,22 @@ import traitlets
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from microlens.config import CLASSES
-from microlens.lens import caustics, critical_curves
+from microlens.config import CLASS_COLOURS, CLASSES
+from microlens.explore.controls import user_path
+from microlens.explore.traces import NOTHING
 
-COLOUR = {"flat": "#0072B2", "pspl": "#E69F00", "binary": "#CC79A7", "data": "#606060", "caustic": "#CC79A7", "critical": "#999999",
-          "source": "#0072B2"}
-DASH = {"flat": "solid", "pspl": "dash", "binary": "dashdot"}
-NOTHING = np.empty((0, 2))
-PLANE = ("caustics", "critical curves", "lenses", "trajectory", "direction", "source")
+GREY, PALE_GREY = "#606060", "#999999"  # of data, and of critical curves
+DASH = dict(zip(CLASSES, ("solid", "dash", "dashdot"), strict=True))  # classes differ in greyscale, too
+TIME_AXIS = "xaxis4__title__text"  # the lowest of the three linked time axes, for `put`
+# "Share chart" uploads the data to a server of plotly's; selecting points does nothing here.
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"]}
+IMAGE_WIDTH = 1100  # pixels of an exported image
 
 
 @functools.cache
 def _script() -> str:
-    return f"const loadPlotly = () => {{ {get_plotlyjs()}\n return globalThis.Plotly; }};\n" + (
-        Path(__file__).with_name("panels.js").read_text())
+    own = Path(__file__).with_name("panels.js").read_text()
+    return f"const loadPlotly = () => {{ {get_plotlyjs()}\n return globalThis.Plotly; }};\n{own}"
 
 
 class Panel(anywidget.AnyWidget):
@@ -42,6 +47,7 @@ class Panel(anywidget.AnyWidget):
     """
 
     figure = traitlets.Dict().tag(sync=True)
+    config = traitlets.Dict(CONFIG).tag(sync=True)
     layout_change = traitlets.Dict().tag(sync=True)  # {"title.text": ..., "xaxis.range": ...}
     pale = traitlets.List().tag(sync=True)  # numbers of the traces that show an older state
     serial = traitlets.Int(0).tag(sync=True)
@@ -71,7 +77,9 @@ def put(panel: Panel, arrays: dict, title: str | None = None, pale=(), **layout)
 
     layout : changes as plotly's relayout takes them, with '__' for '.': xaxis__range=[-1, 1].
     """
-    change = {k.replace("__", "."): v for k, v in layout.items()} | ({} if title is None else {"title.text": title})
+    change = {k.replace("__", "."): v for k, v in layout.items()}
+    if title is not None:
+        change["title.text"] = title
     with panel.hold_sync():
         for i, name in enumerate(panel.names):
             if name in arrays:
@@ -85,82 +93,67 @@ def put(panel: Panel, arrays: dict, title: str | None = None, pale=(), **layout)
 def export(panel: Panel, path) -> Path:
     """Save the view as .html (stands alone, works offline), .png, .pdf or .svg.
 
-    Raises ValueError for another ending and RuntimeError, saying what to install, where there is no browser to draw with.
+    Raises ValueError for another ending, FileNotFoundError for a folder that is not there, and RuntimeError, saying
+    what to install, where there is no browser to draw with.
     """
-    path, fig = Path(path), panel.still()
+    path, fig = user_path(path), panel.still()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder.")
     if path.suffix == ".html":
-        fig.write_html(path, include_plotlyjs=True)
+        title = html.escape(re.sub("<[^>]*>", "", fig.layout.title.text or path.stem))
+        page = fig.to_html(include_plotlyjs=True, config=CONFIG)
+        path.write_text(page.replace("<head>", f"<head><title>{title}</title>", 1))
     elif path.suffix in (".png", ".pdf", ".svg"):
         try:
-            fig.write_image(path, width=1100, height=fig.layout.height or 600)
+            fig.write_image(path, width=IMAGE_WIDTH, height=fig.layout.height)
         except Exception as error:  # kaleido raises whatever its browser does
             cause = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
-            raise RuntimeError(f"{path.name} was not made: images need kaleido and a Chrome or Chromium (Debian: apt-get install "
-                               f"chromium); .html needs neither. ({cause})") from error
+            raise RuntimeError(f"{path.name} was not made: images need kaleido and a Chrome or Chromium (Debian: "
+                               f"apt-get install chromium); .html needs neither. ({cause})") from error
     else:
-        raise ValueError(f"{path.name}: unknown ending; save as .html, .png, .pdf or .svg.")
+        raise ValueError(f"{path.name}: unknown ending; save as .html, .png, .pdf, .svg or .yaml.")
     return path
 
 
-# ---- numbers -----------------------------------------------------------------------------------------------------------------
-
-
-def joined(curves) -> np.ndarray:
-    """Closed curves as one (m, 2) array with gaps of NaN between them."""
-    return np.vstack([np.vstack([c, [np.nan, np.nan]]) for c in curves]) if curves else NOTHING
-
-
-def lens_plane(params: dict, t_first: float, t_last: float) -> dict:
-    """Arrays of the lens plane of an event: caustics, critical curves, lenses, trajectory, source disc at its closest approach.
-
-    params : a 2L1S event's; a single lens has q = NaN, and its Einstein ring, its point caustic and a horizontal trajectory are given.
-    """
-    s, q, rho, u_0, alpha = (params[k] for k in ("s", "q", "rho", "u_0", "alpha"))
-    phase = np.linspace(0, 2 * np.pi, 121)
-    ring = np.column_stack([np.cos(phase), np.sin(phase)])
-    if np.isnan(q):
-        alpha, lens = 0.0, {"caustics": np.zeros((1, 2)), "critical curves": ring, "lenses": np.zeros((1, 2))}
-    else:
-        lens = {"caustics": joined(caustics(s, q)), "critical curves": joined(critical_curves(s, q, n=120)),
-                "lenses": np.array([[-q * s / (1 + q), 0.0], [s / (1 + q), 0.0]])}
-    tau = np.linspace(max((t_first - params["t_0"]) / params["t_E"], -4), min((t_last - params["t_0"]) / params["t_E"], 4), 81)
-    c, d = np.cos(alpha), np.sin(alpha)
-    path, closest = np.column_stack([tau * c - u_0 * d, tau * d + u_0 * c]), np.array([-u_0 * d, u_0 * c])
-    return {**lens, "trajectory": path, "source": closest + rho * ring[::3]}
-
-
-# ---- drawing -----------------------------------------------------------------------------------------------------------------
-
-
-def curves(height=580) -> Panel:
+def curves(height=600) -> Panel:
     """Empty linked panels: lens plane left; light curve, residual and probabilities on one time axis right."""
-    fig = make_subplots(rows=3, cols=2, column_widths=[0.38, 0.62], row_heights=[0.5, 0.25, 0.25], vertical_spacing=0.04,
-                        horizontal_spacing=0.09, specs=[[{"rowspan": 3}, {}], [None, {}], [None, {}]])
-    line = {"mode": "lines"}
-    add = fig.add_scatter
-    add(name="caustics", line={"color": COLOUR["caustic"], "width": 1.5}, row=1, col=1, **line)
-    add(name="critical curves", line={"color": COLOUR["critical"], "width": 1, "dash": "dot"}, row=1, col=1, **line)
-    add(name="lenses", mode="markers", marker={"color": "black", "size": [10, 7]}, row=1, col=1)
-    add(name="trajectory", line={"color": COLOUR["source"], "width": 1}, row=1, col=1, **line)
-    add(name="direction", mode="markers", row=1, col=1, showlegend=False,
-        marker={"symbol": "arrow", "angleref": "previous", "size": [0, 14], "color": COLOUR["source"]})
-    add(name="source", line={"color": COLOUR["source"], "width": 1}, fill="toself", row=1, col=1, **line)
-    add(name="light curve", mode="markers", marker={"color": COLOUR["data"], "size": 3}, row=1, col=2)
-    add(name="best single lens", line={"color": COLOUR["pspl"]}, row=1, col=2, **line)
-    add(name="residual", mode="markers", marker={"color": COLOUR["data"], "size": 3}, showlegend=False, row=2, col=2)
+    fig = make_subplots(rows=3, cols=2, column_widths=[0.38, 0.62], row_heights=[0.5, 0.25, 0.25],
+                        vertical_spacing=0.04, horizontal_spacing=0.09,
+                        specs=[[{"rowspan": 3}, {}], [None, {}], [None, {}]])
+    _add_plane(fig)
+    right = {"col": 2}
+    dots = {"mode": "markers", "marker": {"color": GREY, "size": 3}}
+    fig.add_scatter(name="light curve", **dots, row=1, **right)
+    fig.add_scatter(name="best single lens", mode="lines", line={"color": CLASS_COLOURS["pspl"]}, row=1, **right)
+    fig.add_scatter(name="residual", **dots, showlegend=False, row=2, **right)
     for c in CLASSES:
-        add(name=f"P({c})", line={"color": COLOUR[c], "dash": DASH[c]}, row=3, col=2, **line)
-    fig.update_xaxes(title_text="x (Einstein radii)", row=1, col=1)
-    fig.update_yaxes(title_text="y (Einstein radii)", scaleanchor="x", row=1, col=1)
-    fig.update_yaxes(title_text="flux / baseline", type="log", nticks=5, row=1, col=2)
-    fig.update_yaxes(title_text="residual (sigma)", row=2, col=2)
-    fig.update_yaxes(title_text="probability", range=[-0.03, 1.03], row=3, col=2)
-    fig.update_xaxes(matches="x2", showticklabels=False, row=1, col=2)
-    fig.update_xaxes(matches="x2", showticklabels=False, row=2, col=2)
-    fig.update_xaxes(matches="x2", title_text="time (d)", row=3, col=2)
-    plain(fig, height=height, margin={"t": 50, "b": 80, "l": 60, "r": 10},
-          legend={"orientation": "h", "y": -0.17, "font": {"size": 11}}, title={"font": {"size": 14}, "x": 0.02})
+        fig.add_scatter(name=f"P({c})", mode="lines", line={"color": CLASS_COLOURS[c], "dash": DASH[c]}, row=3, **right)
+    fig.update_yaxes(title_text="flux / baseline", type="log", nticks=5, row=1, **right)
+    fig.update_yaxes(title_text="residual (sigma)", row=2, **right)
+    fig.update_yaxes(title_text="probability", range=[-0.03, 1.03], row=3, **right)
+    fig.update_xaxes(showticklabels=False, row=1, **right)
+    fig.update_xaxes(matches="x2", showticklabels=False, row=2, **right)
+    fig.update_xaxes(matches="x2", title_text="time (d)", row=3, **right)
+    # The legend hangs at the lower edge of the figure, below the axis titles, however many lines it takes.
+    plain(fig, height=height, margin={"t": 60, "b": 110, "l": 60, "r": 10}, title={"font": {"size": 14}, "x": 0.02},
+          legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}})
     return Panel(fig)
+
+
+def _add_plane(fig: go.Figure):
+    """The traces and axes of the lens plane, in the first panel."""
+    place = {"row": 1, "col": 1}
+    folds, source = CLASS_COLOURS["binary"], CLASS_COLOURS["pspl"]
+    fig.add_scatter(name="caustics", mode="lines", line={"color": folds, "width": 1.5}, **place)
+    fig.add_scatter(name="critical curves", mode="lines", line={"color": PALE_GREY, "width": 1, "dash": "dot"}, **place)
+    fig.add_scatter(name="lenses", mode="markers", marker={"color": "black", "size": [10, 7]}, **place)
+    fig.add_scatter(name="trajectory", mode="lines", line={"color": source, "width": 1}, **place)
+    fig.add_scatter(name="direction", mode="markers", showlegend=False, **place,
+                    marker={"symbol": "arrow", "angleref": "previous", "size": [0, 14], "color": source})
+    fig.add_scatter(name="source", mode="lines", line={"color": source, "width": 1}, fill="toself", **place)
+    # Axes of one scale keep their ranges at every size of the figure; their panel becomes smaller instead.
+    fig.update_xaxes(title_text="x (Einstein radii)", constrain="domain", **place)
+    fig.update_yaxes(title_text="y (Einstein radii)", constrain="domain", scaleanchor="x", **place)
 
 
 def plain(fig, **layout):
@@ -172,10 +165,10 @@ def plain(fig, **layout):
 
 
 class Drawing:
-    """Draws the newest of many changes on a panel, and what may come later once that is on the screen and nothing newer waits.
+    """Draws the newest of many changes on a panel, and then, where nothing newer waits, what may come later.
 
-    work, later : functions that put something on the panel.   patience : seconds to wait for a page that does not answer.
-    In plain Python, without an event loop, both run at once.
+    work, later : functions that put something on the panel; `later` is called when the page has drawn what `work` put.
+    patience : seconds to wait for a page that does not answer.   Without an event loop both run at once.
     """
 
     GRACE = 0.03  # s, in which a newer change may still come before `later`

@@ -8,15 +8,8 @@ observable     delta chi^2, the observable label, the moments of observability
 residual       the residual to the best single lens, its features, and what thresholds of the literature see in it
 """
 
-from microlens.fit.observable import (
-    NEVER_OBSERVABLE,
-    Observability,
-    delta_chi2_flat,
-    observability,
-    observable_label,
-    prefix_delta_chi2,
-)
-from microlens.fit.residual import largest_window, single_lens_residual, smooth_error
+from microlens.fit.observable import NEVER_OBSERVABLE, Observability, delta_chi2_flat, observability, observable_label
+from microlens.fit.residual import single_lens_residual, smooth_error
 from microlens.fit.single_lens import SingleLensFit, fit_noise_free, fit_single_lens, single_lens_model
 
 __all__ = [
@@ -26,10 +19,8 @@ __all__ = [
     "delta_chi2_flat",
     "fit_noise_free",
     "fit_single_lens",
-    "largest_window",
     "observability",
     "observable_label",
-    "prefix_delta_chi2",
     "single_lens_model",
     "single_lens_residual",
     "smooth_error",

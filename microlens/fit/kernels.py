@@ -1,40 +1,92 @@
 """A single lens through points: the model, its two fluxes, and Levenberg-Marquardt steps, as compiled kernels.
 
-A light curve is F = F_s A(t; t_0, u_0, t_E[, rho]) + F_b. The two fluxes enter linearly and are solved exactly for every trial
-(variable projection, Golub & Pereyra 1973, in Kaufman's form), with F_s >= 0. The finite source uses
-A_FS(u, rho) = A(u) B0(u/rho) (Gould 1994; Yoo et al. 2004), good to about rho^2.
+A light curve is F = F_s A(t; t_0, u_0, t_E[, rho]) + F_b with the magnification A of Paczynski (1986). The two fluxes enter
+linearly and are solved exactly for every trial (variable projection, Golub & Pereyra 1973, in Kaufman's form), with
+F_s >= 0. The finite source uses A_FS(u, rho) = A(u) B0(u/rho) (Gould 1994; Yoo et al. 2004), good to about rho^2.
+
+A single lens is an array p (4,) of t_0 (d), ln t_E (d), u_0 and ln rho, the last of them always ln rho.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from microlens.lens import fspl_at
 
-B0_MAX, B0_STEP = 40.0, 0.01
-POINT = -20.0  # ln rho of a point source, or less
-SHORTEST = -4.6  # ln t_E
-LARGEST_RHO = np.log(0.1)  # ln rho; the approximation is good to rho^2, and few stars are larger
+T_0, LN_T_E, U_0 = range(3)
+"""Places of the parameters in a single lens p; ln rho is p[-1]."""
+
+POINT = -20.0
+"""ln rho of a point source: a smaller or equal value means that the source's radius is no parameter of the fit."""
+
+SHORTEST_LN_T_E, LONGEST_LN_T_E = -4.6, 6.9  # 0.01 d and 1000 d, the range that the package's priors permit
+LARGEST_U_0 = 4.0  # beyond it a lens magnifies by less than a per cent
+SMALLEST_LN_RHO, LARGEST_LN_RHO = -11.5, np.log(0.1)  # 1e-5 is a point; A B0 is good to rho^2 and few stars are larger
+
+B0_MAX, B0_STEP = 40.0, 0.01  # the table of B0(z) ends where 1 + 1/(8 z^2) is right to 1e-6
+TABLE_RHO = 1e-4  # small, so that A_FS has its limiting form
+EXPANSION = 0.375  # A(u) = (1 + 3/8 u^2 + ...)/u
+LEAST_U2 = 1e-14  # u^2 is at least this, so that nothing is divided by 0
+
 TRIES = 8  # dampings tried in a step
+FIRST_DAMPING, LEAST_DAMPING = 1e-3, 1e-9  # of the normal matrix's diagonal
+DAMPING_DOWN, DAMPING_UP = 0.2, 8.0  # factors after a step that succeeded and one that failed
+RIDGE = 1e-12  # keeps the normal matrix regular where the model does not depend on a parameter
+LONGEST_STEP = 1.0  # of ln t_E, u_0 and ln rho
+LONGEST_STEP_T_0 = 0.5  # of t_0, in t_E
+
+
+class Points(NamedTuple):
+    """Points of a light curve: times t (n,) in days, fluxes y (n,), inverse variances w (n,)."""
+
+    t: np.ndarray
+    y: np.ndarray
+    w: np.ndarray
+
+
+class Bounds(NamedTuple):
+    """Least and largest values of the parameters of a single lens, each of the shape of p."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Gain(NamedTuple):
+    """What a step must promise to be tried: a gain in chi^2, and a share of the present chi^2 that is added to it."""
+
+    chi2: float
+    share: float
+
+
+class FluxFit(NamedTuple):
+    """Best fluxes for a magnification curve: of the source, of the blend, and the chi^2 that they reach."""
+
+    f_source: float
+    f_blend: float
+    chi2: float
 
 
 @functools.cache
-def _b0_table(limb_darkening: float = 0.0) -> np.ndarray:
-    """B0(z), z = u/rho, on a regular grid; beyond it 1 + 1/(8 z^2). With limb darkening B0 - Gamma B1 (Yoo et al. 2004)."""
+def b0_table(limb_darkening: float = 0.0) -> np.ndarray:
+    """B0(z), z = u/rho, on a grid of B0_STEP up to B0_MAX; with limb darkening B0 - Gamma B1 (Yoo et al. 2004).
+
+    limb_darkening : linear coefficient of the source, 0 to 1.   B0 = A_FS/A in the limit of a small source, in which
+    A = (1 + 3/8 u^2)/u.
+    """
     z = np.arange(0.0, B0_MAX + 2 * B0_STEP, B0_STEP)
-    rho = 1e-4
-    table = np.empty(len(z))
-    table[1:] = fspl_at(z[1:] * rho, rho, limb_darkening) * z[1:] * rho / (1 + 0.375 * (z[1:] * rho) ** 2)
-    table[0] = 0.0
+    table = np.zeros(len(z))
+    u = z[1:] * TABLE_RHO
+    table[1:] = fspl_at(u, TABLE_RHO, limb_darkening) * z[1:] * TABLE_RHO / (1 + EXPANSION * u**2)
     return table
 
 
 @numba.njit(cache=True, nogil=True)
 def _b0(z, table):
-    """B0(z)/z-safe value and derivative of A_FS(u)/A(u) by linear interpolation; z > 0."""
+    """B0 and its derivative at z > 0, by linear interpolation; beyond the table 1 + 1/(8 z^2)."""
     if z >= B0_MAX:
         return 1.0 + 0.125 / (z * z), -0.25 / (z * z * z)
     i = int(z / B0_STEP)
@@ -43,52 +95,77 @@ def _b0(z, table):
 
 
 @numba.njit(cache=True, nogil=True)
-def _n_par(p):
-    """3 for a point source, 4 for a finite one."""
-    return 4 if p[3] > POINT else 3
+def prefix(points, n):
+    """The first n of the points."""
+    return Points(points.t[:n], points.y[:n], points.w[:n])
 
 
 @numba.njit(cache=True, nogil=True)
-def _model(t, p, table, a, d):
-    """Magnification a (n,) and its derivatives d (n_par, n) by p = (t_0, ln t_E, u_0, ln rho); of a point source no last one."""
-    rate, d_0, d_1, d_2 = np.exp(-p[1]), d[0], d[1], d[2]
-    for i in range(len(t)):  # nothing in it keeps the compiler from taking several epochs at once
-        tau = (t[i] - p[0]) * rate
-        u2 = p[2] * p[2] + tau * tau
-        u2 = u2 if u2 > 1e-14 else 1e-14
+def is_finite_source(p):
+    """Whether the source's radius is a parameter of the single lens p."""
+    return p[-1] > POINT
+
+
+@numba.njit(cache=True, nogil=True)
+def n_parameters(p):
+    """Number of parameters of the single lens p that are fitted: all of them, without ln rho for a point source."""
+    return len(p) if is_finite_source(p) else len(p) - 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _model(points, p, table, a, d):
+    """Magnification a (n,) of the single lens p and its derivatives d (n_parameters, n), in the order of p.
+
+    Nothing in the first loop keeps the compiler from taking several epochs at once.
+    """
+    t = points.t
+    rate, d_t_0, d_ln_t_E, d_u_0 = np.exp(-p[LN_T_E]), d[T_0], d[LN_T_E], d[U_0]
+    for i in range(len(t)):
+        tau = (t[i] - p[T_0]) * rate
+        u2 = p[U_0] * p[U_0] + tau * tau
+        u2 = u2 if u2 > LEAST_U2 else LEAST_U2
         inverse = 1.0 / (u2 * (u2 + 4.0))
         root = np.sqrt(inverse)
         a[i] = (u2 + 2.0) * root
-        slope = -8.0 * root * inverse  # dA/du / u
-        d_0[i], d_1[i], d_2[i] = -slope * tau * rate, -slope * tau * tau, slope * p[2]
-    if _n_par(p) == 4:
-        d_3, per_rho = d[3], np.exp(-p[3])
-        for i in range(len(t)):
-            tau = (t[i] - p[0]) * rate
-            u2 = p[2] * p[2] + tau * tau
-            u2 = u2 if u2 > 1e-14 else 1e-14
-            z = np.sqrt(u2) * per_rho
-            b, db = _b0(z, table)
-            bend = a[i] * db * z  # A dB0/dln z
-            slope = bend / u2
-            d_0[i] = d_0[i] * b - slope * tau * rate
-            d_1[i] = d_1[i] * b - slope * tau * tau
-            d_2[i] = d_2[i] * b + slope * p[2]
-            d_3[i] = -bend
-            a[i] *= b
+        slope = -8.0 * root * inverse  # dA/du, divided by u
+        d_t_0[i], d_ln_t_E[i], d_u_0[i] = -slope * tau * rate, -slope * tau * tau, slope * p[U_0]
+    if is_finite_source(p):
+        _enlarge_source(points, p, table, a, d)
 
 
 @numba.njit(cache=True, nogil=True)
-def _magnification(t, p, table):
-    """Magnification (n,) of the single lens p."""
-    a, d = np.empty(len(t)), np.empty((4, len(t)))
-    _model(t, p, table, a, d)
+def _enlarge_source(points, p, table, a, d):
+    """Turn magnification a (n,) and derivatives d of a point source into those of a source of radius rho: A B0(u/rho)."""
+    t = points.t
+    rate, per_rho = np.exp(-p[LN_T_E]), np.exp(-p[-1])
+    d_t_0, d_ln_t_E, d_u_0, d_ln_rho = d[T_0], d[LN_T_E], d[U_0], d[len(p) - 1]
+    for i in range(len(t)):
+        tau = (t[i] - p[T_0]) * rate
+        u2 = p[U_0] * p[U_0] + tau * tau
+        u2 = u2 if u2 > LEAST_U2 else LEAST_U2
+        z = np.sqrt(u2) * per_rho
+        b, db = _b0(z, table)
+        bend = a[i] * db * z  # A dB0/dln z
+        slope = bend / u2
+        d_t_0[i] = d_t_0[i] * b - slope * tau * rate
+        d_ln_t_E[i] = d_ln_t_E[i] * b - slope * tau * tau
+        d_u_0[i] = d_u_0[i] * b + slope * p[U_0]
+        d_ln_rho[i] = -bend
+        a[i] *= b
+
+
+@numba.njit(cache=True, nogil=True)
+def magnification(points, p, table):
+    """Magnification (n,) of the single lens p at the times of the points."""
+    a, d = np.empty(len(points.t)), np.empty((len(p), len(points.t)))
+    _model(points, p, table, a, d)
     return a
 
 
 @numba.njit(cache=True, nogil=True)
-def _linear(a, y, w):
-    """Weighted fit y = fs a + fb with fs >= 0; returns fs, fb, chi2."""
+def best_fluxes(points, a):
+    """The weighted fit F_s a + F_b of the points with F_s >= 0, as a FluxFit; a (n,) is the magnification."""
+    y, w = points.y, points.w
     sw = sa = sy = 0.0
     for i in range(len(a)):
         sw += w[i]
@@ -101,16 +178,23 @@ def _linear(a, y, w):
         saa += w[i] * da * da
         say += w[i] * da * dy
         syy += w[i] * dy * dy
-    fs = say / saa if saa > 0 and say > 0 else 0.0
-    return fs, my - fs * ma, max(syy - fs * say, 0.0) if fs > 0 else syy
+    f_source = say / saa if saa > 0 and say > 0 else 0.0
+    return FluxFit(f_source, my - f_source * ma, max(syy - f_source * say, 0.0) if f_source > 0 else syy)
 
 
 @numba.njit(cache=True, nogil=True)
-def _normal(y, w, a, d, fs, fb, h, g):
-    """Normal matrix h and right side g (n_par,) of a step, the columns d projected on the complement of (a, 1); d is used up.
+def fluxes_of(points, p, table):
+    """The best fluxes of the single lens p through the points, as a FluxFit."""
+    return best_fluxes(points, magnification(points, p, table))
 
-    Summed in this order, whatever the compiler would prefer: files are compared bit for bit.
+
+@numba.njit(cache=True, nogil=True)
+def _normal_equations(points, a, d, fluxes, h, g):
+    """Normal matrix h and right side g (n_parameters,) of a step, the columns d projected on the complement of (a, 1).
+
+    d is used up. Everything is summed in this order, whatever the compiler would prefer: files are compared bit for bit.
     """
+    y, w = points.y, points.w
     n_par, n = d.shape
     wa, wr, wc = np.empty(n), np.empty(n), np.empty(n)
     sw = sa = saa = 0.0
@@ -121,7 +205,7 @@ def _normal(y, w, a, d, fs, fb, h, g):
     for i in range(n):
         wa[i] = w[i] * (a[i] - ma)
         saa += wa[i] * (a[i] - ma)
-        wr[i] = w[i] * (y[i] - fs * a[i] - fb)
+        wr[i] = w[i] * (y[i] - fluxes.f_source * a[i] - fluxes.f_blend)
     for j in range(n_par):
         c, mean, along = d[j], 0.0, 0.0
         for i in range(n):
@@ -130,7 +214,7 @@ def _normal(y, w, a, d, fs, fb, h, g):
         mean /= sw
         along /= saa
         for i in range(n):
-            c[i] = fs * (c[i] - mean - along * (a[i] - ma))
+            c[i] = fluxes.f_source * (c[i] - mean - along * (a[i] - ma))
             wc[i] = w[i] * c[i]
         gain = 0.0
         for i in range(n):
@@ -144,7 +228,7 @@ def _normal(y, w, a, d, fs, fb, h, g):
 
 
 @numba.njit(cache=True, nogil=True)
-def _solve(m, g):
+def _solution(m, g):
     """x of m x = g for a small symmetric m > 0 by Gaussian elimination (m is used up).
 
     LAPACK's result depends on how memory happens to be aligned, in the last bits; files are compared bit for bit.
@@ -166,59 +250,60 @@ def _solve(m, g):
 
 
 @numba.njit(cache=True, nogil=True)
-def _bounds(t_low, t_high, shortest=SHORTEST, closest=0.0):
-    """Least and largest p, (4,) each, for a t_0 from t_low to t_high, ln t_E >= shortest and u_0 >= closest."""
-    return np.array([t_low, shortest, closest, -11.5]), np.array([t_high, 6.9, 4.0, LARGEST_RHO])
+def bounds_for(earliest, latest, shortest=SHORTEST_LN_T_E, closest=0.0):
+    """Bounds of a single lens whose t_0 lies from `earliest` to `latest` days, with ln t_E >= shortest, u_0 >= closest."""
+    return Bounds(np.array([earliest, shortest, closest, SMALLEST_LN_RHO]),
+                  np.array([latest, LONGEST_LN_T_E, LARGEST_U_0, LARGEST_LN_RHO]))
 
 
 @numba.njit(cache=True, nogil=True)
-def _levenberg(t, y, w, p, table, steps, low, high, worth, worth_of):
-    """Levenberg-Marquardt steps from p (4,), changed in place, within low, high (4,), until one promises too little.
+def _stepped(p, step, bounds, trial):
+    """Put into `trial` the single lens p after a step: no parameter moves too far or leaves its bounds, u_0 is positive."""
+    low, high = bounds
+    for j in range(len(step)):
+        limit = LONGEST_STEP if j != T_0 else LONGEST_STEP_T_0 * np.exp(p[LN_T_E])
+        trial[j] = p[j] + min(limit, max(-limit, step[j]))
+        if j == U_0:
+            trial[j] = abs(trial[j])
+        trial[j] = min(high[j], max(low[j], trial[j]))
 
-    worth, worth_of : gain that a step must promise, in chi^2 and as a share of the present chi^2.   u_0 keeps positive.
-    Returns chi2, fs, fb, a (n,).
+
+@numba.njit(cache=True, nogil=True)
+def levenberg_marquardt(points, p, table, steps, bounds, gain):
+    """At most so many Levenberg-Marquardt steps from the single lens p, changed in place, until one promises too little.
+
+    gain : Gain that a step must promise.   Returns a FluxFit and the magnification (n,) of the p that was reached.
     """
-    n_par, n = _n_par(p), len(t)
+    n_par, n = n_parameters(p), len(points.t)
     a, d, other_a, other_d = np.empty(n), np.empty((n_par, n)), np.empty(n), np.empty((n_par, n))
-    h, g, trial, damping = np.empty((n_par, n_par)), np.empty(n_par), p.copy(), 1e-3
-    _model(t, p, table, a, d)
-    fs, fb, chi2 = _linear(a, y, w)
+    h, g, trial, damping = np.empty((n_par, n_par)), np.empty(n_par), p.copy(), FIRST_DAMPING
+    _model(points, p, table, a, d)
+    fluxes = best_fluxes(points, a)
     for _ in range(steps):
-        if fs == 0.0:
+        if fluxes.f_source == 0.0:
             break
-        _normal(y, w, a, d, fs, fb, h, g)
+        _normal_equations(points, a, d, fluxes, h, g)
         better = False
         for _try in range(TRIES):
             m, promised = h.copy(), 0.0
             for j in range(n_par):
-                m[j, j] += damping * h[j, j] + 1e-12
-            step = _solve(m, g)
+                m[j, j] += damping * h[j, j] + RIDGE
+            step = _solution(m, g)
             for j in range(n_par):
                 promised += g[j] * step[j]
-            if promised < worth + worth_of * chi2:
+            if promised < gain.chi2 + gain.share * fluxes.chi2:
                 break
-            for j in range(n_par):
-                limit = 1.0 if j != 0 else 0.5 * np.exp(p[1])
-                trial[j] = p[j] + min(limit, max(-limit, step[j]))
-                if j == 2:
-                    trial[j] = abs(trial[j])
-                trial[j] = min(high[j], max(low[j], trial[j]))
-            _model(t, trial, table, other_a, other_d)
-            new_fs, new_fb, c = _linear(other_a, y, w)
-            if c < chi2:
+            _stepped(p, step, bounds, trial)
+            _model(points, trial, table, other_a, other_d)
+            found = best_fluxes(points, other_a)
+            if found.chi2 < fluxes.chi2:
                 better = True
                 p[:n_par] = trial[:n_par]
                 a, other_a, d, other_d = other_a, a, other_d, d
-                fs, fb, chi2 = new_fs, new_fb, c
-                damping = max(damping * 0.2, 1e-9)
+                fluxes = found
+                damping = max(damping * DAMPING_DOWN, LEAST_DAMPING)
                 break
-            damping *= 8.0
+            damping *= DAMPING_UP
         if not better:
             break
-    return chi2, fs, fb, a
-
-
-@numba.njit(cache=True, nogil=True)
-def _through(t, y, w, p, table):
-    """The single lens p with its best fluxes through the points. Returns fs, fb, chi2."""
-    return _linear(_magnification(t, p, table), y, w)
+    return fluxes, a

@@ -2,8 +2,8 @@
 
     seen = observability(timestamps, flux_true, sigma, is_binary, start)
 
-Noise-free delta chi^2 of a growing prefix never falls, and any single lens bounds that of all prefixes from above: the moment at
-which it passes a threshold is found from below, in a few fits.
+Noise-free delta chi^2 of a growing prefix never falls, and any single lens bounds that of all prefixes from above: the moment
+at which it passes a threshold is found from below, in a few fits.
 """
 
 from __future__ import annotations
@@ -14,28 +14,58 @@ import numba
 import numpy as np
 
 from microlens.config import BINARY, FLAT, PSPL, THRESHOLD_FLAT, THRESHOLD_PREMATURE, THRESHOLD_PSPL
-from microlens.fit.kernels import _b0_table, _levenberg, _magnification, _through
-from microlens.fit.points import _compress
+from microlens.fit.kernels import (
+    Bounds,
+    Points,
+    b0_table,
+    fluxes_of,
+    levenberg_marquardt,
+    magnification,
+    prefix,
+)
+from microlens.fit.points import compress
 from microlens.fit.single_lens import (
     AGREE,
     COMPRESSION,
-    NO_START,
-    WORTH,
-    WORTH_OF,
-    _fit,
-    _fit_noise_free,
-    _span,
-    fit_noise_free,
+    FEWEST_EPOCHS,
+    GAIN,
+    fit_curve,
+    fit_points,
+    noise_free_points,
+    season_bounds,
+    trial_start,
 )
 
-SHORTEST = 5  # epochs that a single lens does not fit exactly
-SLACK = 4  # epochs by which few points may find it late
-CLIMB_STEPS = 4  # Levenberg-Marquardt steps after which a prefix below the threshold is left
+SLACK = 4  # epochs by which few points may find the moment late
+CLIMB_STEPS = (4, 25)  # Levenberg-Marquardt steps after which a prefix below the threshold is left, at first and then
+
+
+class Observability(NamedTuple):
+    """What an observer can know of one event.
+
+    delta_chi2_flat, delta_chi2_pspl : of the noise-free curve against a constant and against the best single lens; the latter
+    is 0 for an event that is no binary.
+    t_observable_flat, t_observable_pspl, t_premature : days at which delta chi^2 of the growing prefix passes THRESHOLD_FLAT
+    against a constant, THRESHOLD_PSPL and THRESHOLD_PREMATURE against the best single lens; NaN if never.
+    """
+
+    delta_chi2_flat: float
+    delta_chi2_pspl: float
+    t_observable_flat: float
+    t_observable_pspl: float
+    t_premature: float
+
+
+NEVER_OBSERVABLE = Observability(0.0, 0.0, np.nan, np.nan, np.nan)
+
+
+# ---- against a constant ---------------------------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, nogil=True)
-def _prefix_flat(y, w):
-    """delta chi^2 against a constant of every prefix, (n,)."""
+def _chi2_of_prefixes(points):
+    """chi^2 of every prefix of the points against its best constant, (n,), by Welford's recurrence."""
+    y, w = points.y, points.w
     out = np.empty(len(y))
     sw, mean, total = 0.0, 0.0, 0.0
     for i in range(len(y)):
@@ -52,17 +82,47 @@ def delta_chi2_flat(flux, sigma) -> np.ndarray:
 
     flux, sigma : (n,) valid epochs only.   Returns (n,), never falling; the last is that of the whole curve.
     """
-    return _prefix_flat(np.asarray(flux, dtype=float), 1 / np.asarray(sigma, dtype=float) ** 2)
+    return _chi2_of_prefixes(noise_free_points(flux, flux, sigma))
+
+
+# ---- against a single lens ------------------------------------------------------------------------------------------
+
+
+class Search(NamedTuple):
+    """What the search for a moment of observability goes through.
+
+    curve : Points of the noise-free curve, all epochs.   few : fewer Points that stand for it.   last : index of the last
+    epoch that each of the few stands for.   given : (k, 3) starts of the fits.   table, bounds : of the fits.
+    """
+
+    curve: Points
+    few: Points
+    last: np.ndarray
+    given: np.ndarray
+    table: np.ndarray
+    bounds: Bounds
+
+
+class Reached(NamedTuple):
+    """How far a search has come.
+
+    n_below : the prefix of so many epochs is below the threshold.   p : the single lens to go on from.
+    below : the single lens that keeps that prefix below.
+    """
+
+    n_below: int
+    p: np.ndarray
+    below: np.ndarray
 
 
 @numba.njit(cache=True, nogil=True)
-def _crossing(t, y, w, p, table, threshold, begin):
-    """Length of the shortest prefix, longer than `begin`, whose chi^2 against the single lens p with its best fluxes passes the
-    threshold; len(t) + 1 if none does.
+def _crossing(points, p, table, threshold, begin):
+    """Length of the shortest prefix, longer than `begin`, whose chi^2 against the single lens p with its best fluxes passes
+    the threshold; one more than the number of points if none does.
     """
-    a = _magnification(t, p, table)
+    y, w, a = points.y, points.w, magnification(points, p, table)
     sw = ma = my = saa = say = syy = 0.0
-    for i in range(len(t)):
+    for i in range(len(y)):
         sw += w[i]
         da, dy = a[i] - ma, y[i] - my
         ma += da * w[i] / sw
@@ -73,83 +133,112 @@ def _crossing(t, y, w, p, table, threshold, begin):
         chi2 = syy - say * say / saa if say > 0 and saa > 0 else syy
         if i >= begin and chi2 > threshold:
             return i + 1
-    return len(t) + 1
+    return len(y) + 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _climb(t, y, w, p, below, table, threshold, begin, low, high):
+def _climb(points, p, below, begin, threshold, table, bounds):
     """Length of the shortest prefix, longer than `begin`, that stays above the threshold when p is fitted to it.
 
     Changes p in place, and `below` to the single lens that keeps all shorter prefixes below.
 
-    Any single lens bounds the delta chi^2 of all prefixes from above, so no prefix before its crossing can have passed. A fit to
-    the prefix at the crossing moves the crossing to the right, in ever smaller steps, until it gains nothing.
+    Any single lens bounds the delta chi^2 of all prefixes from above, so no prefix before its crossing can have passed. A fit
+    to the prefix at the crossing moves the crossing to the right, in ever smaller steps, until it gains nothing.
     """
-    n = len(t)
     while True:
-        m = _crossing(t, y, w, p, table, threshold, begin)
-        if m > n:
-            return m
-        for steps in (CLIMB_STEPS, 25):
-            c = _levenberg(t[:m], y[:m], w[:m], p, table, steps, low, high, WORTH, WORTH_OF)[0]
-            if c <= threshold:
+        n = _crossing(points, p, table, threshold, begin)
+        if n > len(points.t):
+            return n
+        for steps in CLIMB_STEPS:
+            fluxes, _ = levenberg_marquardt(prefix(points, n), p, table, steps, bounds, GAIN)
+            if fluxes.chi2 <= threshold:
                 break
         else:
-            return m
+            return n
         below[:] = p
-        begin = m
+        begin = n
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_above(t, y, w, ts, ys, ws, last, threshold, p, given, table, low, high):
-    """Index of the first epoch at which the prefix's delta chi^2 against a re-fitted single lens passes the threshold.
+def _resolved(curve, few, n_few, first, end):
+    """The first n_few of the few points, then the curve's epochs from `first` to `end` - 1 as they are."""
+    n = n_few + end - first
+    t, y, w = np.empty(n), np.empty(n), np.empty(n)
+    t[:n_few], y[:n_few], w[:n_few] = few.t[:n_few], few.y[:n_few], few.w[:n_few]
+    t[n_few:], y[n_few:], w[n_few:] = curve.t[first:end], curve.y[first:end], curve.w[first:end]
+    return Points(t, y, w)
 
-    ts, ys, ws, last : few points that stand for the curve; p (4,) its best single lens.   Returns that index, len(t) if there is
-    none, and the single lens (4,) that keeps the prefix before it below.
+
+@numba.njit(cache=True, nogil=True)
+def _first_above(search, reached, threshold):
+    """How far the prefix stays below the threshold when the single lens is fitted to it anew: Reached, the end of the search.
+
+    reached : where to begin.   n_below of the result is the index of the first epoch at which delta chi^2 passes, and the
+    number of epochs if it never does.
     """
+    curve, few, last, given, table, bounds = search
     starts = np.empty((len(given) + 1, 3))
     starts[1:] = given
-    p, below = p.copy(), p.copy()
-    known = SHORTEST - 1  # the prefix of so many epochs is below
-    k = 0  # points that end within it
+    p, below, n_below = reached.p.copy(), reached.below.copy(), reached.n_below
+    begin = np.searchsorted(last, n_below)  # of the few points, those that end within the prefix
     while True:
-        m = _climb(ts, ys, ws, p, below, table, threshold, k, low, high)
-        if m > len(ts):
-            return len(t), below
+        n_few = _climb(few, p, below, begin, threshold, table, bounds)
+        if n_few > len(few.t):
+            return Reached(len(curve.t), p, below)
         # Epoch by epoch within the run in which it passes.
-        first = last[m - 2] + 1 if m > 1 else 0
-        extra = last[m - 1] + 1 - first
-        te, ye, we = np.empty(m - 1 + extra), np.empty(m - 1 + extra), np.empty(m - 1 + extra)
-        te[: m - 1], ye[: m - 1], we[: m - 1] = ts[: m - 1], ys[: m - 1], ws[: m - 1]
-        part = slice(first, first + extra)
-        te[m - 1 :], ye[m - 1 :], we[m - 1 :] = t[part], y[part], w[part]
-        begin = max(known - first, 0) + m - 1
-        at = min(_climb(te, ye, we, p, below, table, threshold, begin, low, high), len(te))
+        first, end = last[n_few - 2] + 1 if n_few > 1 else 0, last[n_few - 1] + 1
+        resolved = _resolved(curve, few, n_few - 1, first, end)
+        skip = max(n_below - first, 0) + n_few - 1
+        n = min(_climb(resolved, p, below, skip, threshold, table, bounds), len(resolved.t))
         starts[0] = p[:3]
-        best, c, _, _ = _fit(te[:at], ye[:at], we[:at], starts, table, low, high)
-        known = first + at - (m - 1)
-        if c > threshold:
-            return known - 1, below
-        p[:], below[:] = best, best
-        k = m if at == len(te) else m - 1
+        best = fit_points(prefix(resolved, n), starts, table, bounds)
+        n_below = first + n - (n_few - 1)
+        if best.fluxes.chi2 > threshold:
+            return Reached(n_below - 1, best.p, below)
+        p[:], below[:] = best.p, best.p
+        begin = n_few if n == len(resolved.t) else n_few - 1
 
 
-class Observability(NamedTuple):
-    """What an observer can know of one event.
+@numba.njit(cache=True, nogil=True)
+def _furthest(search, lenses, threshold):
+    """That of the single lenses (k, 4) whose crossing of the threshold comes last."""
+    best, at = -1, 0
+    for k in range(len(lenses)):
+        n = _crossing(search.few, lenses[k], search.table, threshold, 0)
+        if n > best:
+            best, at = n, k
+    return lenses[at].copy()
 
-    delta_chi2_flat, delta_chi2_pspl : of the noise-free curve against a constant and against the best single lens, 0 for an event
-    that is no binary.   t_observable_flat, t_observable_pspl, t_premature : days at which the growing prefix passes
-    THRESHOLD_FLAT against a constant, THRESHOLD_PSPL and THRESHOLD_PREMATURE against the best single lens; NaN if never.
+
+def _checked_first_above(search: Search, reached: Reached, threshold: float) -> Reached:
+    """The end of the search over few points, or over many where the few do not stand for the curve."""
+    end = _first_above(search, reached, threshold)
+    n = max(end.n_below - SLACK, 0)
+    if n > 0 and fluxes_of(prefix(search.curve, n), end.below, search.table).chi2 > (1 + AGREE) * threshold:
+        many, last = compress(search.curve, search.curve.y, COMPRESSION)
+        return _first_above(search._replace(few=many, last=last), reached, threshold)
+    return end
+
+
+def _epochs_above(search: Search, p, chi2: float) -> tuple[int | None, int | None]:
+    """Indices of the epochs at which delta chi^2 of the growing prefix passes THRESHOLD_PREMATURE and THRESHOLD_PSPL.
+
+    p (4,), chi2 : the best single lens of the whole curve.   None where a threshold is never passed.
+
+    Delta chi^2 of a growing prefix never falls, so the search for the higher threshold goes on where that for the lower one
+    ended, with whichever single lens keeps the longest prefix below.
     """
-
-    delta_chi2_flat: float
-    delta_chi2_pspl: float
-    t_observable_flat: float
-    t_observable_pspl: float
-    t_premature: float
-
-
-NEVER_OBSERVABLE = Observability(0.0, 0.0, np.nan, np.nan, np.nan)
+    if chi2 <= THRESHOLD_PREMATURE:
+        return None, None
+    last = len(search.curve.t) - 1
+    low = _checked_first_above(search, Reached(FEWEST_EPOCHS - 1, p, p), THRESHOLD_PREMATURE)
+    premature = min(low.n_below, last)
+    if chi2 <= THRESHOLD_PSPL:
+        return premature, None
+    start = _furthest(search, np.stack([p, low.below, low.p]), THRESHOLD_PSPL)
+    n_below = max(low.n_below - SLACK, FEWEST_EPOCHS - 1)
+    high = _checked_first_above(search, Reached(n_below, start, start), THRESHOLD_PSPL)
+    return premature, max(premature, min(high.n_below, last))
 
 
 def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0) -> Observability:
@@ -158,41 +247,29 @@ def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0
     t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   start : (t_0, t_E, u_0) to try first.
     limb_darkening : linear coefficient of the source, for the FSPL that is fitted.
     """
-    t, y, s = (np.ascontiguousarray(x, dtype=float) for x in (t, flux_true, sigma))
-    w = 1 / s**2
-    growing = _prefix_flat(y, w)
+    curve = noise_free_points(t, flux_true, sigma)
+    growing = _chi2_of_prefixes(curve)
     flat = float(growing[-1])
-    t_flat = float(t[np.searchsorted(growing, THRESHOLD_FLAT, side="right")]) if flat > THRESHOLD_FLAT else np.nan
+    passed = np.searchsorted(growing, THRESHOLD_FLAT, side="right")
+    t_flat = float(curve.t[passed]) if flat > THRESHOLD_FLAT else np.nan
     if not is_binary:
         return Observability(flat, 0.0, t_flat, np.nan, np.nan)
-    given = NO_START if start is None else np.array([[start[0], np.log(start[1]), start[2]]])
-    table, bounds = _b0_table(limb_darkening), _span(t)
-    p, chi2, _, _, *points = _fit_noise_free(t, y, w, given, table, *bounds)
-    times = [_time_above(t, y, w, points, threshold, p, given, table, bounds) if chi2 > threshold else np.nan
-             for threshold in (THRESHOLD_PSPL, THRESHOLD_PREMATURE)]
-    return Observability(flat, float(chi2), t_flat, *times)
+    given, table, bounds = trial_start(start), b0_table(limb_darkening), season_bounds(curve.t)
+    best, few, last = fit_curve(curve, given, table, bounds)
+    chi2 = float(best.fluxes.chi2)
+    epochs = _epochs_above(Search(curve, few, last, given, table, bounds), best.p, chi2)
+    t_premature, t_pspl = (np.nan if k is None else float(curve.t[k]) for k in epochs)
+    return Observability(flat, chi2, t_flat, t_pspl, t_premature)
 
 
-def _time_above(t, y, w, points, threshold, p, given, table, bounds) -> float:
-    """The epoch, days, at which the growing prefix passes the threshold against a re-fitted single lens."""
-    first, below = _first_above(t, y, w, *points, threshold, p, given, table, *bounds)
-    n = max(first - SLACK, 0)
-    if n > 0 and _through(t[:n], y[:n], w[:n], below, table)[2] > (1 + AGREE) * threshold:  # not so between the points
-        points = _compress(t, y, w, y, COMPRESSION)
-        first, _ = _first_above(t, y, w, *points, threshold, p, given, table, *bounds)
-    return float(t[min(first, len(t) - 1)])
-
-
-def prefix_delta_chi2(t, flux_true, sigma) -> float:
-    """delta chi^2 of a noise-free curve (n,) against the best single lens; 0 for fewer than 5 epochs."""
-    return fit_noise_free(t, flux_true, sigma).chi2 if len(t) >= 5 else 0.0
+# ---- the label ------------------------------------------------------------------------------------------------------
 
 
 def observable_label(labels, delta_chi2_flat, delta_chi2_pspl):
     """The class that an observer can know, (N,) int8, from what was simulated (N,) and both delta chi^2 (N,).
 
     flat if delta chi^2 against a constant <= THRESHOLD_FLAT; else binary if simulated binary and delta chi^2 > THRESHOLD_PSPL
-    against the best single lens; else pspl.
+    against the best single lens (Penny et al. 2019); else pspl.
     """
     labels = np.asarray(labels)
     binary = (labels == BINARY) & (np.asarray(delta_chi2_pspl) > THRESHOLD_PSPL)

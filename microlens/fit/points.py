@@ -1,19 +1,29 @@
-"""Light curves by fewer points: averages of neighbours, for a noise-free curve two points for each straight run, epochs to draw."""
+"""Light curves by fewer points.
+
+bins, compress    averages of neighbours
+sample            a noise-free curve by two points for each straight run
+epochs_to_draw    the epochs of a curve that a figure needs
+"""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
 
-MAX_BIN = 64
-LONGEST = 192  # epochs of a straight run
+from microlens.fit.kernels import Points
+
+LONGEST_BIN = 64  # epochs of an average
+LONGEST_RUN = 192  # epochs of a straight run
+TURN_TO_DISTANCE = 0.25
+"""A curve whose slope changes by `turn` in all within a time T stays within turn T / 4 of its chord."""
 FLUX_STEPS = 120  # a drawn curve has an epoch at least every 1/120 of its range
 LARGE = 4.0  # standard deviations; such a residual is always drawn, until there are hundreds of them
 
 
 @numba.njit(cache=True, nogil=True)
-def _bins(t, y, w, per_bin):
-    """Weighted means of `per_bin` neighbours; w are inverse variances."""
+def bins(points, per_bin):
+    """Points that are weighted means of `per_bin` neighbours each."""
+    t, y, w = points
     n = (len(t) + per_bin - 1) // per_bin
     tb, yb, wb = np.zeros(n), np.zeros(n), np.zeros(n)
     for i in range(len(t)):
@@ -21,15 +31,17 @@ def _bins(t, y, w, per_bin):
         wb[k] += w[i]
         tb[k] += w[i] * t[i]
         yb[k] += w[i] * y[i]
-    return tb / wb, yb / wb, wb
+    return Points(tb / wb, yb / wb, wb)
 
 
 @numba.njit(cache=True, nogil=True)
-def _compress(t, y, w, smooth, largest_change):
-    """Average neighbours while the `smooth` flux (noise-free, or a model) changes by less than `largest_change` errors of their mean.
+def compress(points, smooth, largest_change):
+    """Averages of neighbours within which the `smooth` flux changes by less than `largest_change` errors of their mean.
 
-    Returns tb, yb, wb and `last` (index of each bin's last epoch).
+    smooth : (n,), the noise-free flux or a model's.
+    Returns Points and `last`, the index of the last epoch that each of them stands for.
     """
+    t, y, w = points
     n = len(t)
     tb, yb, wb, last = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
     m = i = 0
@@ -37,11 +49,11 @@ def _compress(t, y, w, smooth, largest_change):
         sw, st, sy = w[i], w[i] * t[i], w[i] * y[i]
         low = high = smooth[i]
         j = i + 1
-        while j < n and j - i < MAX_BIN:
-            lo, hi = min(low, smooth[j]), max(high, smooth[j])
-            if (hi - lo) ** 2 * (sw + w[j]) > largest_change**2:
+        while j < n and j - i < LONGEST_BIN:
+            lower, higher = min(low, smooth[j]), max(high, smooth[j])
+            if (higher - lower) ** 2 * (sw + w[j]) > largest_change**2:
                 break
-            low, high = lo, hi
+            low, high = lower, higher
             sw += w[j]
             st += w[j] * t[j]
             sy += w[j] * y[j]
@@ -49,7 +61,7 @@ def _compress(t, y, w, smooth, largest_change):
         tb[m], yb[m], wb[m], last[m] = st / sw, sy / sw, sw, j - 1
         m += 1
         i = j
-    return tb[:m], yb[:m], wb[:m], last[:m]
+    return Points(tb[:m], yb[:m], wb[:m]), last[:m]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -61,43 +73,56 @@ def _between(t, y, at, k):
 
 
 @numba.njit(cache=True, nogil=True)
-def _sample(t, y, w, bend):
+def _straight_run(points, i, bend):
+    """The longest run of neighbours from epoch i on within which the flux keeps within `bend` errors of its mean from its chord.
+
+    Returns the epoch after it, its weight, and the weighted mean and standard deviation of its times after epoch i.
+    """
+    t, y, w = points
+    sw, st, stt, turned, slope = w[i], 0.0, 0.0, 0.0, 0.0
+    j = i + 1
+    while j < len(t) and j - i < LONGEST_RUN:
+        new = (y[j] - y[j - 1]) / (t[j] - t[j - 1])
+        after = turned + abs(new - slope) if j > i + 1 else 0.0
+        if (TURN_TO_DISTANCE * after * (t[j] - t[i])) ** 2 * (sw + w[j]) > bend**2:
+            break
+        turned, slope = after, new
+        sw += w[j]
+        st += w[j] * (t[j] - t[i])
+        stt += w[j] * (t[j] - t[i]) ** 2
+        j += 1
+    mean = st / sw
+    return j, sw, mean, np.sqrt(stt / sw - mean * mean)
+
+
+@numba.njit(cache=True, nogil=True)
+def sample(points, bend):
     """A noise-free curve by few points: two stand for each run of neighbours within which the flux is straight.
 
-    A run's flux keeps within `bend` errors of its mean from its chord. Its points lie on the curve one standard deviation before and
-    after its mean time, with half of its weight each (Gauss' rule: the square of a residual that is straight in the run is summed
-    exactly), so the residual to a smooth model may be as steep as the flux: several times fewer points than _compress needs.
-    Returns ts, ys, ws and `last` (index of the last epoch that a point stands for).
+    A run's flux keeps within `bend` errors of its mean from its chord. Its points lie on the curve one standard deviation
+    before and after its mean time, with half of its weight each (Gauss' rule with two nodes: the square of a residual that
+    is straight in the run is summed exactly), so the residual to a smooth model may be as steep as the flux: several times
+    fewer points than `compress` needs.
+    Returns Points and `last`, the index of the last epoch that each of them stands for.
     """
+    t, y, w = points
     n = len(t)
     ts, ys, ws, last = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
     m = i = 0
     while i < n:
-        sw, st, stt, turned, slope = w[i], 0.0, 0.0, 0.0, 0.0
-        j = i + 1
-        while j < n and j - i < LONGEST:
-            new = (y[j] - y[j - 1]) / (t[j] - t[j - 1])
-            after = turned + abs(new - slope) if j > i + 1 else 0.0
-            if (0.25 * after * (t[j] - t[i])) ** 2 * (sw + w[j]) > bend**2:  # a curve that turns by `after` keeps this close
-                break
-            turned, slope = after, new
-            sw += w[j]
-            st += w[j] * (t[j] - t[i])
-            stt += w[j] * (t[j] - t[i]) ** 2
-            j += 1
+        j, sw, mean, apart = _straight_run(points, i, bend)
         if j == i + 1:
             ts[m], ys[m], ws[m], last[m] = t[i], y[i], sw, i
             m += 1
         else:
-            mean, k = st / sw, i
-            apart = np.sqrt(stt / sw - mean * mean)
+            k = i
             for side in range(2):
                 ts[m], ws[m] = t[i] + mean + (2 * side - 1) * apart, 0.5 * sw
                 ys[m], k = _between(t, y, ts[m], k)
                 last[m] = j - 1 if side == 1 else (i + j - 2) // 2
                 m += 1
         i = j
-    return ts[:m], ys[:m], ws[:m], last[:m]
+    return Points(ts[:m], ys[:m], ws[:m]), last[:m]
 
 
 def epochs_to_draw(t, y, residual=None, time_steps=220, flux_steps=FLUX_STEPS) -> np.ndarray:

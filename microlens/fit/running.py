@@ -3,12 +3,12 @@
     state = new_state(n, block)                            # n light curves, taken `block` epochs at a time
     view = advance(state, flux, delta_t)                   # (n, L, CHANNELS) of the next L epochs, L a multiple of the block
 
-It reads the flux alone and never looks ahead. The noise is a clipped running mean square of second differences, carried from one
-flux to another by the law of detector set `roman`. The past is kept as at most MAX_BINS averages: epochs where the flux changes
-inside a block, blocks elsewhere, and neighbours that agree are joined where the model is smooth. The fit goes on from the one
-before, when the newest block disagrees or after EVERY epochs, and is begun again from other starts where its excess has grown; in
-between its chi^2 is carried on. So an update takes bounded time and memory, and a curve fed block by block gives the same numbers
-as one fed at once, since both run this code.
+It reads the flux alone and never looks ahead. The noise is a clipped running mean square of second differences, carried from
+one flux to another by the law of detector set `roman`. The past is kept as at most MAX_BINS averages: epochs where the flux
+changes inside a block, blocks elsewhere, and neighbours that agree are joined where the model is smooth. The fit goes on from
+the one before, when the newest block disagrees or after EVERY epochs, and is begun again from other starts where its excess
+has grown; in between its chi^2 is carried on. So an update takes bounded time and memory at any cadence, and a curve fed
+block by block gives the same numbers as one fed at once, since both run this code.
 """
 
 from __future__ import annotations
@@ -16,43 +16,429 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from microlens.fit.kernels import POINT, _b0_table, _bounds, _levenberg, _magnification, _n_par
-from microlens.fit.single_lens import FSPL_U_0, _finite
+from microlens.fit.kernels import (
+    LN_T_E,
+    POINT,
+    T_0,
+    U_0,
+    Gain,
+    Points,
+    b0_table,
+    bounds_for,
+    levenberg_marquardt,
+    magnification,
+    n_parameters,
+)
+from microlens.fit.single_lens import FSPL_U_0, RHO_FACTORS, finite_source
 from microlens.sky.noise import DETECTORS, MAG_PER_RELATIVE_FLUX, SYSTEMATIC_MAG
 
 MAX_BINS, KEPT_BINS = 160, 112  # averages kept, and how many are left after joining
+MAX_BLOCK = 64  # epochs; the largest stride of a network
+
 NOISE_MEMORY = 150.0  # second differences behind the noise estimate
 LEAST_VARIANCE = 1e-10  # of F/F_base
+LEAST_FLUX = 0.3  # F/F_base: the noise of a fainter flux is taken to be that of this one
+LEAST_PHOTON_SHARE = 0.1  # of the variance, which is not left to the systematic floor alone
 FIRST = 32  # epochs whose second differences are averaged as they are
 CLIP, CLIPPED_MEAN = 6.25, 0.9217  # of a squared normal deviate: where it is clipped, and its mean then
 VARIES = 9.0  # standard deviations of a block's chi^2 about its mean beyond which its epochs are kept one by one
+BACKGROUND = DETECTORS["roman"].background  # e-^2 an epoch
+FLOOR = (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2  # systematic variance of F/F_base
+
+# Neighbouring averages are joined where, in units of the variance of their difference, the model's change squared and the
+# residuals' difference squared are below these; each round that leaves too many averages multiplies them by these factors.
+SMOOTH, AGREE = 0.3, 9.0
+SMOOTHER, LOOSER = 4.0, 2.0
+ROUNDS = 64  # after which averages are joined as they come: 0.3 * 4^64 is more than any two finite averages differ by
+LONGEST_SPAN = 3.0  # d, between the neighbours that are joined
+SPAN_IN_MEAN_SPANS = 2.0  # the same in mean distances of KEPT_BINS averages, for curves longer than 168 d
+
 STARTED = 40.0  # chi^2 excess over a constant at which an event is fitted
-LONGEST_SPAN = 3.0  # d, of an average
 EVERY = 64  # epochs after which the fit is brought up to date even if the newest agree with it
 DISAGREE = 4.0  # chi^2 of a block's mean, in units of the fit's reduced chi^2, at which it is brought up to date at once
 AGAIN, AGAIN_BY = 30.0, 1.3  # the fit is begun again when its excess has passed 30 and grown by this factor;
 HOPELESS, SELDOM_BY = 100.0, 2.0  # beyond 100, where hardly a search finds better, by this one
-STEPS, START_STEPS, LAST_STEPS = 4, 4, 30  # Levenberg-Marquardt steps of an update, of each trial start and of the best of these
-WORTH, WORTH_OF = 0.01, 1e-4  # gain that a step must promise: chi^2, and share of the present chi^2
-SHORTEST = -0.7  # ln t_E: the far wing of a still shorter event is a power law of no scale, lost in rounding
+STEPS, START_STEPS, LAST_STEPS = 4, 4, 30  # Levenberg-Marquardt steps of an update, of each trial start, of the best of these
+FSPL_GAIN = 1.0  # chi^2 by which a finite source must be better than a point
+GAIN = Gain(0.01, 1e-4)  # that a step must promise
+SHORTEST_LN_T_E = -0.7  # the far wing of a still shorter event is a power law of no scale, lost in rounding
 CLOSEST = 1e-3  # u_0: a peak narrower than the time between two epochs says nothing
 AHEAD = 60.0  # d after the last epoch at which a peak may lie
-BACKGROUND = DETECTORS["roman"].background
-FLOOR = (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2
 
-# residual after and before the fit has seen the block, chi^2 excess, largest run of three averages, log10 of the photons, chi^2
-# against a constant.
+FIRST_LN_T_E, FIRST_U_0 = 2.0, 0.3  # of an event that begins (t_E = 7.4 d); its peak is put at the newest epoch
+# Trial starts. Past the peak, which is at the brightest average: t_E = 3, 6.6, 15, 32 d with u_0 = 0.05, 0.1, 0.2, 0.4. Still
+# rising: the peak lies 0.6, 1.8, 5.4, 16 d ahead with t_E = 4, 6.8, 12, 20 d and u_0 = 0.2.
+PAST_STARTS, RISING_STARTS = 4, 4
+PAST_T_E, PAST_T_E_BY, PAST_U_0, PAST_U_0_BY = 3.0, 2.2, 0.05, 2.0
+RISING_AHEAD, RISING_AHEAD_BY, RISING_T_E, RISING_T_E_BY, RISING_U_0 = 0.6, 3.0, 4.0, 1.7, 0.2
+
 CHANNELS = 6
-# Places in the head of the state: time; number of averages; epochs since the event began; t_0, ln t_E, u_0, ln rho; source and
-# blend flux; excess at the last new beginning; second differences seen; the last two epochs' time and flux; time of the first epoch;
-# variance of F/F_base at the baseline; of the averages: sum of weights, mean, chi^2 against it, chi^2 of the fit, largest run.
-_T, _N, _EVENT, _P, _FS, _FB, _SEARCHED, _SEEN, _T1, _F1, _T2, _F2, _T0, _V = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
-_SW, _MEAN, _FLAT, _CHI2, _LARGEST, _HEAD = 17, 18, 19, 20, 21, 22
+"""Channels of the view: residual after and before the fit has seen the block, chi^2 excess of the fit, largest run of three
+averages, log10 of the baseline's electrons, chi^2 excess over a constant. All but the fifth are asinh of a scaled value."""
+AFTER, BEFORE, EXCESS, RUN, PHOTONS, FLAT_EXCESS = range(CHANNELS)
+CHI2_SCALE = 10.0  # chi^2 at which asinh turns from linear to logarithmic
+
+_CAPACITY = MAX_BINS + MAX_BLOCK
+STATE = np.dtype([
+    ("block", "f8"),           # epochs of a block
+    ("time", "f8"),            # of the last epoch, d
+    ("first_time", "f8"),      # of the first epoch, d
+    ("event_epochs", "f8"),    # epochs since the event began; 0 before there is one
+    ("lens", "f8", (4,)),      # t_0, ln t_E, u_0, ln rho of the fit
+    ("f_source", "f8"),        # F/F_base
+    ("f_blend", "f8"),         # F/F_base; the constant while there is no event
+    ("searched", "f8"),        # chi^2 excess when the fit was last begun again
+    ("n_seen", "f8"),          # epochs seen
+    ("last_t", "f8"),          # of the last epoch and the one before it: time, flux
+    ("last_flux", "f8"),
+    ("earlier_t", "f8"),
+    ("earlier_flux", "f8"),
+    ("variance", "f8"),        # of F/F_base at the baseline
+    ("n", "f8"),               # averages
+    ("weight", "f8"),          # of all averages together
+    ("mean", "f8"),            # the best constant through them
+    ("chi2_flat", "f8"),       # against that constant
+    ("chi2", "f8"),            # against the fit
+    ("largest_run", "f8"),     # chi^2 of the three neighbouring averages that disagree most with the fit
+    ("t", "f8", (_CAPACITY,)),  # the averages: mean time, mean flux, inverse variance
+    ("y", "f8", (_CAPACITY,)),
+    ("w", "f8", (_CAPACITY,)),
+])
+"""What is known of one light curve. All fields are float64, so a state is also a row of numbers (see `as_floats`)."""
 
 
 def new_state(n: int, block: int) -> np.ndarray:
-    """The state (n, .) before the first epoch of n light curves that are taken in blocks of so many epochs."""
-    return np.zeros((n, _HEAD + 3 * (MAX_BINS + block)))
+    """The state (n,) of type STATE before the first epoch of n light curves that are taken in blocks of so many epochs.
+
+    Raises ValueError for a block that is not from 1 to MAX_BLOCK.
+    """
+    if not 1 <= block <= MAX_BLOCK:
+        raise ValueError(f"block: came {block!r}, expected 1 to {MAX_BLOCK} epochs.")
+    state = np.zeros(n, STATE)
+    state["block"] = block
+    return state
+
+
+def as_floats(state: np.ndarray) -> np.ndarray:
+    """A state (n,) as numbers (n, k) float64 that share its memory, for what keeps plain arrays (torch, a file)."""
+    return state.view(np.float64).reshape(len(state), -1)
+
+
+def from_floats(numbers: np.ndarray) -> np.ndarray:
+    """The state (n,) that `numbers` (n, k), as as_floats gave them, stand for; it shares their memory if that is contiguous."""
+    return np.ascontiguousarray(numbers, dtype=np.float64).view(STATE)[:, 0]
+
+
+# ---- noise ----------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True)
+def _photons(variance):
+    """Electrons N of the baseline in one epoch for the variance of F/F_base there: (N + B)/N^2 + floor, solved for N."""
+    v = max(variance - FLOOR, LEAST_PHOTON_SHARE * variance)
+    return 0.5 * (1 + np.sqrt(1 + 4 * v * BACKGROUND)) / v
+
+
+@numba.njit(cache=True, nogil=True)
+def _variance(flux, photons):
+    """Variance of F/F_base at a flux, if the baseline gives so many electrons."""
+    f = max(flux, LEAST_FLUX)
+    return (photons * f + BACKGROUND) / photons**2 + FLOOR * f * f
+
+
+@numba.njit(cache=True, nogil=True)
+def _update_noise(state, t, flux):
+    """Take one block into the noise estimate. Returns the electrons of the baseline.
+
+    An epoch's second difference is its distance from the straight line through the two epochs before. The estimate before
+    the block carries the noise from one flux to another.
+    """
+    photons = _photons(max(state.variance, LEAST_VARIANCE))
+    for i in range(len(t)):
+        seen = state.n_seen
+        if seen >= 2:
+            a = (state.last_t - state.earlier_t) / max(t[i] - state.earlier_t, 1e-9)
+            e = state.last_flux - (1 - a) * state.earlier_flux - a * flux[i]
+            scale = 1 + a * a + (1 - a) * (1 - a)
+            if seen < FIRST:
+                state.variance += (e * e / scale - state.variance) / (seen - 1)
+            else:
+                u = e * e / (scale * _variance(state.last_flux, photons))
+                state.variance *= 1 + (min(u, CLIP) / CLIPPED_MEAN - 1) / min(seen, NOISE_MEMORY)
+            state.variance = max(state.variance, LEAST_VARIANCE)
+        state.earlier_t, state.earlier_flux = state.last_t, state.last_flux
+        state.last_t, state.last_flux = t[i], flux[i]
+        state.n_seen = seen + 1
+    return _photons(state.variance)
+
+
+# ---- averages -------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True)
+def _averages(state, first):
+    """The averages of the state from `first` on, as Points that share its memory."""
+    n = int(state.n)
+    return Points(state.t[first:n], state.y[first:n], state.w[first:n])
+
+
+@numba.njit(cache=True, nogil=True)
+def _model_of(state, t, table):
+    """Flux (n,) of the fit at times t (n,): a single lens once there is an event, else a constant."""
+    out = np.full(len(t), state.f_blend)
+    if state.event_epochs > 0:
+        out += state.f_source * magnification(Points(t, t, t), state.lens, table)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _prediction(state, t, table):
+    """Flux of the fit so far at the epochs t (block,) of the new block, and at their mean time."""
+    block = len(t)
+    at = np.empty(block + 1)
+    at[:block], at[block] = t, np.mean(t)
+    model = _model_of(state, at, table)
+    return model[:block], model[block]
+
+
+@numba.njit(cache=True, nogil=True)
+def _varies(flux, photons):
+    """Whether the flux (block,) scatters by much more than the noise."""
+    mean, total = np.mean(flux), 0.0
+    for i in range(len(flux)):
+        total += (flux[i] - mean) ** 2
+    expected = len(flux) - 1.0
+    return total > (expected + VARIES * np.sqrt(2 * expected)) * _variance(mean, photons)
+
+
+@numba.njit(cache=True, nogil=True)
+def _append(state, t, flux, before, middle, photons):
+    """Add a block to the averages: epoch by epoch where its flux varies, else as its mean.
+
+    before (block,), middle : the fit so far at its epochs and at their mean time.
+    Returns the number of averages whose weights are as they were: none while the first estimates of the noise are poor, in
+    which time all averages take the weight of the newest.
+    """
+    block, n = len(flux), int(state.n)
+    settled = state.n_seen > NOISE_MEMORY
+    if settled and _varies(flux, photons):
+        for i in range(block):
+            state.t[n + i], state.y[n + i], state.w[n + i] = t[i], flux[i], 1 / _variance(flux[i], photons)
+        state.n += block
+        return n
+    mean = np.mean(flux)
+    state.t[n], state.y[n] = np.mean(t), middle + mean - np.mean(before)
+    state.w[n] = block / _variance(mean, photons)
+    state.n += 1
+    if settled:
+        return n
+    for i in range(n + 1):
+        state.w[i] = block / _variance(state.y[i], photons)
+    return 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _update_constant(state, first):
+    """Take the averages from `first` on into the best constant through all of them; first = 0 begins anew."""
+    if first == 0:
+        state.weight = state.mean = state.chi2_flat = 0.0
+    _, y, w = _averages(state, first)
+    for i in range(len(y)):
+        state.weight += w[i]
+        delta = y[i] - state.mean
+        state.mean += delta * w[i] / state.weight
+        state.chi2_flat += w[i] * delta * (y[i] - state.mean)
+
+
+@numba.njit(cache=True, nogil=True)
+def _update_chi2(state, averages, model, first):
+    """Take the averages from `first` on, less the model, into chi^2 and the largest run of three; first = 0 begins anew.
+
+    averages, model : from max(first - 2, 0) on, so that runs of three are complete.
+    """
+    if first == 0:
+        state.chi2 = state.largest_run = 0.0
+    _, y, w = averages
+    earlier = last = 0.0
+    for i in range(len(model)):
+        square = w[i] * (y[i] - model[i]) ** 2
+        run = earlier + last + square
+        earlier, last = last, square
+        if i >= min(first, 2):
+            state.chi2 += square
+            state.largest_run = max(state.largest_run, run)
+
+
+@numba.njit(cache=True, nogil=True)
+def _longest_span(t):
+    """The largest distance, in days, of neighbours among the averages at times t that may be joined.
+
+    It is LONGEST_SPAN, and more for a curve so long that KEPT_BINS averages could not be so close: fewer than half of all
+    distances are larger than twice their mean, so there are always neighbours to join.
+    """
+    return max(LONGEST_SPAN, SPAN_IN_MEAN_SPANS * (t[-1] - t[0]) / KEPT_BINS)
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_round(t, residual, w, model, n, smooth, agree, span):
+    """Join such neighbours among the first n averages as `smooth`, `agree` and `span` permit, until KEPT_BINS are left.
+
+    An infinite span permits all.   Returns how many averages are left, at least KEPT_BINS.
+    """
+    i = m = 0
+    while i < n:
+        joins = False
+        if i + 1 < n and n - (i - m) > KEPT_BINS:
+            common = w[i] * w[i + 1] / (w[i] + w[i + 1])
+            change, differ = model[i + 1] - model[i], residual[i + 1] - residual[i]
+            agrees = common * change**2 < smooth and common * differ**2 < agree and t[i + 1] - t[i] < span
+            joins = agrees or span == np.inf
+        if joins:
+            total = w[i] + w[i + 1]
+            for x in (t, residual, model):
+                x[m] = (w[i] * x[i] + w[i + 1] * x[i + 1]) / total
+            w[m] = total
+            i += 2
+        else:
+            t[m], residual[m], w[m], model[m] = t[i], residual[i], w[i], model[i]
+            i += 1
+        m += 1
+    return m
+
+
+@numba.njit(cache=True, nogil=True)
+def _join(t, residual, w, model, n):
+    """Join agreeing neighbours among the first n averages where the model is smooth, until KEPT_BINS are left.
+
+    residual : from the model. Averaging residuals rather than fluxes leaves no error of the curvature inside a long average.
+    Each round permits more than the one before, and after ROUNDS all neighbours are joined, which halves at most MAX_BINS +
+    MAX_BLOCK = 2 KEPT_BINS averages. Returns how many are left: KEPT_BINS.
+    """
+    smooth, agree, span = SMOOTH, AGREE, _longest_span(t[:n])
+    for _ in range(ROUNDS):
+        if n <= KEPT_BINS:
+            return n
+        n = _join_round(t, residual, w, model, n, smooth, agree, span)
+        smooth, agree = SMOOTHER * smooth, LOOSER * agree
+    return _join_round(t, residual, w, model, n, np.inf, np.inf, np.inf)
+
+
+@numba.njit(cache=True, nogil=True)
+def _shorten(state, table):
+    """Join averages until KEPT_BINS are left, and sum up constant and chi^2 again."""
+    averages = _averages(state, 0)
+    model = _model_of(state, averages.t, table)
+    residual = averages.y - model
+    n = _join(averages.t, residual, averages.w, model, len(averages.t))
+    state.n = n
+    averages = _averages(state, 0)
+    model = _model_of(state, averages.t, table)
+    averages.y[:] = model + residual[:n]
+    _update_constant(state, 0)
+    _update_chi2(state, averages, model, 0)
+
+
+# ---- fit ------------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True)
+def _trial_start(averages, k, out):
+    """Put the k-th trial start into `out` (4,): first those whose peak is past, narrow to wide, then those that still rise."""
+    t = averages.t
+    if k < PAST_STARTS:
+        out[T_0], out[LN_T_E] = t[np.argmax(averages.y)], np.log(PAST_T_E * PAST_T_E_BY**k)
+        out[U_0] = PAST_U_0 * PAST_U_0_BY**k
+    else:
+        k -= PAST_STARTS
+        out[T_0], out[LN_T_E] = t[-1] + RISING_AHEAD * RISING_AHEAD_BY**k, np.log(RISING_T_E * RISING_T_E_BY**k)
+        out[U_0] = RISING_U_0
+    out[-1] = POINT
+
+
+@numba.njit(cache=True, nogil=True)
+def _search(averages, p, table, bounds):
+    """The best of several starts, point source and then finite source, into p, if it is better than p itself."""
+    best, trial, leader = np.inf, np.empty(4), p.copy()
+    for k in range(PAST_STARTS + RISING_STARTS):
+        _trial_start(averages, k, trial)
+        chi2 = levenberg_marquardt(averages, trial, table, START_STEPS, bounds, GAIN)[0].chi2
+        if chi2 < best:
+            best = chi2
+            leader[:] = trial
+    best = levenberg_marquardt(averages, p, table, LAST_STEPS, bounds, GAIN)[0].chi2
+    chi2 = levenberg_marquardt(averages, leader, table, LAST_STEPS, bounds, GAIN)[0].chi2
+    if chi2 < best:
+        best = chi2
+        p[:] = leader
+    for factor in RHO_FACTORS:
+        if p[U_0] < FSPL_U_0:
+            trial = finite_source(p, factor)
+            chi2 = levenberg_marquardt(averages, trial, table, 2 * LAST_STEPS, bounds, GAIN)[0].chi2
+            if chi2 < best - FSPL_GAIN:
+                best = chi2
+                p[:] = trial
+
+
+@numba.njit(cache=True, nogil=True)
+def _is_due(state, flux, before, photons):
+    """Whether the fit is to be brought up to date: the block disagrees with it, or it has not been for EVERY epochs."""
+    block, difference = len(flux), 0.0
+    for i in range(block):
+        difference += flux[i] - before[i]
+    if state.event_epochs % EVERY < block:
+        return True
+    poor = max(state.chi2 / state.n, 1.0)
+    return difference**2 > DISAGREE * poor * block * _variance(np.mean(flux), photons)
+
+
+@numba.njit(cache=True, nogil=True)
+def _refit(state, averages, table, bounds):
+    """Bring the fit up to date, from other starts, too, if its excess has grown. Returns its model (n,) of the averages."""
+    n, p = len(averages.t), state.lens
+    fluxes, a = levenberg_marquardt(averages, p, table, STEPS, bounds, GAIN)
+    growth = AGAIN_BY if state.searched < HOPELESS else SELDOM_BY
+    if fluxes.chi2 - n > max(AGAIN, growth * state.searched):
+        _search(averages, p, table, bounds)
+        fluxes, a = levenberg_marquardt(averages, p, table, 4 * STEPS, bounds, GAIN)
+        state.searched = max(fluxes.chi2 - n, AGAIN)
+    state.f_source, state.f_blend = fluxes.f_source, fluxes.f_blend
+    return fluxes.f_source * a + fluxes.f_blend
+
+
+@numba.njit(cache=True, nogil=True)
+def _follow_event(state, t, flux, before, first, photons, table):
+    """Bring the single lens up to date with the block t, flux (block,), or only its chi^2 if that will do.
+
+    before (block,) : the fit so far.   first : averages whose weights are as they were.   Returns the fit now, (block,).
+    """
+    averages = _averages(state, 0)
+    bounds = bounds_for(state.first_time - AHEAD, t[-1] + AHEAD, SHORTEST_LN_T_E, CLOSEST)
+    begins = state.event_epochs == 0
+    if begins:
+        p = state.lens
+        p[T_0], p[LN_T_E], p[U_0], p[-1] = t[-1], FIRST_LN_T_E, FIRST_U_0, POINT
+        _search(averages, p, table, bounds)
+    if begins or _is_due(state, flux, before, photons):
+        _update_chi2(state, averages, _refit(state, averages, table, bounds), 0)
+        state.event_epochs += len(t)
+        return _model_of(state, t, table)
+    state.event_epochs += len(t)
+    newest = _averages(state, max(first - 2, 0))
+    _update_chi2(state, newest, _model_of(state, newest.t, table), first)
+    return before
+
+
+@numba.njit(cache=True, nogil=True)
+def _follow_constant(state, t, first):
+    """Bring the constant up to date where there is no event yet. Returns it at the block's epochs, (block,)."""
+    state.f_blend = state.mean
+    newest = _averages(state, max(first - 2, 0))
+    _update_chi2(state, newest, np.full(len(newest.t), state.mean), first)
+    state.chi2 = state.chi2_flat
+    return np.full(len(t), state.mean)
+
+
+# ---- view -----------------------------------------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, nogil=True)
@@ -63,256 +449,73 @@ def _asinh(x):
 
 
 @numba.njit(cache=True, nogil=True)
-def _photons(variance):
-    """Electrons of the baseline in one epoch for the variance of F/F_base there: (N + B)/N^2 + floor solved for N."""
-    v = max(variance - FLOOR, 0.1 * variance)
-    return 0.5 * (1 + np.sqrt(1 + 4 * v * BACKGROUND)) / v
-
-
-@numba.njit(cache=True, nogil=True)
-def _variance(flux, photons):
-    """Variance of F/F_base at a flux; a flux below 0.3 counts as 0.3."""
-    f = max(flux, 0.3)
-    return (photons * f + BACKGROUND) / photons**2 + FLOOR * f * f
-
-
-@numba.njit(cache=True, nogil=True)
-def _noise(state, t, f):
-    """Electrons of the baseline, from the noise so far; takes in one block (t, f)."""
-    photons = _photons(max(state[_V], LEAST_VARIANCE))  # of the blocks before: they carry the noise from one flux to another
-    for i in range(len(t)):
-        seen = state[_SEEN]
-        if seen >= 2:
-            a = (state[_T1] - state[_T2]) / max(t[i] - state[_T2], 1e-9)
-            e = state[_F1] - (1 - a) * state[_F2] - a * f[i]
-            scale = 1 + a * a + (1 - a) * (1 - a)
-            if seen < FIRST:
-                state[_V] += (e * e / scale - state[_V]) / (seen - 1)
-            else:
-                u = e * e / (scale * _variance(state[_F1], photons))
-                state[_V] *= 1 + (min(u, CLIP) / CLIPPED_MEAN - 1) / min(seen, NOISE_MEMORY)
-            state[_V] = max(state[_V], LEAST_VARIANCE)
-        state[_T2], state[_F2] = state[_T1], state[_F1]
-        state[_T1], state[_F1] = t[i], f[i]
-        state[_SEEN] = seen + 1
-    return _photons(state[_V])
-
-
-@numba.njit(cache=True, nogil=True)
-def _join(t, residual, w, model, n):
-    """Join agreeing neighbours among the first n averages where the model is smooth, until KEPT_BINS are left. Returns how many.
-
-    residual : from the model. Averaging residuals rather than fluxes leaves no error of the curvature inside a long average.
-    """
-    smooth, agree = 0.3, 9.0
-    while n > KEPT_BINS:
-        i = m = 0
-        while i < n:
-            if i + 1 < n and n - (i - m) > KEPT_BINS:
-                common = w[i] * w[i + 1] / (w[i] + w[i + 1])
-                change, differ = model[i + 1] - model[i], residual[i + 1] - residual[i]
-                if common * change**2 < smooth and common * differ**2 < agree and t[i + 1] - t[i] < LONGEST_SPAN:
-                    total = w[i] + w[i + 1]
-                    for x in (t, residual, model):
-                        x[m] = (w[i] * x[i] + w[i + 1] * x[i + 1]) / total
-                    w[m] = total
-                    i, m = i + 2, m + 1
-                    continue
-            t[m], residual[m], w[m], model[m] = t[i], residual[i], w[i], model[i]
-            i, m = i + 1, m + 1
-        n = m
-        smooth, agree = 4 * smooth, 2 * agree
-    return n
-
-
-@numba.njit(cache=True, nogil=True)
-def _search(t, y, w, p, table, low, high):
-    """The best of several starts, point source and then finite source, into p, if it is better than p itself."""
-    at, now, best, trial, leader = np.argmax(y), t[-1], np.inf, np.empty(4), p.copy()
-    for k in range(8):
-        if k < 4:  # past the peak: the brightest average, narrow to wide
-            trial[0], trial[1], trial[2], trial[3] = t[at], np.log(3.0 * 2.2**k), 0.05 * 2.0**k, POINT
-        else:  # still rising: the peak lies ahead
-            trial[0], trial[1], trial[2], trial[3] = now + 0.6 * 3.0 ** (k - 4), np.log(4.0 * 1.7 ** (k - 4)), 0.2, POINT
-        c = _levenberg(t, y, w, trial, table, START_STEPS, low, high, WORTH, WORTH_OF)[0]
-        if c < best:
-            best = c
-            leader[:] = trial
-    best = _levenberg(t, y, w, p, table, LAST_STEPS, low, high, WORTH, WORTH_OF)[0]
-    c = _levenberg(t, y, w, leader, table, LAST_STEPS, low, high, WORTH, WORTH_OF)[0]
-    if c < best:
-        best = c
-        p[:] = leader
-    for factor in (0.5, 1.5):
-        if p[2] < FSPL_U_0:
-            trial = _finite(p, factor)
-            c = _levenberg(t, y, w, trial, table, 2 * LAST_STEPS, low, high, WORTH, WORTH_OF)[0]
-            if c < best - 1.0:
-                best = c
-                p[:] = trial
-
-
-@numba.njit(cache=True, nogil=True)
-def _curve(t, p, event, fs, fb, table):
-    """Flux (n,) of the fit at times t (n,): a single lens once there is an event, else a constant."""
-    out = np.full(len(t), fb)
-    if event > 0:
-        out += fs * _magnification(t, p, table)
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
-def _append(t, y, w, n, time, flux, model, middle, photons, settled):
-    """Add a block to the first n averages: one by one where its epochs vary, else as their mean. Returns the new n.
-
-    model (block,) and middle: the fit so far at the block's epochs and at their mean time.   settled : the noise is well known.
-    """
-    mean, varies, block = np.mean(flux), 0.0, len(flux)
-    for i in range(block):
-        varies += (flux[i] - mean) ** 2
-    expected = block - 1.0
-    if settled and varies > (expected + VARIES * np.sqrt(2 * expected)) * _variance(mean, photons):
-        for i in range(block):
-            t[n], y[n], w[n] = time[i], flux[i], 1 / _variance(flux[i], photons)
-            n += 1
-        return n
-    t[n], y[n], w[n] = np.mean(time), middle + mean - np.mean(model), block / _variance(mean, photons)
-    return n + 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _weigh(state, y, w, first):
-    """Take the averages from `first` on into the sums of a constant through all of them; first = 0 begins anew."""
-    if first == 0:
-        state[_SW] = state[_MEAN] = state[_FLAT] = 0.0
-    for i in range(first, len(y)):
-        state[_SW] += w[i]
-        delta = y[i] - state[_MEAN]
-        state[_MEAN] += delta * w[i] / state[_SW]
-        state[_FLAT] += w[i] * delta * (y[i] - state[_MEAN])
-
-
-@numba.njit(cache=True, nogil=True)
-def _judge(state, y, w, model, first):
-    """Take the averages from `first` on, less the model, into chi^2 and the largest run of three; first = 0 begins anew.
-
-    y, w, model : of the averages from max(first - 2, 0) on.
-    """
-    if first == 0:
-        state[_CHI2] = state[_LARGEST] = 0.0
-    run = before = last = 0.0
-    for i in range(len(y)):
-        square = w[i] * (y[i] - model[i]) ** 2
-        run = before + last + square
-        before, last = last, square
-        if i >= min(first, 2):
-            state[_CHI2] += square
-            state[_LARGEST] = max(state[_LARGEST], run)
-
-
-@numba.njit(cache=True, nogil=True)
-def _take(state, t, f, table, out):
-    """One block of one light curve: t, f (block,) into the state, and its channels into out (block, CHANNELS)."""
-    block, bins = len(t), state[_HEAD:].reshape(3, -1)
-    bt, by, bw = bins[0], bins[1], bins[2]
-    first = int(state[_N])
-    if first == 0:
-        state[_T0] = t[0]
-        state[_FB] = np.mean(f)
-    p, at = state[_P : _P + 4], np.empty(block + 1)
-    at[:block], at[block] = t, np.mean(t)
-    before = _curve(at, p, state[_EVENT], state[_FS], state[_FB], table)
-    photons = _noise(state, t, f)
-    settled = state[_SEEN] > NOISE_MEMORY
-    n = _append(bt, by, bw, first, t, f, before[:block], before[block], photons, settled)
-    if not settled:  # the first estimates of the noise are poor: the averages so far take the newest
-        first = 0
-        for i in range(n):
-            bw[i] = block / _variance(by[i], photons)
-    tn, yn, wn = bt[:n], by[:n], bw[:n]
-    _weigh(state, yn, wn, first)
-    known = state[_SEEN] >= FIRST  # before that there is nothing to go by
-    low, high = _bounds(state[_T0] - AHEAD, t[-1] + AHEAD, SHORTEST, CLOSEST)
-    begins = state[_EVENT] == 0 and known and state[_FLAT] - n > STARTED
-    if begins:
-        p[0], p[1], p[2], p[3] = t[-1], 2.0, 0.3, POINT
-        _search(tn, yn, wn, p, table, low, high)
-    after = before
-    if begins or state[_EVENT] > 0:
-        new = 0.0
-        for i in range(block):
-            new += f[i] - before[i]
-        poor = max(state[_CHI2] / n, 1.0)
-        if begins or state[_EVENT] % EVERY < block or new**2 > DISAGREE * poor * block * _variance(np.mean(f), photons):
-            chi2, state[_FS], state[_FB], a = _levenberg(tn, yn, wn, p, table, STEPS, low, high, WORTH, WORTH_OF)
-            growth = AGAIN_BY if state[_SEARCHED] < HOPELESS else SELDOM_BY
-            if chi2 - n > max(AGAIN, growth * state[_SEARCHED]):
-                _search(tn, yn, wn, p, table, low, high)
-                chi2, state[_FS], state[_FB], a = _levenberg(tn, yn, wn, p, table, 4 * STEPS, low, high, WORTH, WORTH_OF)
-                state[_SEARCHED] = max(chi2 - n, AGAIN)
-            _judge(state, yn, wn, state[_FS] * a + state[_FB], 0)
-            state[_EVENT] += block
-            after = _curve(t, p, state[_EVENT], state[_FS], state[_FB], table)
-        else:
-            state[_EVENT] += block
-            begin = max(first - 2, 0)
-            _judge(state, yn[begin:], wn[begin:], _curve(tn[begin:], p, state[_EVENT], state[_FS], state[_FB], table), first)
-        n_par = 2.0 + _n_par(p)
-    else:
-        state[_FB], n_par = state[_MEAN], 1.0
-        after = np.full(block, state[_MEAN])
-        begin = max(first - 2, 0)
-        _judge(state, yn[begin:], wn[begin:], np.full(n - begin, state[_MEAN]), first)
-        state[_CHI2] = state[_FLAT]
-    excess, flat, largest = state[_CHI2] - n + n_par, state[_FLAT] - n, state[_LARGEST]
-    if not known:
-        excess, flat, largest = 0.0, 0.0, 0.0
-    out[:, 2], out[:, 3], out[:, 5] = _asinh(excess / 10.0), _asinh(largest / 10.0), _asinh(flat / 10.0)
-    out[:, 4] = np.log10(photons)
-    for i in range(block):
+def _write_channels(state, flux, before, after, photons, out):
+    """Put the channels of one block into out (block, CHANNELS); before, after (block,) : the fit without and with the block."""
+    n, excess, flat, run = state.n, 0.0, 0.0, 0.0
+    if state.n_seen >= FIRST:  # before that there is nothing to go by
+        n_par = 2.0 + n_parameters(state.lens) if state.event_epochs > 0 else 1.0
+        excess, flat, run = state.chi2 - n + n_par, state.chi2_flat - n, state.largest_run
+    out[:, EXCESS], out[:, RUN] = _asinh(excess / CHI2_SCALE), _asinh(run / CHI2_SCALE)
+    out[:, FLAT_EXCESS] = _asinh(flat / CHI2_SCALE)
+    out[:, PHOTONS] = np.log10(photons)
+    for i in range(len(flux)):
         scale = 1 / np.sqrt(_variance(after[i], photons))
-        out[i, 0], out[i, 1] = _asinh((f[i] - after[i]) * scale), _asinh((f[i] - before[i]) * scale)
-    if n > MAX_BINS:
-        model = _curve(tn, p, state[_EVENT], state[_FS], state[_FB], table)
-        residual = yn - model
-        n = _join(bt, residual, bw, model, n)
-        model = _curve(bt[:n], p, state[_EVENT], state[_FS], state[_FB], table)
-        by[:n] = model + residual[:n]
-        _weigh(state, by[:n], bw[:n], 0)
-        _judge(state, by[:n], bw[:n], model, 0)
-    state[_N] = n
+        out[i, AFTER], out[i, BEFORE] = _asinh((flux[i] - after[i]) * scale), _asinh((flux[i] - before[i]) * scale)
 
 
 @numba.njit(cache=True, nogil=True)
-def _advance(state, flux, delta_t, blocks, block, table, out):
-    t = np.empty(block)
-    for k in range(len(state)):
+def _take_block(state, t, flux, table, out):
+    """Take one block t, flux (block,) of one light curve into its state and put its channels into out (block, CHANNELS)."""
+    if state.n == 0:
+        state.first_time = t[0]
+        state.f_blend = np.mean(flux)
+    before, middle = _prediction(state, t, table)
+    photons = _update_noise(state, t, flux)
+    first = _append(state, t, flux, before, middle, photons)
+    _update_constant(state, first)
+    begins = state.n_seen >= FIRST and state.chi2_flat - state.n > STARTED
+    if begins or state.event_epochs > 0:
+        after = _follow_event(state, t, flux, before, first, photons, table)
+    else:
+        after = _follow_constant(state, t, first)
+    _write_channels(state, flux, before, after, photons, out)
+    if state.n > MAX_BINS:
+        _shorten(state, table)
+
+
+@numba.njit(cache=True, nogil=True)
+def _advance(states, flux, delta_t, blocks, table, out):
+    """Take so many blocks (n,) of each light curve flux, delta_t (n, L) into its state, the channels into out."""
+    for k in range(len(states)):
+        state = states[k]
+        block = int(state.block)
+        t = np.empty(block)
         for b in range(blocks[k]):
             for i in range(block):
-                state[k, _T] += delta_t[k, b * block + i]
-                t[i] = state[k, _T]
+                state.time += delta_t[k, b * block + i]
+                t[i] = state.time
             part = slice(b * block, (b + 1) * block)
-            _take(state[k], t, flux[k, part], table, out[k, part])
+            _take_block(state, t, flux[k, part], table, out[k, part])
 
 
 def advance(state, flux, delta_t, lengths=None) -> np.ndarray:
-    """Take the next L epochs of n light curves; changes `state` (n, .), as new_state made it, in place.
+    """Take the next L epochs of n light curves; changes `state` (n,), as new_state made it, in place.
 
-    flux (n, L) F/F_base and delta_t (n, L) days of valid epochs; lengths (n,): how many of them each curve has, unset = L. Only whole
-    blocks count, so L must be a multiple of the block in all but the last call.
+    flux (n, L) F/F_base and delta_t (n, L) days of valid epochs; lengths (n,): how many of them each curve has, unset = L.
+    Only whole blocks count, so L must be a multiple of the block in all but the last call.
     Returns (n, L, CHANNELS) float32; 0 beyond the last whole block.
     """
-    block = (state.shape[1] - _HEAD) // 3 - MAX_BINS
     flux, delta_t = np.ascontiguousarray(flux, dtype=float), np.ascontiguousarray(delta_t, dtype=float)
     lengths = np.full(len(flux), flux.shape[1]) if lengths is None else np.asarray(lengths)
     out = np.zeros((*flux.shape, CHANNELS), np.float32)
-    _advance(state, flux, delta_t, lengths // block, block, _b0_table(), out)
+    _advance(state, flux, delta_t, lengths // state["block"].astype(np.int64), b0_table(), out)
     return out
 
 
 def running_view(flux, delta_t, lengths, block) -> np.ndarray:
     """The single lens through each epoch's past for packed light curves: (n, T, CHANNELS) float32.
 
-    flux, delta_t : (n, T).   lengths : (n,) valid epochs in front.   block : epochs between two fits. 0 beyond the last whole block.
+    flux, delta_t : (n, T).   lengths : (n,) valid epochs in front.   block : epochs between two fits, 1 to MAX_BLOCK.
+    The view is 0 beyond the last whole block.
     """
     return advance(new_state(len(flux), block), flux, delta_t, lengths)

@@ -1,8 +1,11 @@
 """Critical curves and caustics of a binary lens, and whether a source disc meets one.
 
-With masses m1 = 1/(1+q) at z1 and m2 = q/(1+q) at z2 the lens equation is zeta = z - m1/(conj z - z1) - m2/(conj z - z2).
-Its Jacobian vanishes where m1/(z-z1)^2 + m2/(z-z2)^2 = e^(i phi) (Witt 1990), a quartic in z for each phase phi; the caustic
-is the image of that curve under the lens equation.
+With masses m1 = 1/(1+q) at z1 and m2 = q/(1+q) at z2 the lens equation is
+
+    zeta = z - m1/(conj z - z1) - m2/(conj z - z2).
+
+Its Jacobian vanishes where m1/(z-z1)^2 + m2/(z-z2)^2 = e^(i phi) (Witt 1990), a quartic in z for each phase phi;
+the caustic is the image of that curve under the lens equation.
 """
 
 from __future__ import annotations
@@ -11,60 +14,35 @@ import numba
 import numpy as np
 
 from microlens.lens.engine import check_lens
+from microlens.lens.path import lens_equation, lens_positions, point_masses, source_position
+from microlens.lens.roots import find_roots
 
-N_PHASES = 400  # 200 leave the polyline off by up to 0.08 rho
+N_PHASES = 400  # phases of the curves; 200 leave the polyline off by up to 0.08 source radii
 BLOCK = 16  # segments searched together when the nearest one is looked for
-
-
-@numba.njit(cache=True)
-def inverse(z):
-    """1/z of a complex number without the overflow checks of the language's division, which cost more than the rest."""
-    d = 1.0 / (z.real * z.real + z.imag * z.imag)
-    return complex(z.real * d, -z.imag * d)
-
-
-@numba.njit(cache=True)
-def _aberth(roots, w, m1, m2, z1, z2, tolerance, n_steps):
-    """The four roots of (z-z1)^2 (z-z2)^2 - w [m1 (z-z2)^2 + m2 (z-z1)^2] by Aberth's iteration, in place."""
-    for _ in range(n_steps):
-        largest = 0.0
-        for i in range(4):
-            z = roots[i]
-            a, b = z - z1, z - z2
-            p = a * a * b * b - w * (m1 * b * b + m2 * a * a)
-            dp = 2 * a * b * (a + b) - 2 * w * (m1 * b + m2 * a)
-            if p == 0:
-                continue
-            total = 0j
-            for j in range(4):
-                if j != i and roots[i] != roots[j]:
-                    total += inverse(roots[i] - roots[j])
-            # step = (p/p') / (1 - (p/p') sum), written so that p' = 0 does no harm
-            denominator = dp - p * total
-            step = p * inverse(denominator) if denominator != 0 else 1e-3 + 1e-3j
-            roots[i] = z - step
-            largest = max(largest, abs(step.real) + abs(step.imag))
-        if largest < tolerance:
-            break
+FIRST_STEPS, STEPS = 400, 60  # most steps of the root finder at the first phase and at the others
+START = np.array([0.9 + 0.4j, -0.65 + 0.72j, 0.1 - 1.1j, 1.3 - 0.3j])  # of the root finder, without any symmetry
 
 
 @numba.njit(cache=True)
 def critical_points(s, q, n):
     """Critical curve, (4, n) complex for n (even) phases over one turn: the four roots followed from phase to phase.
 
-    The roots of the phase -phi are the conjugates of those of phi, so half a turn is computed and the rest mirrored.
+    With the secondary at the origin the quartic is z^2 (z + s)^2 - w [m1 z^2 + m2 (z + s)^2], w = e^(-i phi). The
+    roots of the phase -phi are the conjugates of those of phi, so half a turn is computed and the rest mirrored.
     """
-    m1, m2 = 1.0 / (1.0 + q), q / (1.0 + q)
-    z1, z2 = -s * m2, s * m1
-    out = np.empty((4, n), np.complex128)
-    roots = np.array([0.9 + 0.4j, -0.65 + 0.72j, 0.1 - 1.1j, 1.3 - 0.3j]) * (0.5 + 0.5 * s)
+    m2 = q / (1.0 + q)
+    secondary = lens_positions(s, q)[1]
+    out, coefficients = np.empty((4, n), np.complex128), np.empty(5, np.complex128)
+    roots = START * (0.5 + 0.5 * s) - secondary
     half = n // 2
     for k in range(half + 1):
-        # A step below 1e-7 leaves an error below 1e-14: convergence is cubic.
-        _aberth(roots, np.exp(-2j * np.pi * k / n), m1, m2, z1, z2, 1e-7 * (1.0 + s), 400 if k == 0 else 60)
-        out[:, k] = roots
+        w = np.exp(-2j * np.pi * k / n)
+        coefficients[0], coefficients[1], coefficients[2] = -w * m2 * s * s, -2 * w * m2 * s, s * s - w
+        coefficients[3], coefficients[4] = 2 * s, 1.0
+        find_roots(coefficients, roots, FIRST_STEPS if k == 0 else STEPS)
+        out[:, k] = roots + secondary
         if 0 < k < half:  # where the roots will be, if they go on as they went
-            roots = 2 * out[:, k] - out[:, k - 1]
+            roots = 2 * out[:, k] - out[:, k - 1] - secondary
     taken = np.zeros(4, np.bool_)
     for i in range(4):
         nearest, mirror = np.inf, 0
@@ -75,6 +53,16 @@ def critical_points(s, q, n):
         taken[mirror] = True
         for k in range(half + 1, n):
             out[i, k] = np.conj(out[mirror, n - k])
+    return out
+
+
+@numba.njit(cache=True)
+def source_points(images, s, q):
+    """The source positions (n,) complex of image positions (n,) complex by the lens equation."""
+    masses = point_masses(s, q)
+    out = np.empty(len(images), np.complex128)
+    for i in range(len(images)):
+        out[i] = lens_equation(images[i], masses)[0]
     return out
 
 
@@ -96,20 +84,22 @@ def _branches(curves: np.ndarray) -> list[np.ndarray]:
 
 
 def critical_curves(s, q, n=N_PHASES) -> list[np.ndarray]:
-    """Closed critical curves, a list of (m, 2) arrays (x, y) in Einstein radii. n : phases.  Source: Witt (1990)."""
+    """Closed critical curves, a list of (m, 2) arrays (x, y) in Einstein radii.
+
+    n : phases of the critical curve, even.   Raises ValueError for impossible s or q.   Source: Witt (1990).
+    """
     check_lens(s, q)
     return _branches(critical_points(float(s), float(q), int(n)))
 
 
 def caustics(s, q, n=N_PHASES) -> list[np.ndarray]:
-    """Closed caustics, a list of (m, 2) arrays (x, y) in Einstein radii, in the order of critical_curves."""
-    m1, m2 = 1.0 / (1.0 + q), q / (1.0 + q)
-    out = []
-    for c in critical_curves(s, q, n):
-        z = c[:, 0] - 1j * c[:, 1]
-        zeta = np.conj(z) - m1 / (z + s * m2) - m2 / (z - s * m1)
-        out.append(np.column_stack([zeta.real, zeta.imag]))
-    return out
+    """Closed caustics, a list of (m, 2) arrays (x, y) in Einstein radii, in the order of critical_curves.
+
+    n : phases of the critical curve.   Raises ValueError for impossible s or q.   Source: Witt (1990).
+    """
+    images = [c[:, 0] + 1j * c[:, 1] for c in critical_curves(s, q, n)]
+    sources = [source_points(z, float(s), float(q)) for z in images]
+    return [np.column_stack([zeta.real, zeta.imag]) for zeta in sources]
 
 
 def topology(s, q) -> str:
@@ -126,26 +116,20 @@ def topology(s, q) -> str:
 
 @numba.njit(cache=True)
 def caustic_polyline(s, q, n):
-    """The caustic as (n_blocks, BLOCK + 1) complex vertices, consecutive ones joined, and a disc (x, y, radius) about each block.
+    """The caustic as (n_blocks, BLOCK + 1) complex vertices, consecutive ones joined, and a disc about each block.
 
-    n : phases, a multiple of BLOCK.
+    n : phases, a multiple of BLOCK.   The discs are (n_blocks, 3): x, y and radius.
     """
-    m1, m2 = 1.0 / (1.0 + q), q / (1.0 + q)
-    z1, z2 = -s * m2, s * m1
     critical = critical_points(s, q, n)
     tracks = np.empty((4, n + 1), np.complex128)
     for i in range(4):
-        for k in range(n):
-            z = critical[i, k]
-            zc = np.conj(z)
-            tracks[i, k] = z - m1 * inverse(zc - z1) - m2 * inverse(zc - z2)
         end, nearest = np.inf, 0
         for j in range(4):  # the track goes on where the nearest one begins
             apart = abs(critical[j, 0] - critical[i, n - 1])
             if apart < end:
                 end, nearest = apart, j
-        zc = np.conj(critical[nearest, 0])
-        tracks[i, n] = critical[nearest, 0] - m1 * inverse(zc - z1) - m2 * inverse(zc - z2)
+        tracks[i, :n] = source_points(critical[i], s, q)
+        tracks[i, n] = source_points(critical[nearest, :1], s, q)[0]
     per_track = n // BLOCK
     vertices, discs = np.empty((4 * per_track, BLOCK + 1), np.complex128), np.empty((4 * per_track, 3))
     for i in range(4):
@@ -177,7 +161,7 @@ def _distance2_to_line(x, y, line):
 
 @numba.njit(cache=True)
 def distance_to_caustic(x, y, polyline):
-    """Distance of (x, y) to the caustic as caustic_polyline has it; blocks that cannot be the nearest are passed over."""
+    """Distance of (x, y) to the caustic of caustic_polyline; blocks that cannot be the nearest are passed over."""
     vertices, discs = polyline
     first, lowest = 0, np.inf
     for b in range(len(discs)):
@@ -196,7 +180,10 @@ def distance_to_caustic(x, y, polyline):
 
 @numba.njit(cache=True)
 def limb_crossings(x, y, rho, polyline):
-    """How often the limb of a source of radius rho at (x, y) and the caustic cross. It changes where the limb touches a fold."""
+    """How often the limb of a source of radius rho at (x, y) and the caustic cross.
+
+    The number changes where the limb touches a fold.
+    """
     vertices, discs = polyline
     count, rho2 = 0, rho * rho
     for b in range(len(discs)):
@@ -214,35 +201,38 @@ def limb_crossings(x, y, rho, polyline):
 
 
 @numba.njit(cache=True)
-def touching_vertex(xa, ya, xb, yb, rho, polyline):
-    """Block and number of an inner vertex near the first one that a disc covers at (xa, ya) or at (xb, yb), but not at both."""
+def touching_vertex(a, b, rho, polyline):
+    """Block and number of an inner vertex near the first one that a disc covers either at a (x, y) or at b (x, y)."""
     vertices, discs = polyline
-    for b in range(len(discs)):
-        if abs(np.sqrt((xa - discs[b, 0]) ** 2 + (ya - discs[b, 1]) ** 2) - rho) > discs[b, 2] + rho:
+    for block in range(len(discs)):
+        apart = np.sqrt((a[0] - discs[block, 0]) ** 2 + (a[1] - discs[block, 1]) ** 2)
+        if abs(apart - rho) > discs[block, 2] + rho:
             continue
         for k in range(BLOCK + 1):
-            v = vertices[b, k]
-            at_a = (v.real - xa) ** 2 + (v.imag - ya) ** 2 < rho * rho
-            at_b = (v.real - xb) ** 2 + (v.imag - yb) ** 2 < rho * rho
+            v = vertices[block, k]
+            at_a = (v.real - a[0]) ** 2 + (v.imag - a[1]) ** 2 < rho * rho
+            at_b = (v.real - b[0]) ** 2 + (v.imag - b[1]) ** 2 < rho * rho
             if at_a != at_b:
-                return b, min(max(k, 1), BLOCK - 1)
+                return block, min(max(k, 1), BLOCK - 1)
     return 0, 1
 
 
 @numba.njit(cache=True)
 def distance_to_arc(x, y, line, k):
-    """Extreme distance of (x, y) to the curve through the vertices k-1, k, k+1 of a block, by a parabola in the phase."""
-    before, at, after = abs(line[k - 1] - complex(x, y)), abs(line[k] - complex(x, y)), abs(line[k + 1] - complex(x, y))
+    """Extreme distance of (x, y) to the curve through the vertices k-1, k, k+1 of a block: a parabola in the phase."""
+    centre = complex(x, y)
+    before, at, after = abs(line[k - 1] - centre), abs(line[k] - centre), abs(line[k + 1] - centre)
     curvature, slope = before - 2 * at + after, 0.5 * (after - before)
     return at - 0.5 * slope * slope / curvature if curvature != 0 else at
 
 
 @numba.njit(cache=True)
 def _any_within(tau, u_0, alpha, rho, polyline):
-    c, s = np.cos(alpha), np.sin(alpha)
+    """Whether a source of radius rho is within rho of the caustic at one of the epochs tau (n,), ascending."""
     i = 0
     while i < len(tau):
-        d = distance_to_caustic(tau[i] * c - u_0 * s, tau[i] * s + u_0 * c, polyline)
+        x, y = source_position(tau[i], u_0, alpha)
+        d = distance_to_caustic(x, y, polyline)
         if d <= rho:
             return True
         # The source moves |delta tau|, so no epoch nearer than d - rho can meet the caustic.
@@ -257,7 +247,9 @@ def crosses_caustic(tau, u_0, rho, s, q, alpha) -> bool:
     """Whether the source disc meets a caustic at one of the epochs tau (n,), ascending, (t - t_0)/t_E.
 
     This is geometry (distance of the disc's centre to the caustic <= rho), not a test of the light curve.
+    u_0, rho, s : Einstein radii.   alpha : radians.   Raises ValueError for impossible s, q or rho.
     """
     check_lens(s, q, rho)
     tau = np.ascontiguousarray(tau, dtype=float)
-    return bool(_any_within(tau, float(u_0), float(alpha), float(rho), caustic_polyline(float(s), float(q), N_PHASES)))
+    polyline = caustic_polyline(float(s), float(q), N_PHASES)
+    return bool(_any_within(tau, float(u_0), float(alpha), float(rho), polyline))

@@ -5,10 +5,11 @@
     curve = nodes(u_0, rho, s, q, alpha)                              # keep the nodes of the whole curve,
     A = render(curve.tau, curve.log_A, (t - t_0) / t_E)               # and draw them at any t_0, t_E
 
-The nodes: march along the trajectory with steps proportional to the distance to the caustic, never shorter than a fraction of
-the source radius (the curve has no structure below it). Then leave one out: where log A at a node differs from the cubic through
-its four neighbours by more than the tolerance allows, both intervals beside it are halved, until none does. A curve is drawn by
-the cubic through the four nearest nodes. Most nodes lie far from caustics and take the hexadecapole, the rest contours.
+The nodes: march along the trajectory with steps proportional to the distance to the caustic, never shorter than a
+fraction of the source radius (the curve has no structure below it). Then leave one out: where log A at a node differs
+from the cubic through its four neighbours by more than the tolerance allows, both intervals beside it are halved,
+until none does. A curve is drawn by the cubic through the four nearest nodes. Most nodes lie far from caustics and
+take the hexadecapole, the rest take contours.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from microlens.lens.caustics import (
     touching_vertex,
 )
 from microlens.lens.engine import check_finite, check_lens, evaluate, new_engine
-from microlens.lens.expansion import expand, first_roots
+from microlens.lens.expansion import expand, new_scratch
+from microlens.lens.path import Lens, source_position
 from microlens.lens.single import fspl_at
 
 MAX_STEP = 1.0  # Einstein times
@@ -35,17 +37,24 @@ FAR_STEP = 0.15  # longest step / distance to the caustic, where that is more
 CAUSTIC_STEP = 0.5  # step / distance to the caustic
 SOURCE_STEP = 0.3  # shortest step / source radius
 ENGINE_TOLERANCE = 0.4  # library tolerance / asked tolerance
-LEFT_OUT = 0.6  # error of a node that is left out, in tolerances: the spacing is doubled there, so the curve itself is better
+# Error of a node that is left out / tolerance: the spacing is doubled there, so the curve itself is better.
+LEFT_OUT = 0.6
 GRADING = 5.0  # longest interval / its neighbour
 MAX_ROUNDS = 16
 END_NODES = 2  # nodes beyond either end
-REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4 to a fifth of that
+REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4
+SHORTEST_STEP = 1e-5  # Einstein times
 BESIDE_BREAK = 6.0  # weight of the error of a node next to a break
 BREAK_STEP = 0.1  # longest interval beside a break / source radius
-SCAN = 0.05  # step of the search for them / source radius
-TOUCH = 1e-3  # error of the epoch at which the limb touches a caustic / source radius
-BESIDE_TOUCH = 3e-4  # where the magnification of a touch is computed, beside it: the library errs by per cents on the spot
+SCAN = 0.05  # step of the search for epochs at which the limb touches a caustic / source radius
+TOUCH = 1e-3  # error of such an epoch, before the caustic's curvature corrects it / source radius
+TOUCH_CORRECTIONS = 3  # Newton steps of that correction
+LARGEST_CORRECTION = 0.1  # of that correction / source radius
+# Where the magnification of a touch is computed, beside it: the library errs by per cents on the spot.
+BESIDE_TOUCH = 3e-4
 FINEST = 4e-3  # shortest interval that is divided / source radius
+SINGLE_SEEDS = 25  # first nodes of a single lens on either side of its peak
+SHARPEST = 1e-4  # Einstein radii: their spacing near the peak is no finer
 CLOSEST = 1e-9  # distance of two nodes / length of the curve
 
 
@@ -59,31 +68,23 @@ class Nodes(NamedTuple):
     log_A: np.ndarray
 
 
-def trajectory(t, t_0, u_0, t_E, alpha):
-    """Source position (x, y), each (n,), Einstein radii, at times t (n,) days. alpha : radians."""
-    tau = (np.asarray(t, dtype=float) - t_0) / t_E
-    return _position(tau, u_0, alpha)
-
-
-def _position(tau, u_0, alpha):
-    return tau * np.cos(alpha) - u_0 * np.sin(alpha), tau * np.sin(alpha) + u_0 * np.cos(alpha)
-
-
 @numba.njit(cache=True)
 def _march(lens, lo, hi, polyline, epochs):
-    """Seed nodes and their distances to the caustic, by steps proportional to the distance, from before lo to beyond hi.
+    """Seed nodes, their distances to the caustic and their shifts, from before lo to beyond hi.
 
-    lens : u_0, rho, s, q, alpha, gamma.   epochs : see `nodes`; a step that holds none of them goes on to the next.
+    The steps are proportional to the distance. A shift says how far beside a node its magnification is computed.
+
+    lens : path.Lens.   epochs : see `nodes`; a step that holds none of them goes on to the next.
     """
-    u_0, rho, _, _, alpha, _ = lens
-    cos, sin = np.cos(alpha), np.sin(alpha)
+    u_0, rho, alpha = lens.u_0, lens.rho, lens.alpha
     seeds, distances, shifts = [], [], []
     tau, step, outside, crossings = lo, 0.0, -END_NODES, 0
     while outside < END_NODES:
-        x, y = tau * cos - u_0 * sin, tau * sin + u_0 * cos
+        x, y = source_position(tau, u_0, alpha)
         d = distance_to_caustic(x, y, polyline)
         if outside > -END_NODES:
-            before, crossings = crossings, limb_crossings(x, y, rho, polyline) if d < rho else 0
+            before = crossings
+            crossings = limb_crossings(x, y, rho, polyline) if d < rho else 0
             if (before > 0 or crossings > 0) and len(seeds) > 0 and _holds_epoch(seeds[-1], tau, epochs):
                 for touch, side in _touches(seeds[-1], tau, before, lens, polyline):
                     for _ in range(2):
@@ -94,7 +95,7 @@ def _march(lens, lo, hi, polyline, epochs):
             distances.append(d)
             shifts.append(0.0)
             outside += tau >= hi
-        step = min(max(MAX_STEP, FAR_STEP * d), max(CAUSTIC_STEP * abs(d - rho), SOURCE_STEP * rho, 1e-5))
+        step = min(max(MAX_STEP, FAR_STEP * d), max(CAUSTIC_STEP * abs(d - rho), SOURCE_STEP * rho, SHORTEST_STEP))
         if outside == -END_NODES:  # the nodes at the ends are as well surrounded as those within
             tau, outside = lo - END_NODES * step, 0
         else:
@@ -107,17 +108,17 @@ def _march(lens, lo, hi, polyline, epochs):
 
 @numba.njit(cache=True)
 def _touches(a, b, before, lens, polyline):
-    """Epochs between a and b at which the limb touches the caustic, and the side (-1 or 1) with fewer crossings of the two.
+    """Epochs between a and b at which the limb touches the caustic, each with the side (-1, 1) of fewer crossings.
 
-    At a they cross `before` times.
+    before : how often limb and caustic cross at a.
     """
-    u_0, rho, _, _, alpha, _ = lens
-    cos, sin = np.cos(alpha), np.sin(alpha)
+    u_0, rho, alpha = lens.u_0, lens.rho, lens.alpha
     n = int(np.ceil((b - a) / (SCAN * rho)))
     out, tau = [(0.0, 0.0) for _ in range(0)], a
     for k in range(1, n + 1):
         last, tau = tau, a + (b - a) * k / n
-        crossings = limb_crossings(tau * cos - u_0 * sin, tau * sin + u_0 * cos, rho, polyline)
+        x, y = source_position(tau, u_0, alpha)
+        crossings = limb_crossings(x, y, rho, polyline)
         if crossings != before:
             touch = min(max(_touch(last, tau, before, lens, polyline), last), tau)
             out.append((touch, 1.0 if crossings < before else -1.0))
@@ -133,52 +134,49 @@ def _holds_epoch(a, b, epochs):
 
 @numba.njit(cache=True)
 def _touch(a, b, before, lens, polyline):
-    """The epoch in a..b at which the limb touches the caustic: the number of crossings is `before` at a and another at b."""
-    u_0, rho, _, _, alpha, _ = lens
-    cos, sin = np.cos(alpha), np.sin(alpha)
+    """The epoch in a..b at which the limb touches the caustic: they cross `before` times at a, not at b."""
+    u_0, rho, alpha = lens.u_0, lens.rho, lens.alpha
     while b - a > TOUCH * rho:
         tau = 0.5 * (a + b)
-        if limb_crossings(tau * cos - u_0 * sin, tau * sin + u_0 * cos, rho, polyline) == before:
+        x, y = source_position(tau, u_0, alpha)
+        if limb_crossings(x, y, rho, polyline) == before:
             a = tau
         else:
             b = tau
     tau = 0.5 * (a + b)
     start = tau
-    block, k = touching_vertex(a * cos - u_0 * sin, a * sin + u_0 * cos, b * cos - u_0 * sin, b * sin + u_0 * cos, rho, polyline)
-    for _ in range(3):  # the caustic between the vertices is curved
-        x, y = tau * cos - u_0 * sin, tau * sin + u_0 * cos
+    at_a, at_b = source_position(a, u_0, alpha), source_position(b, u_0, alpha)
+    block, k = touching_vertex(at_a, at_b, rho, polyline)
+    direction = source_position(1.0, 0.0, alpha)
+    for _ in range(TOUCH_CORRECTIONS):  # the caustic between the vertices is curved
+        x, y = source_position(tau, u_0, alpha)
         d = distance_to_arc(x, y, polyline[0][block], k)
         v = polyline[0][block, k]
-        slope = ((x - v.real) * cos + (y - v.imag) * sin) / rho
-        if not abs(d - rho) < 0.1 * rho * abs(slope):
+        slope = ((x - v.real) * direction[0] + (y - v.imag) * direction[1]) / rho
+        if not abs(d - rho) < LARGEST_CORRECTION * rho * abs(slope):
             break
         tau -= (d - rho) / slope
-    return tau if abs(tau - start) < 0.1 * rho else start
+    return tau if abs(tau - start) < LARGEST_CORRECTION * rho else start
 
 
 @numba.njit(cache=True)
 def _distances(tau, lens, polyline):
     """Distance (n,) to the caustic at epochs tau (n,)."""
-    u_0, _, _, _, alpha, _ = lens
-    cos, sin = np.cos(alpha), np.sin(alpha)
     out = np.empty(len(tau))
     for i in range(len(tau)):
-        out[i] = distance_to_caustic(tau[i] * cos - u_0 * sin, tau[i] * sin + u_0 * cos, polyline)
+        x, y = source_position(tau[i], lens.u_0, lens.alpha)
+        out[i] = distance_to_caustic(x, y, polyline)
     return out
 
 
 @numba.njit(cache=True)
 def _expanded(tau, distances, lens, tolerance):
     """log A (n,) at epochs tau (n,) by the expansion, NaN where it takes a contour."""
-    u_0, rho, s, q, alpha, gamma = lens
-    cos, sin = np.cos(alpha), np.sin(alpha)
-    c, roots = np.empty(6, np.complex128), np.empty(5, np.complex128)
-    images, moved = np.empty(5, np.complex128), np.empty(5, np.complex128)
-    first_roots(s, roots)
+    scratch = new_scratch(lens.s)
     out = np.empty(len(tau))
     for i in range(len(tau)):
-        x, y = tau[i] * cos - u_0 * sin, tau[i] * sin + u_0 * cos
-        out[i] = np.log(expand(x, y, s, q, rho, gamma, distances[i] / rho, tolerance, c, roots, images, moved))
+        x, y = source_position(tau[i], lens.u_0, lens.alpha)
+        out[i] = np.log(expand(x, y, lens, distances[i] / lens.rho, tolerance, scratch))
     return out
 
 
@@ -199,7 +197,10 @@ def _stencil(tau, first, last, size):
 
 @numba.njit(cache=True)
 def _divided_differences(tau, y, j, x, c):
-    """Newton's form of the cubic (or what fewer nodes allow) about nodes j, j+1: its nodes x, its coefficients c, how many."""
+    """Put nodes and coefficients of Newton's form of the cubic about nodes j, j+1 into x and c; returns how many.
+
+    Fewer than four nodes between two breaks make a lower order.
+    """
     first, last = _stencil(tau, j, j + 1, 4)
     n = last - first + 1
     for a in range(n):
@@ -275,8 +276,8 @@ def _left_out(tau, y):
 def _new_nodes(tau, y, tolerance, rho, epochs):
     """Where nodes are wanted: the intervals (their first node), and the epochs (n,) within them near their middles.
 
-    An interval is divided beside a node that its neighbours do not predict, if it is much longer than a neighbour, and beside a
-    break, where the curve can begin with h log h, if it is long.
+    An interval is divided beside a node that its neighbours do not predict, if it is much longer than a neighbour,
+    and beside a break, where the curve can begin with h log h, if it is long.
     """
     error = _left_out(tau, y)
     intervals, new, n = np.empty(len(tau), np.int64), np.empty(len(tau)), 0
@@ -286,9 +287,11 @@ def _new_nodes(tau, y, tolerance, rho, epochs):
         if i > 0:
             longest = GRADING * (tau[i] - tau[i - 1]) if tau[i] > tau[i - 1] else BREAK_STEP * rho
         if i + 2 < len(tau):
-            longest = min(longest, GRADING * (tau[i + 2] - tau[i + 1]) if tau[i + 2] > tau[i + 1] else BREAK_STEP * rho)
+            after = GRADING * (tau[i + 2] - tau[i + 1]) if tau[i + 2] > tau[i + 1] else BREAK_STEP * rho
+            longest = min(longest, after)
         wrong = max(error[i], error[i + 1]) > LEFT_OUT * tolerance
-        divisible = length > max(CLOSEST * (tau[-1] - tau[0]), FINEST * rho) and _holds_epoch(tau[i], tau[i + 1], epochs)
+        shortest = max(CLOSEST * (tau[-1] - tau[0]), FINEST * rho)
+        divisible = length > shortest and _holds_epoch(tau[i], tau[i + 1], epochs)
         if not (divisible and (wrong or length > longest)):
             continue
         new[n] = 0.5 * (tau[i] + tau[i + 1])
@@ -319,7 +322,7 @@ def _insert(a, after, values):
 def _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs):
     """Add nodes until no node needs it, or a contour is needed. Returns tau, log_A with NaN for contours, rounds."""
     while rounds < MAX_ROUNDS:
-        at, new = _new_nodes(tau, log_A, tolerance, lens[1], epochs)
+        at, new = _new_nodes(tau, log_A, tolerance, lens.rho, epochs)
         if len(at) == 0:
             return tau, log_A, MAX_ROUNDS
         values = _expanded(new, _distances(new, lens, polyline), lens, tolerance)
@@ -342,11 +345,12 @@ def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, 
     tau_min, tau_max = (-REACH - s if tau_min is None else tau_min), (REACH + s if tau_max is None else tau_max)
     check_finite(u_0=u_0, alpha=alpha, tau_min=tau_min, tau_max=tau_max)
     if rho == 0:
-        raise ValueError("rho = 0: a curve from nodes needs a finite source, rho > 0; use method='exact' for a point source.")
+        raise ValueError("rho = 0: nodes need a source with rho > 0; binary(..., method='exact') takes a point source.")
     if not tau_max > tau_min:
         raise ValueError(f"tau_max = {tau_max!r}: expected more than tau_min = {tau_min!r}.")
-    lens = (float(u_0), float(rho), float(s), float(q), float(alpha), 2 * float(limb_darkening) / (3 - limb_darkening))
-    polyline = caustic_polyline(lens[2], lens[3], N_PHASES)
+    gamma = 2 * float(limb_darkening) / (3 - limb_darkening)
+    lens = Lens(float(u_0), float(rho), float(s), float(q), float(alpha), gamma)
+    polyline = caustic_polyline(lens.s, lens.q, N_PHASES)
     tau, distances, shifts = _march(lens, float(tau_min), float(tau_max), polyline, epochs)
     log_A, rounds, library = _expanded(tau, distances, lens, tolerance), 0, None
     while True:
@@ -355,7 +359,8 @@ def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, 
             library = library or new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
             at = tau[contours] + shifts[contours] if rounds == 0 else tau[contours]
             once, again = np.unique(at, return_inverse=True)  # a break is there twice
-            A = evaluate(library, *_position(once, u_0, alpha), *lens[2:4], lens[1], limb_darkening)
+            x, y = source_position(once, u_0, alpha)
+            A = evaluate(library, x, y, lens.s, lens.q, lens.rho, limb_darkening)
             log_A[contours] = np.log(A)[again]
         if rounds == MAX_ROUNDS:
             return Nodes(tau, log_A)
@@ -363,28 +368,36 @@ def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, 
 
 
 def single_nodes(u_0, rho, tau_min=-REACH, tau_max=REACH, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
-    """Adaptive nodes of a single-lens curve (rho = 0: point source) on [tau_min, tau_max]; without limits, of the whole curve."""
+    """Adaptive nodes of a single-lens curve on [tau_min, tau_max] (Einstein times); without limits, of the whole curve.
+
+    u_0, rho : Einstein radii; rho = 0 is a point source.   tolerance : aimed-at relative error of the rendered
+    magnification.
+    Returns Nodes(tau (k,), log_A (k,)).   Raises ValueError for impossible input.
+    """
     check_finite(u_0=u_0, rho=rho, tau_min=tau_min, tau_max=tau_max)
-    scale = max(abs(u_0), rho, 1e-4)
+    scale = max(abs(u_0), rho, SHARPEST)
     reach = max(abs(tau_min), abs(tau_max))
-    half = scale * np.sinh(np.linspace(0, np.arcsinh(reach / scale), 25))
+    half = scale * np.sinh(np.linspace(0, np.arcsinh(reach / scale), SINGLE_SEEDS))
     seeds = np.concatenate([-half[:0:-1], half, [tau_min, tau_max], [-rho, rho] if rho > 0 else []])
     seeds = np.unique(seeds[(seeds >= tau_min) & (seeds <= tau_max)])
-    apart = np.append(np.diff(seeds) > CLOSEST * (seeds[-1] - seeds[0]), True)  # rounding can bring two seeds together; keep the end
+    # Rounding can bring two seeds together; the last one is kept in any case.
+    apart = np.append(np.diff(seeds) > CLOSEST * (seeds[-1] - seeds[0]), True)
     tau = seeds[apart]
     log_A = np.log(fspl_at(np.hypot(u_0, tau), rho, limb_darkening))
     for _ in range(MAX_ROUNDS):
         at, new = _new_nodes(tau, log_A, tolerance, rho, EVERYWHERE)
         if len(at) == 0:
             break
-        tau, log_A = _insert(tau, at, new), _insert(log_A, at, np.log(fspl_at(np.hypot(u_0, new), rho, limb_darkening)))
+        values = np.log(fspl_at(np.hypot(u_0, new), rho, limb_darkening))
+        tau, log_A = _insert(tau, at, new), _insert(log_A, at, values)
     return Nodes(tau, log_A)
 
 
 def render(nodes_tau, nodes_log_A, tau):
     """Magnification at tau (n,) from a curve's nodes (k,), (k,).
 
-    Outside the nodes log A falls with tau^-4: right beyond a whole curve, meaningless beyond the limits of a part of one.
+    Outside the nodes log A falls with tau^-4: right beyond a whole curve, meaningless beyond the limits of a part of
+    one.
     """
     return np.exp(_interpolate(np.asarray(nodes_tau, dtype=float), np.asarray(nodes_log_A, dtype=float),
                                np.asarray(tau, dtype=float)))
@@ -408,8 +421,9 @@ def binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="fast", *, engine="VBBinar
     t = np.atleast_1d(np.asarray(t, dtype=float))
     tau = (t - t_0) / t_E
     if method == "exact" or rho == 0 or len(t) < 2 or np.ptp(tau) == 0:
-        x, y = _position(tau, u_0, alpha)
+        x, y = source_position(tau, u_0, alpha)
         return evaluate(new_engine(engine, tolerance), x, y, float(s), float(q), float(rho), limb_darkening)
     epochs = np.sort(tau)
-    curve = nodes(u_0, rho, s, q, alpha, epochs[0], epochs[-1], tolerance, engine=engine, limb_darkening=limb_darkening, epochs=epochs)
+    curve = nodes(u_0, rho, s, q, alpha, epochs[0], epochs[-1], tolerance, engine=engine, limb_darkening=limb_darkening,
+                  epochs=epochs)
     return render(curve.tau, curve.log_A, tau)

@@ -3,12 +3,13 @@
     A = binary_at(0.01, 0.01, s=0.8, q=0.1, rho=0.01)
 
 VBBinaryLensing (Bozza 2010; Bozza et al. 2018) is the default, VBMicrolensing (its successor) can be chosen. Both are
-contour integrators by the same author, so their agreement is no independent proof. Both keep state between calls that moves
-results by about 1e-12; `new_engine` clears it, and every light curve starts from there.
+contour integrators by the same author, so their agreement is no independent proof. Both keep state between calls that
+moves results by about 1e-12; `new_engine` clears it, and every light curve starts from there.
 """
 
 from __future__ import annotations
 
+import functools
 from importlib import metadata
 from pathlib import Path
 
@@ -27,8 +28,9 @@ class MagnificationError(RuntimeError):
     """The lens library returned something that is no magnification."""
 
 
+@functools.cache
 def single_lens_engine():
-    """A library object for finite-source single lenses; without its table the library answers 0.0 for them."""
+    """The process's one library object for finite-source single lenses, whose table is read from disk only once."""
     import VBBinaryLensing
 
     vb = VBBinaryLensing.VBBinaryLensing()
@@ -50,8 +52,9 @@ def new_engine(engine: str = "VBBinaryLensing", tolerance: float = 1e-3):
         raise ValueError(f"engine {engine!r} is unknown; choose one of {', '.join(ENGINES)}.")
     if not 1e-9 <= tolerance <= 0.1:
         raise ValueError(f"tolerance = {tolerance!r}: expected 1e-9 to 0.1 (relative).")
-    # The libraries keep the last image positions as starting points of their root finder, in variables shared by all objects.
-    # Two contours of a fixed configuration leave a state that does not depend on what came before, so results repeat exactly.
+    # The libraries keep the last image positions as starting points of their root finder, in variables shared by all
+    # objects. Two contours of a fixed configuration leave a state that does not depend on what came before, so
+    # results repeat exactly.
     vb.Tol = vb.RelTol = RESET_TOLERANCE
     for _ in range(3):
         vb.BinaryMag2(1.0, 1.0, 0.0, 0.0, 0.3)
@@ -93,7 +96,8 @@ def binary_at(x, y, s, q, rho=0.0, *, engine="VBBinaryLensing", tolerance=1e-5, 
     check_lens(s, q, rho, limb_darkening)
     check_finite(x=x, y=y)
     x, y = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
-    values = evaluate(new_engine(engine, tolerance), x.ravel(), y.ravel(), float(s), float(q), float(rho), limb_darkening)
+    library = new_engine(engine, tolerance)
+    values = evaluate(library, x.ravel(), y.ravel(), float(s), float(q), float(rho), limb_darkening)
     return values.reshape(x.shape)[()]
 
 
@@ -114,27 +118,29 @@ def evaluate(vb, x, y, s, q, rho, limb_darkening=0.0) -> np.ndarray:
     bad = ~np.isfinite(values) | (values < 1 - 2 * vb.RelTol)
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
-        raise MagnificationError(f"the lens library gave A = {values[i]} at x = {x[i]:.9g}, y = {y[i]:.9g} for s = {s:.9g}, "
-                                 f"q = {q:.9g}, rho = {rho:.9g} ({int(bad.sum())} of {len(values)} points).")
+        raise MagnificationError(f"the lens library gave A = {values[i]} at x = {x[i]:.9g}, y = {y[i]:.9g} for "
+                                 f"s = {s:.9g}, q = {q:.9g}, rho = {rho:.9g} ({bad.sum()} of {len(values)} points).")
     return np.maximum(values, 1.0)
 
 
 def _steady(at, vb, x, y, s, q, rho, limb_darkening, value) -> float:
-    """Magnification near the peak of a small source: the libraries err at single positions, by up to many orders of magnitude.
+    """Magnification near the peak of a small source, where the libraries err at single positions by any factor.
 
-    The median of the value and of the means of four opposite pairs around it, which differ from it by about NUDGE^2 where the
-    magnification is smooth. Where they disagree among themselves, the mean of point sources on the disc, good to some 3e-3.
+    The answer is the median of the value and of the means of four opposite pairs around it, which differ from it by
+    about NUDGE^2 where the magnification is smooth. Where they disagree among themselves, it is the mean of point
+    sources on the disc, good to some 3e-3.
     """
     found = [value]
     for angle in np.pi * np.arange(4) / 4:
         dx, dy = NUDGE * rho * np.cos(angle), NUDGE * rho * np.sin(angle)
         found.append(0.5 * (at(x + dx, y + dy) + at(x - dx, y - dy)))
     low, middle, high = sorted(found)[1:4]
-    return middle if high - low < SPREAD * middle and middle * rho < HIGHEST else disc_mean(vb, x, y, s, q, rho, limb_darkening, RAYS)
+    believed = high - low < SPREAD * middle and middle * rho < HIGHEST
+    return middle if believed else disc_mean(vb, x, y, s, q, rho, limb_darkening, RAYS)
 
 
 def disc_mean(vb, x, y, s, q, rho, limb_darkening=0.0, n=RAYS) -> float:
-    """Magnification of a disc as the mean of n point sources on it, spread evenly (a lattice of the plastic number's powers).
+    """Magnification of a disc as the mean of n point sources on it, spread evenly by powers of the plastic number.
 
     It solves the lens equation at each of them, so it shares no contour with the library.
     """

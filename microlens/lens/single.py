@@ -7,11 +7,14 @@ import numpy as np
 from microlens.lens.engine import check_finite, single_lens_engine
 
 POINT_SOURCE_DISTANCE = 60.0
-"""Beyond this many source radii the finite-source correction, rho^2 (2 u^2 + ...)/(8 u^2 ...) ~ (rho/u)^2/8, is below 4e-5."""
+"""Source radii beyond which the finite-source correction, about (rho/u)^2/8, is below 4e-5."""
 
 
 def pspl_at(u):
-    """Point-source point-lens magnification at separation u (Einstein radii), any shape; infinite at u = 0 (Paczynski 1986)."""
+    """Point-source point-lens magnification at separation u (Einstein radii), any shape (Paczynski 1986).
+
+    Returns A of u's shape, infinite at u = 0.
+    """
     u2 = np.square(np.asarray(u, dtype=float))
     with np.errstate(divide="ignore"):
         return (u2 + 2.0) / np.sqrt(u2 * (u2 + 4.0))
@@ -21,7 +24,8 @@ def pspl(t, t_0, u_0, t_E):
     """Point-source point-lens magnification (Paczynski 1986).
 
     t : (n,) days    t_0 : days    u_0 : theta_E    t_E : days, > 0
-    Returns A : (n,), A >= 1, even in u_0; infinite at u = 0.   Raises ValueError for t_E <= 0 or values that are not finite.
+    Returns A : (n,), A >= 1, even in u_0; infinite at u = 0.   Raises ValueError for t_E <= 0 or values that are not
+    finite.
     """
     return pspl_at(separation(t, t_0, u_0, t_E))
 
@@ -48,7 +52,8 @@ def fspl_at(u, rho, limb_darkening=0.0):
     """Finite-source point-lens magnification at separation u of a disc of radius rho.
 
     u : any shape, theta_E.   rho : scalar, theta_E.   Returns A of u's shape.
-    The library's table interpolates the elliptic integrals of Witt & Mao (1994); far from the disc A is that of a point.
+    The library's table interpolates the elliptic integrals of Witt & Mao (1994); far from the disc A is that of a
+    point.
     """
     if not (np.isfinite(rho) and rho >= 0):
         raise ValueError(f"rho = {rho!r}: expected rho >= 0 (Einstein radii); 0 is a point source.")

@@ -8,6 +8,7 @@ noise        photometric errors of the detector sets, measured light curves
 from microlens.sky.noise import (
     DETECTORS,
     MAG_PER_RELATIVE_FLUX,
+    QUIET,
     SATURATION_MAG,
     SYSTEMATIC_MAG,
     draw_noise,
@@ -22,6 +23,7 @@ from microlens.sky.season import dropout, epochs, season_length
 __all__ = [
     "DETECTORS",
     "MAG_PER_RELATIVE_FLUX",
+    "QUIET",
     "SATURATION_MAG",
     "SYSTEMATIC_MAG",
     "Preset",

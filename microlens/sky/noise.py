@@ -43,9 +43,10 @@ DETECTORS = {
     "crowded": Detector(27.584, 66.41, 0.76, 24700.0, "RMDC26 (gulls) median errors, the realistic crowded field"),
 }
 
-# The thesis' own noise, sigma_F = k sqrt(F + F_sky): 5 sigma at 27.5 AB under a sky of 22.0 AB. It is 7 to 10 times quieter
-# than `roman` and is here only to compare with the thesis' published scores.
-THESIS_LIMIT_MAG, THESIS_SKY_MAG = 27.5, 22.0
+# The set `thesis` is of another form, sigma_F = k sqrt(F + F_sky): 5 sigma at 27.5 AB under a sky of 22.0 AB. It is 7
+# to 10 times quieter than `roman` and is here only to compare with the thesis' published scores.
+THESIS_LIMIT_MAG, THESIS_SKY_MAG, THESIS_LIMIT_SIGMA = 27.5, 22.0, 5.0
+FAINTEST = 0.01  # F/F_base below which the error is that of this flux: the background dominates there
 
 
 def noise_variance(m_base, detector: str = "roman", noise_scale: float = 1.0):
@@ -58,10 +59,12 @@ def noise_variance(m_base, detector: str = "roman", noise_scale: float = 1.0):
     m_base = np.asarray(m_base, dtype=float)
     if detector == "thesis":
         flux, sky = 10 ** (-0.4 * (m_base - THESIS_LIMIT_MAG)), 10 ** (-0.4 * (THESIS_SKY_MAG - THESIS_LIMIT_MAG))
-        k2 = 0.04 / (1.0 + sky)
+        k2 = THESIS_LIMIT_SIGMA**-2 / (1.0 + sky)
         a, b, c = k2 * sky / flux**2, k2 / flux, np.zeros_like(flux)
+    elif detector not in DETECTORS:
+        raise ValueError(f"detector {detector!r} is unknown; choose one of {', '.join([*DETECTORS, 'thesis'])}.")
     else:
-        d = _detector(detector)
+        d = DETECTORS[detector]
         n = d.encircled_energy * d.exposure * 10 ** (0.4 * (d.zero_point - m_base))
         a, b, c = d.background / n**2, 1.0 / n, np.full_like(n, (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2)
     return noise_scale**2 * a, noise_scale**2 * b, noise_scale**2 * c
@@ -80,25 +83,23 @@ def sigma_flux(flux, m_base, detector: str = "roman", noise_scale: float = 1.0):
 
     flux : (..., T), F/F_base.   m_base : (...,) mag.   Returns (..., T), F/F_base.
     Called with the true flux it is the noise that is drawn; with the measured flux it is the error that is reported.
-    A flux below a hundredth of the baseline (possible in noise) gets the error of a hundredth: the background dominates there.
+    A flux below FAINTEST (possible in noise) gets the error of FAINTEST.
     """
-    flux = np.maximum(np.asarray(flux, dtype=float), 0.01)
+    flux = np.maximum(np.asarray(flux, dtype=float), FAINTEST)
     a, b, c = (x[..., None] for x in noise_variance(m_base, detector, noise_scale))
     return np.sqrt(a + flux * (b + c * flux))
 
 
-def _detector(name: str) -> Detector:
-    if name not in DETECTORS:
-        raise ValueError(f"detector {name!r} is unknown; choose one of {', '.join([*DETECTORS, 'thesis'])}.")
-    return DETECTORS[name]
+QUIET = Noise()
+"""Independent Gaussian noise of the default detector, with neither correlation nor outliers."""
 
 
-def draw_noise(rng: np.random.Generator, timestamps, sigma, noise: Noise = Noise()) -> np.ndarray:  # noqa: B008  (frozen)
+def draw_noise(rng: np.random.Generator, timestamps, sigma, noise: Noise = QUIET) -> np.ndarray:
     """Noise (T,) in flux for true errors sigma (T,) at timestamps (T,) days.
 
-    White Gaussian noise; plus an Ornstein-Uhlenbeck process of `noise.correlated_noise` sigma and `noise.correlated_timescale`
-    days; plus, for a share `noise.outlier_fraction` of the epochs, a Gaussian of `noise.outlier_size` sigma. Both extras are off
-    by default.
+    White Gaussian noise; plus an Ornstein-Uhlenbeck process of `noise.correlated_noise` sigma and
+    `noise.correlated_timescale` days; plus, for a share `noise.outlier_fraction` of the epochs, a Gaussian of
+    `noise.outlier_size` sigma. Both extras are off by default.
     """
     n = len(sigma)
     deviates = rng.standard_normal(n)
@@ -120,7 +121,7 @@ def _ornstein_uhlenbeck(kicks, memory):
     return out
 
 
-def observe(flux_true, m_base, timestamps, rng: np.random.Generator, noise: Noise = Noise(), observed=None):  # noqa: B008
+def observe(flux_true, m_base, timestamps, rng: np.random.Generator, noise: Noise = QUIET, observed=None):
     """One measured light curve: epochs are lost, then noise in flux is added.
 
     flux_true : (T,) F/F_base at timestamps (T,) days.   m_base : mag.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import NormalDist
+from sys import float_info
 
 import numpy as np
 
@@ -16,11 +18,15 @@ from microlens.config import BINARY_PRESETS, CLASS_PARAMETERS, PARAMETERS, SCHED
 from microlens.files import PACKAGE, parse_yaml
 
 FOLDER = PACKAGE / "presets"
+FLAGS = ("caustic_crossing", "finite_source")  # what a preset implies, true or false
 
 
 @dataclass(frozen=True)
 class Prior:
-    """One parameter's distribution: uniform, log_uniform, log_normal (mean and sigma of log10, cut to low..high), constant."""
+    """One parameter's distribution: constant, uniform, log_uniform or log_normal.
+
+    low, high : its range.   mean, sigma : of log10, for log_normal, which is cut to the range.
+    """
 
     kind: str
     low: float
@@ -59,16 +65,23 @@ class Preset:
         """Inverse of to_dict."""
         return cls(**{**values, "priors": {name: Prior(**prior) for name, prior in values["priors"].items()}})
 
+    def differences(self, other: Preset) -> list[str]:
+        """'name: here ..., there ...' for each field and prior in which another preset differs; names do not count."""
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in ("schedule", *FLAGS)]
+        pairs += [(f"prior of {name}", prior, other.priors[name]) for name, prior in self.priors.items()]
+        return [f"{name}: here {here}, there {there}" for name, here, there in pairs if here != there]
 
-KINDS = {"uniform": 2, "log_uniform": 2, "log_normal": 2, "constant": 1}  # of a prior, and how many numbers each takes
+
+KINDS = {"uniform": 2, "log_uniform": 2, "log_normal": 2, "constant": 1}  # of priors, and how many numbers each takes
+LEAST_SHARE = 1e-3  # of a log_normal that its range must hold: draws outside are repeated
 
 
 def _numbers(where: str, what: str, value, expected: int) -> list[float]:
     """`value` as so many finite numbers. Raises ValueError that says what came."""
     values = value if isinstance(value, list) else [value]
-    good = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v)]
+    good = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= float_info.max]
     if len(values) != expected or len(good) != expected:
-        raise ValueError(f"{where}: {what} came {value!r}, expected {expected} finite number{'s' if expected > 1 else ''}.")
+        raise ValueError(f"{where}: {what} came {value!r}, expected {expected} finite number(s).")
     return [float(v) for v in values]
 
 
@@ -98,8 +111,10 @@ def _prior(where: str, name: str, entry) -> Prior:
     if kind == "log_uniform" and first <= 0:
         raise ValueError(f"{where}: log_uniform needs a lower bound above 0, came {first:g}.")
     if kind == "log_normal":
-        if first <= 0 or (np.log10(first) - mean) / sigma > 5 or (np.log10(last) - mean) / sigma < -5:
-            raise ValueError(f"{where}: within {entry['within']!r} holds practically nothing of the distribution {entry[kind]!r}.")
+        cdf = NormalDist(mean, sigma).cdf
+        if first <= 0 or cdf(np.log10(last)) - cdf(np.log10(first)) < LEAST_SHARE:
+            raise ValueError(f"{where}: within {entry['within']!r} holds less than {LEAST_SHARE:.1%} of the "
+                             f"distribution {entry[kind]!r}.")
     return Prior(kind, first, last, mean, sigma)
 
 
@@ -108,31 +123,33 @@ def load_preset(name: str | Path) -> Preset:
 
     Raises FileNotFoundError for an unknown one and ValueError, naming field and bound, for an impossible one.
     """
-    path = FOLDER / f"{name}.yaml" if str(name) in BINARY_PRESETS else Path(name)
+    path = FOLDER / f"{name}.yaml" if str(name) in BINARY_PRESETS else Path(name).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"preset {str(name)!r}: neither one of {', '.join(BINARY_PRESETS)} nor a YAML file.")
     try:
         data = parse_yaml(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
-    fields = {"name", "schedule", "caustic_crossing", "finite_source", "parameters"}
+    fields = ("name", "schedule", *FLAGS, "parameters")
     if not isinstance(data, dict) or not isinstance(data.get("parameters"), dict):
-        raise ValueError(f"{path}: expected a mapping with {', '.join(sorted(fields))}.")
-    unknown = sorted(set(data) - fields) + sorted(set(data["parameters"]) - set(PARAMETERS))
+        raise ValueError(f"{path}: expected a mapping with {', '.join(fields)}.")
+    unknown = [name for name in data if name not in fields]
+    unknown += [name for name in data["parameters"] if name not in PARAMETERS]
     if unknown:
-        raise ValueError(f"{path}: unknown field {', '.join(map(str, unknown))}; a parameter is one of {', '.join(PARAMETERS)}.")
+        raise ValueError(f"{path}: unknown field {', '.join(map(str, unknown))}; "
+                         f"a parameter is one of {', '.join(PARAMETERS)}.")
     missing = [p for p in PARAMETERS if p not in data["parameters"]]
     if missing:
         raise ValueError(f"{path}: no range for {', '.join(missing)}.")
     schedule = data.get("schedule", "thesis")
     if schedule not in SCHEDULES:
         raise ValueError(f"{path}: schedule came {schedule!r}, expected one of {', '.join(SCHEDULES)}.")
-    for flag in ("caustic_crossing", "finite_source"):
-        if not isinstance(data.get(flag, False), bool):
-            raise ValueError(f"{path}: {flag} came {data[flag]!r}, expected true or false.")
+    flags = {name: data.get(name, False) for name in FLAGS}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{path}: {name} came {value!r}, expected true or false.")
     priors = {p: _prior(str(path), p, data["parameters"][p]) for p in PARAMETERS}
-    return Preset(str(data.get("name", path.stem)), schedule, data.get("caustic_crossing", False),
-                  data.get("finite_source", False), priors)
+    return Preset(name=str(data.get("name", path.stem)), schedule=schedule, priors=priors, **flags)
 
 
 def draw(preset: Preset, kind: str, rng: np.random.Generator, season: float) -> dict:

@@ -12,16 +12,17 @@ from microlens.config import PAUSE_STREAM, SCHEDULES
 CADENCE_THESIS, SEASON_THESIS = 1.0 / 96.0, 72.0  # d
 CADENCE_ROMAN = 12.139 / 1440.0  # d (RMDC26 ephemerides)
 SEASON_ROMAN = 70.74  # d
-PAUSE_EPOCHS = 30  # epochs that a pause takes: 6.3 h from the last one before to the first one after (RMDC26: 6.1 to 6.3 h)
+PAUSE_EPOCHS = 30  # that a pause takes: 6.3 h from the last epoch before to the first after (RMDC26: 6.1 to 6.3 h)
 FIXED_PAUSES = (0.99, 35.24, 69.49)  # d into the season, every season
+EQUAL_STEPS = 1e-6  # d; steps that differ less are equal
 MOVING_PAUSES = 4  # with the three above 43.9 h (RMDC26: about 43.5) and 8182 epochs (8181 to 8185) a season
 
 
 def epochs(schedule: str, seed: int = 0) -> np.ndarray:
     """Epochs (T,) of one season, days from its start.
 
-    'thesis': 72 d every 15 min, 6912 epochs. 'roman': 70.7 d every 12.139 min without the pauses (they are absent, not masked):
-    three recur every season, four are drawn from `seed`. Source: RMDC26 ephemerides.
+    'thesis': 72 d every 15 min, 6912 epochs. 'roman': 70.7 d every 12.139 min without the pauses (they are absent, not
+    masked): three recur every season, four are drawn from `seed`. Source: RMDC26 ephemerides.
     Raises ValueError for an unknown schedule.
     """
     if schedule == "thesis":
@@ -46,7 +47,11 @@ def dropout(rng: np.random.Generator, n: int, missing_fraction: float) -> np.nda
 
 
 def season_length(timestamps) -> float:
-    """Days of a season with these epochs (T,), of which t_0 is drawn as a share. Equal steps end one step after the last epoch."""
-    steps = np.diff(timestamps)
-    regular = np.ptp(steps) < 1e-6
-    return round(float(timestamps[-1] - timestamps[0]) + float(steps[0]), 9) if regular else float(timestamps[-1] - timestamps[0])
+    """Days of a season with these epochs (T,), of which t_0 is drawn as a share.
+
+    A season of equal steps ends one step after its last epoch, one with pauses at its last epoch.
+    """
+    steps, length = np.diff(timestamps), float(timestamps[-1] - timestamps[0])
+    if np.ptp(steps) < EQUAL_STEPS:
+        return round(length + float(steps[0]), 9)
+    return length

@@ -1,0 +1,149 @@
+"""Small widgets that the explorers share: rows that wrap, a line of messages, a slider with a number box."""
+
+from __future__ import annotations
+
+import html
+import math
+from pathlib import Path
+
+import ipywidgets as widgets
+
+
+def row(*children) -> widgets.HBox:
+    """Widgets side by side, which go on below where the page is too narrow."""
+    return widgets.HBox(children, layout={"flex_flow": "row wrap", "align_items": "center"})
+
+
+def frame(*children) -> widgets.VBox:
+    """The outermost box of an explorer. panels.js keeps the keys pressed inside it from the notebook."""
+    box = widgets.VBox(children)
+    box.add_class("microlens-explorer")
+    return box
+
+
+def user_path(text) -> Path:
+    """A path as a user writes it, where `~` is the home folder. Raises ValueError for an empty one."""
+    if not str(text).strip():
+        raise ValueError("no file is named.")
+    return Path(text).expanduser()
+
+
+def number(text: str, what: str) -> float | None:
+    """The number in a box, None for an empty one. Raises ValueError, naming `what` and the text, for anything else."""
+    if not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        hint = " with a decimal point" if "," in text else ""
+        raise ValueError(f"{what}: came {text!r}, expected a number{hint}.")
+    return value
+
+
+class Message(widgets.HTML):
+    """One line that says what was done or, in red, what went wrong."""
+
+    def __init__(self):
+        super().__init__(layout={"min_height": "28px"})  # always as high, so that the panels below stay where they are
+        self.is_error = False
+
+    def say(self, text: str):
+        """Show a text, in HTML."""
+        self.value, self.is_error = text, False
+
+    def refuse(self, error):
+        """Show what went wrong."""
+        self.value, self.is_error = f"<b style='color:#b00'>{html.escape(str(error))}</b>", True
+
+    def attempt(self, function, *arguments):
+        """Call a function and show the text that it returns, or what it raised: a log would be seen by nobody.
+
+        An older error goes when a function succeeds.
+        """
+        try:
+            said = function(*arguments)
+        except Exception as error:
+            self.refuse(error)
+            return
+        if said is not None or self.is_error:
+            self.say(said or "")
+
+
+class Control:
+    """One parameter: a slider, whose position may be logarithmic, and a number box, which holds the value exactly.
+
+    changed() is called after a move by the user, refused(error) for a value that is none or is out of range.
+    """
+
+    LOG_STEP = 0.005  # of log10
+    LINEAR_STEPS = 1000
+
+    def __init__(self, name: str, unit: str, span: tuple[float, float], logarithmic: bool, value: float,
+                 changed, refused):
+        self.name, self.unit, self.span, self.logarithmic, self.value = name, unit, span, logarithmic, value
+        self.changed, self.refused, self.moving = changed, refused, False
+        low, high = (self._position(x) for x in span)
+        self.step = self.LOG_STEP if logarithmic else (high - low) / self.LINEAR_STEPS
+        label, tooltip = (f"{name} ({unit})" if unit else name), f"{name}: {self.range}"
+        self.slider = widgets.FloatSlider(
+            value=self._position(value), min=low, max=high, step=self.step, readout=False, description=label,
+            tooltip=tooltip, style={"description_width": "96px"}, layout={"flex": "1 1 230px", "width": "auto"})
+        self.box = widgets.Text(value=self._text(value), continuous_update=False, tooltip=tooltip,
+                                layout={"width": "86px"})
+        self.box.add_class("microlens-box")
+        self.slider.observe(self._on_slider, "value")
+        self.box.observe(self._on_box, "value")
+        self.widget = widgets.HBox([self.slider, self.box])
+
+    @property
+    def range(self) -> str:
+        """The permitted values in words."""
+        return f"{self.span[0]:g} to {self.span[1]:g} {self.unit}".rstrip()
+
+    @staticmethod
+    def _text(value: float) -> str:
+        return f"{value:.12g}"
+
+    def _position(self, value: float) -> float:
+        return math.log10(value) if self.logarithmic else value
+
+    def _is_at(self, position: float) -> bool:
+        """Whether the slider stands at `position` as nearly as its steps allow."""
+        return abs(position - self._position(self.value)) <= 0.5001 * self.step
+
+    def check(self, value):
+        """Raise ValueError, naming the parameter, where a value is no number within the range."""
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not self.span[0] <= value <= self.span[1]:
+            raise ValueError(f"{self.name}: came {value!r}, expected {self.range}.")
+
+    def _on_slider(self, change):
+        # The page moves a slider to its nearest step and reports that: no move of the user's.
+        if self.moving or self._is_at(change["new"]):
+            return
+        value = 10 ** change["new"] if self.logarithmic else change["new"]
+        self.move(float(f"{min(max(value, self.span[0]), self.span[1]):.4g}"))
+        self.changed()
+
+    def _on_box(self, change):
+        if self.moving:
+            return
+        try:
+            value = number(change["new"], self.name)
+            self.check(value)
+        except ValueError as error:
+            self.move(self.value)
+            self.refused(error)
+            return
+        self.move(value)
+        self.changed()
+
+    def move(self, value: float):
+        """Show a value without telling anyone."""
+        self.moving, self.value = True, value
+        self.box.value = self._text(value)
+        if not self._is_at(self.slider.value):
+            self.slider.value = self._position(value)
+        self.moving = False
