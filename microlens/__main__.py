@@ -1,4 +1,4 @@
-"""microlens simulate | train | evaluate | classify | figures | notebook | export | doctor
+"""microlens simulate | train | evaluate | classify | figures | notebook | export | export-parquet | doctor
 
 Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the same, `--help` gives unit and range, and
 `-f parameters.yaml` takes values from a file, the same that a notebook takes.
@@ -149,6 +149,18 @@ def export(args):
     print(export(given.run, given.folder))
 
 
+def export_parquet(args):
+    """export-parquet DATASET FOLDER"""
+    from microlens.data.parquet import export_parquet
+
+    parser = argparse.ArgumentParser(prog="microlens export-parquet", description="Write a dataset as Parquet tables under the column "
+                                     "names of the Roman data challenge 2026, for other people's tools.")
+    parser.add_argument("dataset")
+    parser.add_argument("folder")
+    given = parser.parse_args(args)
+    print(*export_parquet(given.dataset, given.folder), sep="\n")
+
+
 def doctor(args):
     """Check the installation: torch and its device, the lens engine, flash-attn; the exit status is 1 if the engine is wrong."""
     if args:
@@ -170,7 +182,8 @@ def doctor(args):
     return int(wrong)
 
 
-STAGES = {f.__name__: f for f in (simulate, train, evaluate, classify, figures, notebook, export, doctor)}
+STAGES = {f.__name__.replace("_", "-"): f
+          for f in (simulate, train, evaluate, classify, figures, notebook, export, export_parquet, doctor)}
 
 
 def main(argv=None) -> int:

@@ -12,11 +12,17 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from microlens.config import ReadConfig
+from microlens.config import CLASSES, ClassifyConfig, ReadConfig, SimulateConfig
+from microlens.data.format import open_dataset
 from microlens.data.lightcurve import CADENCE, MOST_EPOCHS, SPAN, LightCurve, seasons
+from microlens.data.parquet import export_parquet
 from microlens.data.readers import read_light_curve, read_light_curves
+from microlens.data.simulation import simulate
 from microlens.data.tables import LightCurveError
+from microlens.evaluate import light_curves
+from microlens.evaluate.light_curves import classify, classify_curve
 from microlens.lens import pspl
+from microlens.network.runs import load_run
 
 N = 400
 RNG = np.random.default_rng(7)
@@ -574,3 +580,106 @@ def test_cases():
                 read_light_curves(path)
         else:
             assert all(seasons(curve) for curve in read_light_curves(path)), path
+
+
+# ---- out and back
+
+
+def test_a_dataset_as_parquet_reads_back_to_the_same_numbers(tmp_path):
+    path = simulate(SimulateConfig(n_flat=2, n_pspl=2, n_binary=2, output=str(tmp_path / "x.h5"), num_workers=1), progress=False)
+    obs, epoch, meta = export_parquet(path, tmp_path / "out")
+    assert pq.read_schema(obs).names == ["event_id", "epoch_id", "filt", "flux_uJy", "flux_err_uJy", "true_flux_uJy", "saturation_flag"]
+    assert {"bjd", "obs_x"} < set(pq.read_schema(epoch).names) and {"t0lens1", "u0lens1", "Planet_q"} < set(pq.read_schema(meta).names)
+    with open_dataset(path) as data:
+        for row in range(len(data)):
+            curve = read_light_curve(obs, ReadConfig(event=f"microlens_{row:06d}"))
+            flux, sigma = data.flux(row).astype(float), data.sigma(row)
+            seen = np.flatnonzero(flux)
+            base = 10 ** (-0.4 * (float(data.m_base[row]) - 23.9))
+            np.testing.assert_allclose(curve.value / base, flux[seen], rtol=1e-12)
+            np.testing.assert_allclose(curve.error / base, sigma[seen], rtol=1e-6)
+            np.testing.assert_allclose(np.diff(curve.time), np.diff(data.timestamps[seen]), atol=1e-8)
+            assert curve.truth["label_observable"] == CLASSES[data.labels_observable[row]]
+            assert np.median(np.abs(curve.true_value - curve.value) / curve.error) == pytest.approx(0.67, abs=0.1)
+
+
+# ---- classes of files
+
+
+@pytest.fixture(scope="module")
+def run():
+    return load_run()
+
+
+def season_lines(kind, start=0.0, n=3000, m_base=20.0):
+    rng, t = np.random.default_rng(5), np.arange(n) / 96
+    flux = pspl(t, t[n // 2], 0.2, 3.0) if kind == "pspl" else np.ones(n)
+    sigma = 0.006
+    return lines(np.round(2461450 + start + t, 5), np.round(m_base - 2.5 * np.log10(flux + sigma * rng.normal(size=n)), 5), [sigma * 1.0857] * n)
+
+
+def test_each_file_has_its_lines_whatever_the_others_are(tmp_path, run):
+    good = write(tmp_path, "pspl.dat", season_lines("pspl"))
+    bad = write(tmp_path, "bad.dat", b"\x89PNG\r\n\x1a\n" + bytes(99))
+    table, errors = classify([good, bad, tmp_path / "gone.dat", good], ClassifyConfig(), run)
+    assert table["class"].tolist() == ["pspl", "pspl"] and table["file"].tolist() == [str(good)] * 2
+    assert ["bad.dat" in errors[0], "gone.dat" in errors[1], len(errors)] == [True, True, 2]
+
+
+def test_a_fault_of_the_package_is_one_line_too(tmp_path, run, monkeypatch):
+    path = write(tmp_path, "x.dat", PLAIN)
+    monkeypatch.setattr("microlens.evaluate.light_curves.seasons", lambda *_: 1 / 0)
+    table, errors = classify([path], ClassifyConfig(), run)
+    assert table.empty and len(errors) == 1 and "x.dat" in errors[0] and "ZeroDivisionError" in errors[0]
+
+
+def test_an_interruption_keeps_what_is_done(tmp_path, run, monkeypatch):
+    files = [write(tmp_path, f"{i}.dat", season_lines("flat", n=300)) for i in range(3)]
+    ask = light_curves.classify_file
+
+    def interrupted(file, *rest):
+        if file.endswith("1.dat"):
+            raise KeyboardInterrupt
+        return ask(file, *rest)
+
+    monkeypatch.setattr(light_curves, "classify_file", interrupted)
+    table, errors = classify(files, ClassifyConfig(), run)
+    assert len(table) == 1 and errors == ["interrupted: 2 of 3 files were not classified."]
+
+
+def test_two_workers_give_the_same_answers_in_the_same_order(tmp_path, run):
+    files = [write(tmp_path, "a.dat", season_lines("pspl")), write(tmp_path, "b.dat", "no numbers\n"), write(tmp_path, "c.dat", season_lines("flat"))]
+    one, errors = classify(files, ClassifyConfig(), run)
+    two, same_errors = classify(files, ClassifyConfig(num_workers=2))
+    assert errors == same_errors and one["file"].tolist() == two["file"].tolist()
+    np.testing.assert_allclose(one[light_curves.PROBABILITIES], two[light_curves.PROBABILITIES], atol=1e-5)
+
+
+def test_many_seasons_have_a_line_of_the_whole(tmp_path, run):
+    """Ten seasons as those of the data challenge of 2026: six dense, four sparse; the event is in the third."""
+    sparse = np.round(2461450 + 900 + np.arange(780) % 195 / 3 + np.arange(780) // 195 * 180, 5)
+    rng = np.random.default_rng(8)
+    dense = [season_lines("pspl" if k == 2 else "flat", start=180.0 * k) for k in range(5)]
+    text = "".join(dense) + lines(sparse, np.round(20 + 0.0065 * rng.normal(size=780), 5), [0.0065] * 780) + season_lines("flat", start=1800.0)
+    curve = read_light_curve(write(tmp_path, "x.dat", text))
+    rows = classify_curve(curve, run)
+    assert [r["season"] for r in rows] == [*range(1, 11), "all"]
+    assert [r["class"] for r in rows] == ["flat", "flat", "pspl", *["flat"] * 7, "pspl"]
+    assert [("sparse" in r["flags"]) for r in rows[:10]] == [False] * 5 + [True] * 4 + [False]
+    assert rows[-1]["event_season"] == 3 and rows[-1]["n_points"] == len(curve.time)
+    assert rows[-1]["brightest"] == rows[2]["brightest"] and rows[-1]["m_base"] == pytest.approx(20.0, abs=0.002)
+
+
+def test_the_folder_s_scores_are_the_answers_of_classify(tmp_path, run):
+    write(tmp_path, "a.dat", season_lines("pspl") + season_lines("flat", start=200.0))
+    truth = write(tmp_path, "truth.csv", "set,file,unit,class_by_season\nx,a.dat,mag,pspl|flat\n")
+    scored, mistakes, errors = light_curves.score_folder(tmp_path, truth, run)
+    table, _ = classify([tmp_path / "a.dat"], ClassifyConfig(unit="mag"), run)
+    assert not mistakes and not errors and scored["truth"].tolist() == ["pspl", "flat"]
+    for column in ("class", "flags", "season", *light_curves.PROBABILITIES):
+        assert scored[column].tolist() == table[column].tolist()[:2]
+
+
+@pytest.mark.parametrize("t", [np.arange(2000.0) * 1.01, np.arange(1461.0), np.arange(65_000) / 48, np.arange(500) * 7.0])
+def test_no_cadence_takes_for_ever(t, run):
+    assert all(r["class"] for r in classify_curve(curve_of(t), run))

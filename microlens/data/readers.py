@@ -206,13 +206,14 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
     """The light curve of the rows of one star and band."""
     if columns.unit == "difference":
         raise LightCurveError(f"its brightness, {columns.value}, is a difference flux, without the baseline that the "
-                              "network needs. Add the reference flux, or say --value with a column of magnitudes or whole fluxes.")
+                              "network needs. Add the reference flux, or say --value with a column of magnitudes or of "
+                              "whole fluxes.")
     notes = list(table.meta["notes"])
     time, date_system = _times(table[columns.time])
     value, limits = numbers(table[columns.value])
     error = numbers(table[columns.error])[0] if columns.error else np.ones(len(value))
     if not (np.isfinite(value) & np.isfinite(time)).any():
-        raise LightCurveError(f"0 usable points: no line has numbers in the columns {columns.time} and {columns.value}.")
+        raise LightCurveError(f"0 usable points: no line has numbers in columns {columns.time} and {columns.value}.")
     is_mag = columns.unit in ("mag", "mmag")
     if columns.unit == "mmag":
         value = value / 1000
