@@ -118,7 +118,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         raise WriteError(f"{path}: could not be written ({cause}). Nothing of it was left behind; the same command "
                          "goes on where it stopped.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is in its place, or was never made
+            temporary.unlink()
 
 
 def _remove_leftovers(path: Path):
