@@ -189,15 +189,15 @@ def effective_number(weight) -> float:
     return float(weight.sum() ** 2 / (weight**2).sum()) if len(weight) else 0.0
 
 
-def bootstrap(function, n, rng, n_independent) -> list[float]:
-    """95 % percentile interval [low, high] of function(rows), a score between 0 and 1, over resampled rows of n events.
+def percentile_interval(values, n_independent) -> list[float]:
+    """95 % interval [low, high] of a score between 0 and 1 from its values (k,) in bootstrap samples.
 
-    A resample without a value (NaN) is left out; [NaN, NaN] where none has one. Where every resample gives 1, or every
-    one 0, the bootstrap knows no spread. Then the interval is the Clopper-Pearson interval of a share 1, or 0, of
-    n_independent events: the called events of a purity; the rarest class of an AUROC, whose events form that many
-    independent pairs with events of the other classes.
+    A value that is NaN is left out; [NaN, NaN] where all are. Where all are 1, or all 0, the bootstrap knows no spread.
+    Then the interval is the Clopper-Pearson interval of a share 1, or 0, of n_independent events: the called events of
+    a purity; the rarest class of an AUROC, whose events form that many independent pairs with events of the other
+    classes.
     """
-    values = np.array([function(rng.integers(0, n, n)) for _ in range(N_BOOTSTRAP)], dtype=float)
+    values = np.asarray(values, dtype=float)
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return [np.nan, np.nan]
@@ -205,6 +205,11 @@ def bootstrap(function, n, rng, n_independent) -> list[float]:
     if low == high and low in (0.0, 1.0):
         low, high = binomial_interval(low * n_independent, n_independent)
     return [float(low), float(high)]
+
+
+def bootstrap(function, n, rng, n_independent) -> list[float]:
+    """percentile_interval of function(rows) over N_BOOTSTRAP resamples of the rows of n events."""
+    return percentile_interval([function(rng.integers(0, n, n)) for _ in range(N_BOOTSTRAP)], n_independent)
 
 
 def recall_in_bins(hit, x, edges) -> dict:
