@@ -1,4 +1,4 @@
-"""Every kind of light-curve file is read right or refused by name. The files are written here, so what is in them is known."""
+"""Every kind of light-curve file is read right or refused by name. The tests write the files, so they know them."""
 
 import bz2
 import gzip
@@ -55,7 +55,11 @@ IPAC_HEAD = '\\STAR_ID = "X"\n\\TIME_REFERENCE_FRAME = "HJD"\n'
 
 
 def ipac(aligned):
-    rows = [("JD", "RELATIVE_MAGNITUDE", "MAGNITUDE_UNCERTAINTY"), ("double", "double", "double"), ("days", "mag", "mag")]
+    rows = [
+        ("JD", "RELATIVE_MAGNITUDE", "MAGNITUDE_UNCERTAINTY"),
+        ("double", "double", "double"),
+        ("days", "mag", "mag"),
+    ]
     head = IPAC_HEAD + "".join("|" + "|".join(w.rjust(22) for w in row) + "|\n" for row in rows)
     if aligned:
         return head + "".join(" " + " ".join(f"{x:22}" for x in row) + " \n" for row in zip(T, MAG, ERR, strict=True))
@@ -63,13 +67,16 @@ def ipac(aligned):
 
 
 def vizier():
-    head = "#RESOURCE=x\n#Column\tHJD\t(F13.5)\tdate\n#Column\tImag\t(F7.4)\tmagnitude\nHJD\tImag\te_Imag\nd\tmag\tmag\n-----\t----\t----\n"
+    head = "#RESOURCE=x\n#Column\tHJD\t(F13.5)\tdate\n#Column\tImag\t(F7.4)\tmagnitude\n"
+    head += "HJD\tImag\te_Imag\nd\tmag\tmag\n-----\t----\t----\n"
     return head + lines(T, MAG, ERR, separator="\t")
 
 
 def gulls():
-    names = ("Simulation_time measured_relative_flux measured_relative_flux_error true_relative_flux true_relative_flux_error "
-             "observatory_code saturation_flag best_single_lens_fit BJD")
+    names = (
+        "Simulation_time measured_relative_flux measured_relative_flux_error true_relative_flux true_relative_flux_error "
+        "observatory_code saturation_flag best_single_lens_fit BJD"
+    )
     zero = np.zeros(N, int)
     body = lines(T - T[0], RELATIVE, RELATIVE_ERR, np.round(FLUX, 6), RELATIVE_ERR, zero, zero, np.round(FLUX, 6), T)
     return f"#fs: 0.9 0.9 0.3\n#Event: 0.92 327 110\n{names}\n{body}"
@@ -86,22 +93,41 @@ def asassn():
 
 def gaia():
     body = "".join(f"2027-01-01 00:00:00,{t},{m}\n" for t, m in zip(T, MAG, strict=True))
-    return "Gaia27abc\n#Date JD(TCB) averagemag\n".replace("#Date JD(TCB) averagemag", "Date,JD(TCB),averagemag") + body + (
-        "2027-03-01 00:00:00,2461500.5,untrusted\n2027-03-02 00:00:00,2461501.5,null\n")
+    return (
+        "Gaia27abc\n#Date JD(TCB) averagemag\n".replace("#Date JD(TCB) averagemag", "Date,JD(TCB),averagemag")
+        + body
+        + ("2027-03-01 00:00:00,2461500.5,untrusted\n2027-03-02 00:00:00,2461501.5,null\n")
+    )
 
 
 def atlas():
-    head = "###MJD          m      dm   uJy   duJy F err chi/N   RA       Dec        x        y     maj  min   phi  apfit mag5sig Sky   Obs\n"
+    head = "###MJD          m      dm   uJy   duJy F err chi/N   RA       Dec "
+    head += "       x        y     maj  min   phi  apfit mag5sig Sky   Obs\n"
     rest = " 0 1.2 268.0 -29.2 5200.1 1000.2 2.5 2.4 30.0 -0.4 21.5 20.1 "
-    rows = [f"{t - 2400000.5:.5f} {m} {e} {f:.5f} {d:.5f} c{rest}{i}a" for i, (t, m, e, f, d) in
-            enumerate(zip(T, MAG, ERR, UJY, UJY_ERR, strict=True))]
+    rows = [
+        f"{t - 2400000.5:.5f} {m} {e} {f:.5f} {d:.5f} c{rest}{i}a"
+        for i, (t, m, e, f, d) in enumerate(zip(T, MAG, ERR, UJY, UJY_ERR, strict=True))
+    ]
     return head + "\n".join(rows)
 
 
 def ztf():
     head = "oid,expid,hjd,mjd,mag,magerr,catflags,filtercode,ra,dec,chi,sharp\n"
-    return head + lines(["4512"] * N, range(N), T, T - 2400000.5, MAG, ERR, [0] * N, ["zr"] * N, [268.0001] * N, [-29.2] * N, [1.0] * N,
-                        [0.1] * N, separator=",")
+    return head + lines(
+        ["4512"] * N,
+        range(N),
+        T,
+        T - 2400000.5,
+        MAG,
+        ERR,
+        [0] * N,
+        ["zr"] * N,
+        [268.0001] * N,
+        [-29.2] * N,
+        [1.0] * N,
+        [0.1] * N,
+        separator=",",
+    )
 
 
 def pysis(header=True):
@@ -115,7 +141,11 @@ MAGNITUDES = {  # text whose brightness is MAG and ERR: (text, time system, what
     "pysis": (pysis(), "HJD", 0),
     "kmt_plain": ("# HJD mag mag_err\n" + PLAIN, "HJD", 0),
     "dc1": ("# BJD magnitude error\n" + PLAIN, "BJD", 0),
-    "comment_of_three_in_five": ("# HJD I err\n# see fluxcal.txt for it\n" + lines(T, MAG, ERR, [6.1] * N, other()), "HJD", 0),
+    "comment_of_three_in_five": (
+        "# HJD I err\n# see fluxcal.txt for it\n" + lines(T, MAG, ERR, [6.1] * N, other()),
+        "HJD",
+        0,
+    ),
     "comment_in_words": ("# magnitudes from DIA\n" + lines(T, MAG, ERR, [6.1] * N, other()), "HJD (OGLE)", 0),
     "comment_time_of_flux": ("# time of flux\n" + PLAIN, "JD-like (not stated)", 0),
     "ipac": (ipac(True), "HJD", 0),
@@ -134,13 +164,47 @@ MAGNITUDES = {  # text whose brightness is MAG and ERR: (text, time system, what
     "d_exponents": ("# HJD mag err\n" + lines(T, MAG, ERR, form="{:.12E}").replace("E", "D"), "HJD", 0),
     "crlf": (PLAIN.replace("\n", "\r\n"), "JD-like (not stated)", 0),
     "other_order": ("err,mag,BJD\n" + lines(ERR, MAG, T, separator=","), "BJD", 0),
-    "degrees_first": ("RA,Dec,HJD,mag,mag_err\n" + lines([268.1] * N, [-29.2] * N, T, MAG, ERR, separator=","), "HJD", 0),
-    "reduced_in_header": ("# HJD-2450000 mag err\n" + lines(np.round(T - 2450000, 5), MAG, ERR), "HJD - 2450000", 2450000),
-    "reduced_by_range": ("# HJD mag err\n" + lines(np.round(T - 2450000, 5), MAG, ERR), "HJD - 2450000 (by the range of its numbers)", 2450000),
-    "btjd": ("BTJD,mag,mag_err\n" + lines(np.round(T - 2457000, 5), MAG, ERR, separator=","), "BJD TDB - 2457000", 2457000),
-    "bkjd": ("BKJD,mag,mag_err\n" + lines(np.round(T - 2454833, 5), MAG, ERR, separator=","), "BJD TDB - 2454833", 2454833),
+    "degrees_first": (
+        "RA,Dec,HJD,mag,mag_err\n" + lines([268.1] * N, [-29.2] * N, T, MAG, ERR, separator=","),
+        "HJD",
+        0,
+    ),
+    "reduced_in_header": (
+        "# HJD-2450000 mag err\n" + lines(np.round(T - 2450000, 5), MAG, ERR),
+        "HJD - 2450000",
+        2450000,
+    ),
+    "reduced_by_range": (
+        "# HJD mag err\n" + lines(np.round(T - 2450000, 5), MAG, ERR),
+        "HJD - 2450000 (by the range of its numbers)",
+        2450000,
+    ),
+    "btjd": (
+        "BTJD,mag,mag_err\n" + lines(np.round(T - 2457000, 5), MAG, ERR, separator=","),
+        "BJD TDB - 2457000",
+        2457000,
+    ),
+    "bkjd": (
+        "BKJD,mag,mag_err\n" + lines(np.round(T - 2454833, 5), MAG, ERR, separator=","),
+        "BJD TDB - 2454833",
+        2454833,
+    ),
     "mjd": ("MJD mag magerr\n" + lines(np.round(T - 2400000.5, 5), MAG, ERR), "MJD", 2400000.5),
-    "both_scales": ("HJD,mag,mag_err,flux,flux_err\n" + lines(T, MAG, ERR, RELATIVE, RELATIVE_ERR, separator=","), "HJD", 0),
+    "offset_in_a_comment": (
+        "# times are HJD - 2450000\n" + lines(np.round(T - 2450000, 5), MAG, ERR),
+        "HJD - 2450000 (from a comment)",
+        2450000,
+    ),
+    "prefixes": (
+        "mjd,mag_auto,magerr_auto,mag_true\n" + lines(np.round(T - 2400000.5, 5), MAG, ERR, MAG + 1, separator=","),
+        "MJD",
+        2400000.5,
+    ),
+    "both_scales": (
+        "HJD,mag,mag_err,flux,flux_err\n" + lines(T, MAG, ERR, RELATIVE, RELATIVE_ERR, separator=","),
+        "HJD",
+        0,
+    ),
     "millimagnitudes": ("HJD,mag [mmag],mag_err [mmag]\n" + lines(T, MAG * 1000, ERR * 1000, separator=","), "HJD", 0),
 }
 
@@ -164,19 +228,49 @@ def test_text_with_magnitudes(kind, tmp_path):
 def test_gaia_alerts_have_no_errors_and_say_so(tmp_path):
     curve = read_light_curve(write(tmp_path, "gaia.csv", gaia()))
     assert curve.time_system == "JD TCB" and len(curve.time) == N
-    assert curve.error[0] == pytest.approx(0.01, rel=0.3) and any("no errors in the file" in note for note in curve.notes)
+    assert curve.error[0] == pytest.approx(0.01, rel=0.3) and any(
+        "no errors in the file" in note for note in curve.notes
+    )
 
 
 FLUXES = {  # text whose brightness is a flux: (text, flux, error, zero point)
-    "relative": ("BJD measured_relative_flux measured_relative_flux_error\n" + lines(T, RELATIVE, RELATIVE_ERR), RELATIVE, RELATIVE_ERR, None),
+    "relative": (
+        "BJD measured_relative_flux measured_relative_flux_error\n" + lines(T, RELATIVE, RELATIVE_ERR),
+        RELATIVE,
+        RELATIVE_ERR,
+        None,
+    ),
     "no_header": (lines(T, RELATIVE, RELATIVE_ERR), RELATIVE, RELATIVE_ERR, None),
     "gulls": (gulls(), RELATIVE, RELATIVE_ERR, None),
     "atlas": (atlas(), UJY, UJY_ERR, 23.9),
-    "lightkurve": ("time,flux,flux_err,centroid_col,sap_flux,sap_flux_err,quality\n"
-                   + lines(T - 2457000, 900 * RELATIVE, 900 * RELATIVE_ERR, other(), 850 * RELATIVE, 850 * RELATIVE_ERR, [0] * N, separator=","),
-                   900 * RELATIVE, 900 * RELATIVE_ERR, None),
-    "millijansky": ("JD,flux [mJy],flux_err [mJy]\n" + lines(T, UJY / 1000, UJY_ERR / 1000, separator=","), UJY / 1000, UJY_ERR / 1000, 16.4),
-    "error_in_other_unit": ("JD,flux [mJy],flux_err [uJy]\n" + lines(T, UJY / 1000, UJY_ERR, separator=","), UJY / 1000, UJY_ERR / 1000, 16.4),
+    "lightkurve": (
+        "time,flux,flux_err,centroid_col,sap_flux,sap_flux_err,quality\n"
+        + lines(
+            T - 2457000,
+            900 * RELATIVE,
+            900 * RELATIVE_ERR,
+            other(),
+            850 * RELATIVE,
+            850 * RELATIVE_ERR,
+            [0] * N,
+            separator=",",
+        ),
+        900 * RELATIVE,
+        900 * RELATIVE_ERR,
+        None,
+    ),
+    "millijansky": (
+        "JD,flux [mJy],flux_err [mJy]\n" + lines(T, UJY / 1000, UJY_ERR / 1000, separator=","),
+        UJY / 1000,
+        UJY_ERR / 1000,
+        16.4,
+    ),
+    "error_in_other_unit": (
+        "JD,flux [mJy],flux_err [uJy]\n" + lines(T, UJY / 1000, UJY_ERR, separator=","),
+        UJY / 1000,
+        UJY_ERR / 1000,
+        16.4,
+    ),
 }
 
 
@@ -191,7 +285,13 @@ def test_text_with_fluxes(kind, tmp_path):
         assert seasons(curve)[0].m_base == pytest.approx(19.5, abs=0.1)
 
 
-ENCODINGS = {"utf-8-sig": "utf-8-sig", "utf-16": "utf-16", "utf-16-le": "utf-16-le", "utf-16-be": "utf-16-be", "latin-1": "latin-1"}
+ENCODINGS = {
+    "utf-8-sig": "utf-8-sig",
+    "utf-16": "utf-16",
+    "utf-16-le": "utf-16-le",
+    "utf-16-be": "utf-16-be",
+    "latin-1": "latin-1",
+}
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -237,7 +337,13 @@ def test_variables_in_fits_with_times_inside(tmp_path):
 
 
 def test_variables_in_parquet(tmp_path):
-    rows = {"name": ["A"] * N + ["B"] * N, "JD": [*T, *T], "mag": [*MAG, *(MAG + 1)], "mag_error": [*ERR, *ERR], "filter": ["F146"] * 2 * N}
+    rows = {
+        "name": ["A"] * N + ["B"] * N,
+        "JD": [*T, *T],
+        "mag": [*MAG, *(MAG + 1)],
+        "mag_error": [*ERR, *ERR],
+        "filter": ["F146"] * 2 * N,
+    }
     pq.write_table(pa.table(rows), tmp_path / "v.parquet")
     first, second = read_light_curves(tmp_path / "v.parquet")
     assert (first.star, second.star, first.band) == ("A", "B", "F146")
@@ -250,13 +356,19 @@ def test_variables_in_parquet(tmp_path):
 def test_tess_fits(tmp_path):
     quality = np.zeros(N, int)
     quality[7] = 128
-    columns = [fits.Column("TIME", "D", "BJD - 2457000, days", array=T - 2457000), fits.Column("SAP_FLUX", "E", "e-/s", array=800 * RELATIVE),
-               fits.Column("SAP_FLUX_ERR", "E", "e-/s", array=800 * RELATIVE_ERR),
-               fits.Column("PDCSAP_FLUX", "E", "e-/s", array=np.where(np.arange(N) == 9, np.nan, 900 * RELATIVE)),
-               fits.Column("PDCSAP_FLUX_ERR", "E", "e-/s", array=900 * RELATIVE_ERR), fits.Column("QUALITY", "J", array=quality)]
+    columns = [
+        fits.Column("TIME", "D", "BJD - 2457000, days", array=T - 2457000),
+        fits.Column("SAP_FLUX", "E", "e-/s", array=800 * RELATIVE),
+        fits.Column("SAP_FLUX_ERR", "E", "e-/s", array=800 * RELATIVE_ERR),
+        fits.Column("PDCSAP_FLUX", "E", "e-/s", array=np.where(np.arange(N) == 9, np.nan, 900 * RELATIVE)),
+        fits.Column("PDCSAP_FLUX_ERR", "E", "e-/s", array=900 * RELATIVE_ERR),
+        fits.Column("QUALITY", "J", array=quality),
+    ]
     table = fits.BinTableHDU.from_columns(columns, name="LIGHTCURVE")
     table.header.update({"BJDREFI": 2457000, "BJDREFF": 0.0, "TIMESYS": "TDB", "TIMEUNIT": "d"})
-    fits.HDUList([fits.PrimaryHDU(), table, fits.ImageHDU(np.zeros((5, 5)), name="APERTURE")]).writeto(tmp_path / "lc.fits")
+    fits.HDUList([fits.PrimaryHDU(), table, fits.ImageHDU(np.zeros((5, 5)), name="APERTURE")]).writeto(
+        tmp_path / "lc.fits"
+    )
     curve = read_light_curve(tmp_path / "lc.fits")
     assert curve.time_system == "BJD TDB - 2457000" and len(curve.time) == N - 2 and len(curve.notes) == 2
     np.testing.assert_allclose(curve.value, 900 * np.delete(RELATIVE, [7, 9]), rtol=1e-6)
@@ -273,9 +385,17 @@ def test_other_forms_of_astropy(form, tmp_path):
 
 def test_seconds_in_a_header_become_days(tmp_path):
     seconds = np.round((T - T[0]) * 86400, 2)
-    fits.BinTableHDU.from_columns([fits.Column("TIME", "D", "s", array=seconds), fits.Column("MAG", "D", "mag", array=MAG),
-                                   fits.Column("MAG_ERR", "D", "mag", array=ERR)]).writeto(tmp_path / "x.fits")
-    for path in (tmp_path / "x.fits", write(tmp_path, "x.csv", "time [s],mag,err\n" + lines(seconds, MAG, ERR, separator=","))):
+    fits.BinTableHDU.from_columns(
+        [
+            fits.Column("TIME", "D", "s", array=seconds),
+            fits.Column("MAG", "D", "mag", array=MAG),
+            fits.Column("MAG_ERR", "D", "mag", array=ERR),
+        ]
+    ).writeto(tmp_path / "x.fits")
+    for path in (
+        tmp_path / "x.fits",
+        write(tmp_path, "x.csv", "time [s],mag,err\n" + lines(seconds, MAG, ERR, separator=",")),
+    ):
         np.testing.assert_allclose(read_light_curve(path).time, T - T[0], atol=1e-5)
     plain = write(tmp_path, "x.dat", lines(seconds, MAG, ERR))
     with pytest.raises(LightCurveError, match=r"not in days.*--time '1 \[s\]'"):
@@ -293,10 +413,23 @@ def beginner(path):
     for k, name in enumerate(("RMDC26_000001", "RMDC26_000002")):
         for band, shift, every in (("F146", 0, 1), ("F087", 2, 10), ("F213", -1, 10)):
             rows = order[np.isin(order, np.arange(0, N, every))]
-            parts.append(pa.table({"name": [name] * len(rows), "l_deg": [0.5] * len(rows), "ra_deg": [268.0] * len(rows),
-                                   "dec_deg": [-29.2] * len(rows), "filt": [band] * len(rows), "bjd": T[rows], "mag": MAG[rows] + k + shift,
-                                   "mag_err": ERR[rows], "extinction": [1.2] * len(rows), "obs_x": [0.1] * len(rows),
-                                   "saturation_flag": (rows == 200).astype(np.int8)}))
+            parts.append(
+                pa.table(
+                    {
+                        "name": [name] * len(rows),
+                        "l_deg": [0.5] * len(rows),
+                        "ra_deg": [268.0] * len(rows),
+                        "dec_deg": [-29.2] * len(rows),
+                        "filt": [band] * len(rows),
+                        "bjd": T[rows],
+                        "mag": MAG[rows] + k + shift,
+                        "mag_err": ERR[rows],
+                        "extinction": [1.2] * len(rows),
+                        "obs_x": [0.1] * len(rows),
+                        "saturation_flag": (rows == 200).astype(np.int8),
+                    }
+                )
+            )
     pq.write_table(pa.concat_tables(parts), path)
     return path
 
@@ -305,7 +438,9 @@ def test_beginner(tmp_path):
     path = beginner(tmp_path / "beginner.parquet")
     curves = read_light_curves(path)
     assert [(c.star, c.band) for c in curves] == [("RMDC26_000001", "F146"), ("RMDC26_000002", "F146")]
-    assert any("F087, F213" in note for note in curves[0].notes) and any("1 epochs marked by saturation_flag" in n for n in curves[0].notes)
+    assert any("F087, F213" in note for note in curves[0].notes) and any(
+        "1 epochs marked by saturation_flag" in n for n in curves[0].notes
+    )
     np.testing.assert_allclose(curves[1].value, np.delete(MAG, 200) + 1)
     one = read_light_curve(path, ReadConfig(event="RMDC26_000002", band="F087"))
     np.testing.assert_allclose(one.value, (MAG[::10] + 3)[np.arange(40) != 20])
@@ -318,8 +453,16 @@ def test_beginner(tmp_path):
 
 def test_experienced_has_negative_fluxes(tmp_path):
     faint = UJY[:200] / UJY[0] * 0.05 + 0.04 * RNG.normal(size=200)
-    rows = {"name": ["RMDC26_000007"] * 200, "ra_deg": [268.0] * 200, "dec_deg": [-29.2] * 200, "filt": ["F146"] * 200, "bjd": T[:200],
-            "flux_uJy": faint, "flux_err_uJy": [0.04] * 200, "saturation_flag": [False] * 200}
+    rows = {
+        "name": ["RMDC26_000007"] * 200,
+        "ra_deg": [268.0] * 200,
+        "dec_deg": [-29.2] * 200,
+        "filt": ["F146"] * 200,
+        "bjd": T[:200],
+        "flux_uJy": faint,
+        "flux_err_uJy": [0.04] * 200,
+        "saturation_flag": [False] * 200,
+    }
     pq.write_table(pa.table(rows), tmp_path / "e.parquet")
     curve = read_light_curve(tmp_path / "e.parquet")
     assert (faint < 0).any() and curve.zero_point == 23.9
@@ -329,11 +472,34 @@ def test_experienced_has_negative_fluxes(tmp_path):
 def machine_learning(folder, n_events=50):
     """Tables obs, epoch (not in order of time) and meta."""
     order = RNG.permutation(N)
-    epoch = {"epoch_id": np.arange(N), "bjd": T[order], "obs_x": np.zeros(N), "obs_y": np.zeros(N), "obs_z": np.zeros(N)}
-    obs = [pa.table({"event_id": [100 + k] * N, "epoch_id": np.arange(N), "filt": ["F146"] * N, "flux_uJy": UJY[order] * (k + 1),
-                     "flux_err_uJy": UJY_ERR[order], "true_flux_uJy": FLUX[order] * (k + 1), "saturation_flag": [0] * N}) for k in range(n_events)]
-    meta = {"event_id": [100 + k for k in range(n_events)], "name": [f"RMDC26_{k:06d}" for k in range(n_events)],
-            "sim_label": ["RMDC26_1S1L_ML"] * n_events, "t0lens1": [T[200]] * n_events, "tE_ref": [1.0] * n_events}
+    epoch = {
+        "epoch_id": np.arange(N),
+        "bjd": T[order],
+        "obs_x": np.zeros(N),
+        "obs_y": np.zeros(N),
+        "obs_z": np.zeros(N),
+    }
+    obs = [
+        pa.table(
+            {
+                "event_id": [100 + k] * N,
+                "epoch_id": np.arange(N),
+                "filt": ["F146"] * N,
+                "flux_uJy": UJY[order] * (k + 1),
+                "flux_err_uJy": UJY_ERR[order],
+                "true_flux_uJy": FLUX[order] * (k + 1),
+                "saturation_flag": [0] * N,
+            }
+        )
+        for k in range(n_events)
+    ]
+    meta = {
+        "event_id": [100 + k for k in range(n_events)],
+        "name": [f"RMDC26_{k:06d}" for k in range(n_events)],
+        "sim_label": ["RMDC26_1S1L_ML"] * n_events,
+        "t0lens1": [T[200]] * n_events,
+        "tE_ref": [1.0] * n_events,
+    }
     for name, table in (("obs", pa.concat_tables(obs)), ("epoch", pa.table(epoch)), ("meta", pa.table(meta))):
         (folder / name).mkdir()
         pq.write_table(table, folder / name / "part-0.parquet", row_group_size=N)
@@ -369,7 +535,12 @@ def test_observations_without_their_epochs(tmp_path):
 
 
 def test_one_row_a_star_with_arrays(tmp_path):
-    rows = {"name": ["A", "B"], "bjd": [list(T), list(T)], "mag": [list(MAG), list(MAG + 1)], "mag_err": [list(ERR), list(ERR)]}
+    rows = {
+        "name": ["A", "B"],
+        "bjd": [list(T), list(T)],
+        "mag": [list(MAG), list(MAG + 1)],
+        "mag_err": [list(ERR), list(ERR)],
+    }
     pq.write_table(pa.table(rows), tmp_path / "v.parquet")
     first, second = read_light_curves(tmp_path / "v.parquet")
     np.testing.assert_allclose(first.value, MAG)
@@ -392,7 +563,10 @@ def test_telescopes_of_gulls_are_never_mixed(tmp_path):
 
 def test_two_bands_side_by_side_are_two_readings(tmp_path):
     path = write(tmp_path, "x.csv", "HJD,I,I_err,V,V_err\n" + lines(T, MAG, ERR, MAG + 2, ERR, separator=","))
-    with pytest.raises(LightCurveError, match=r"x\.csv: the brightness may be I or V\. Columns: HJD, I, I_err, V, V_err\. Say .*--value"):
+    with pytest.raises(
+        LightCurveError,
+        match=r"x\.csv: the brightness may be I or V\. Columns: HJD, I, I_err, V, V_err\. Say .*--value",
+    ):
         read_light_curve(path)
     curve = read_light_curve(path, ReadConfig(value="V"))
     np.testing.assert_allclose(curve.value, MAG + 2)
@@ -414,7 +588,11 @@ def test_own_names_of_columns(tmp_path, monkeypatch):
     path = write(tmp_path, "x.csv", "when,l4_brightness,l4_sd\n" + CSV)
     with pytest.raises(LightCurveError, match=r"Columns: when, l4_brightness, l4_sd"):
         read_light_curve(path)
-    own = write(tmp_path, "own.yaml", "time: {when: BJD TDB}\nbrightness: [{names: [l4_brightness], unit: mag, kind: mag}]\nplain_error: [l4_sd]\n")
+    own = write(
+        tmp_path,
+        "own.yaml",
+        "time: {when: BJD TDB}\nbrightness: [{names: [l4_brightness], unit: mag, kind: mag}]\nplain_error: [l4_sd]\n",
+    )
     monkeypatch.setenv("MICROLENS_COLUMNS", str(own))
     curve = read_light_curve(path)
     assert curve.time_system == "BJD TDB"
@@ -427,8 +605,22 @@ def test_own_names_of_columns(tmp_path, monkeypatch):
 # ---- numbers that are no measurements
 
 
-@pytest.mark.parametrize("value, error", [("99.99", "0.01"), ("99.999", "99.999"), ("-999", "-999"), ("9.9e9", "9.9e9"), ("0.0", "0.01"),
-                                          ("nan", "nan"), ("19.5", "9.999"), ("19.5", "0"), (">18.2", "99.99"), ("null", "null"), ("-1", "-1")])
+@pytest.mark.parametrize(
+    "value, error",
+    [
+        ("99.99", "0.01"),
+        ("99.999", "99.999"),
+        ("-999", "-999"),
+        ("9.9e9", "9.9e9"),
+        ("0.0", "0.01"),
+        ("nan", "nan"),
+        ("19.5", "9.999"),
+        ("19.5", "0"),
+        (">18.2", "99.99"),
+        ("null", "null"),
+        ("-1", "-1"),
+    ],
+)
 def test_a_value_that_is_none_is_dropped_with_a_note(value, error, tmp_path):
     words = [row.split() for row in PLAIN.splitlines()]
     words[50][1:], words[300][1:] = [value, error], [value, error]
@@ -460,11 +652,14 @@ def test_an_error_far_below_the_others_is_raised(tmp_path):
     assert "1 errors far below" in curve.notes[0]
 
 
-@pytest.mark.parametrize("name, text", [
-    ("named", "# HJD Delta_flux flux_err\n" + lines(T, 500 + DELTA, RELATIVE_ERR * 1000)),
-    ("moa", lines(T, 100 * RNG.normal(size=N), [100.0] * N)),
-    ("moa_negative", "# JD flux err\n" + lines(T, DELTA - 300, RELATIVE_ERR * 1000)),
-])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("named", "# HJD Delta_flux flux_err\n" + lines(T, 500 + DELTA, RELATIVE_ERR * 1000)),
+        ("moa", lines(T, 100 * RNG.normal(size=N), [100.0] * N)),
+        ("moa_negative", "# JD flux err\n" + lines(T, DELTA - 300, RELATIVE_ERR * 1000)),
+    ],
+)
 def test_difference_fluxes_are_refused_by_name(name, text, tmp_path):
     with pytest.raises(LightCurveError, match=r"(?s)moa|named.*(difference flux|baseline flux).*--value"):
         seasons(read_light_curve(write(tmp_path, f"{name}.dat", text)))
@@ -490,7 +685,9 @@ def test_a_column_of_flux_is_not_taken_for_magnitudes_because_it_is_near_20(tmp_
 
 
 def calendar(hours):
-    dates = [f"2027-{1 + i // 672:02d}-{1 + i // 24 % 28:02d}" + (f"T{i % 24:02d}:00:00" if hours else "") for i in range(N)]
+    dates = [
+        f"2027-{1 + i // 672:02d}-{1 + i // 24 % 28:02d}" + (f"T{i % 24:02d}:00:00" if hours else "") for i in range(N)
+    ]
     return "date,mag,mag_err\n" + lines(dates, MAG, ERR, separator=",")
 
 
@@ -517,9 +714,34 @@ REFUSED = {
     "few": ("\n".join(PLAIN.splitlines()[:5]), "5 usable points"),
     "one_column": (lines(T), "no lines of numbers|one column"),
     "degrees": (lines([268.1] * N, [-29.2] * N, T, MAG, ERR), "column 1 does not change.*--time"),
-    "degrees_named": ("ra,dec,mag,mag_err\n" + lines([268.1] * N, [-29.2] * N, MAG, ERR, separator=","), "no column is known to hold times"),
-    "wandering_degrees": (lines(268 + 1e-4 * RNG.normal(size=N), -29 + 1e-4 * RNG.normal(size=N), T, MAG, ERR), "order of time|not errors"),
-    "no_brightness": ("hjd,airmass,sky\n" + lines(T, other(), other(), separator=","), "no column is known to hold a magnitude"),
+    "degrees_named": (
+        "ra,dec,mag,mag_err\n" + lines([268.1] * N, [-29.2] * N, MAG, ERR, separator=","),
+        "no column is known to hold times",
+    ),
+    "wandering_degrees": (
+        lines(268 + 1e-4 * RNG.normal(size=N), -29 + 1e-4 * RNG.normal(size=N), T, MAG, ERR),
+        "order of time|not errors",
+    ),
+    "two_apertures": (
+        "mjd,mag_psf,magerr_psf,mag_ap\n" + lines(T, MAG, ERR, MAG, separator=","),
+        "the brightness may be mag_psf or mag_ap",
+    ),
+    "zero_point_alone": (
+        "hjd,magzp,magerr\n" + lines(T, MAG, ERR, separator=","),
+        "no column is known to hold a magnitude",
+    ),
+    "percent": (
+        "BJD,flux,flux_err_percent\n" + lines(T, RELATIVE, ERR, separator=","),
+        "the error of flux may be flux_err_percent.*--error",
+    ),
+    "error_of_another": (
+        "HJD,mag,flux,flux_err\n" + lines(T, MAG, RELATIVE, RELATIVE_ERR, separator=","),
+        "the error of mag may be flux_err",
+    ),
+    "no_brightness": (
+        "hjd,airmass,sky\n" + lines(T, other(), other(), separator=","),
+        "no column is known to hold a magnitude",
+    ),
     "long_header": ("HJD UT Date mag err\n" + PLAIN, "header has 5 words"),
     "wrong_name": ("HJD mag err\n" + lines(T, 1000 * RELATIVE, RELATIVE_ERR), "are no magnitudes.*--unit flux"),
     "two_times": (lines(T, T + 0.001, MAG, ERR), "may be times"),
@@ -551,12 +773,15 @@ def curve_of(t, sigma=0.01):
     return LightCurve("x", t, flux, np.full(len(t), sigma), "flux", "BJD")
 
 
-@pytest.mark.parametrize("t, n, long, sparse", [
-    (np.arange(65_000) / 48, 19, True, False),  # Kepler, stitched
-    (np.arange(1461.0), 1, False, True),  # nightly for four years
-    (np.arange(49_000) / 96, 8, True, False),
-    (np.concatenate([np.arange(3000) / 48 + start for start in (0, 180, 360)]), 3, False, False),
-])
+@pytest.mark.parametrize(
+    "t, n, long, sparse",
+    [
+        (np.arange(65_000) / 48, 19, True, False),  # Kepler, stitched
+        (np.arange(1461.0), 1, False, True),  # nightly for four years
+        (np.arange(49_000) / 96, 8, True, False),
+        (np.concatenate([np.arange(3000) / 48 + start for start in (0, 180, 360)]), 3, False, False),
+    ],
+)
 def test_long_curves_are_cut_to_what_the_network_knows(t, n, long, sparse):
     made = seasons(curve_of(t))
     assert len(made) == n and all(s.long == long and s.sparse == sparse for s in made)
@@ -586,10 +811,22 @@ def test_cases():
 
 
 def test_a_dataset_as_parquet_reads_back_to_the_same_numbers(tmp_path):
-    path = simulate(SimulateConfig(n_flat=2, n_pspl=2, n_binary=2, output=str(tmp_path / "x.h5"), num_workers=1), progress=False)
+    path = simulate(
+        SimulateConfig(n_flat=2, n_pspl=2, n_binary=2, output=str(tmp_path / "x.h5"), num_workers=1), progress=False
+    )
     obs, epoch, meta = export_parquet(path, tmp_path / "out")
-    assert pq.read_schema(obs).names == ["event_id", "epoch_id", "filt", "flux_uJy", "flux_err_uJy", "true_flux_uJy", "saturation_flag"]
-    assert {"bjd", "obs_x"} < set(pq.read_schema(epoch).names) and {"t0lens1", "u0lens1", "Planet_q"} < set(pq.read_schema(meta).names)
+    assert pq.read_schema(obs).names == [
+        "event_id",
+        "epoch_id",
+        "filt",
+        "flux_uJy",
+        "flux_err_uJy",
+        "true_flux_uJy",
+        "saturation_flag",
+    ]
+    assert {"bjd", "obs_x"} < set(pq.read_schema(epoch).names) and {"t0lens1", "u0lens1", "Planet_q"} < set(
+        pq.read_schema(meta).names
+    )
     with open_dataset(path) as data:
         for row in range(len(data)):
             curve = read_light_curve(obs, ReadConfig(event=f"microlens_{row:06d}"))
@@ -615,7 +852,11 @@ def season_lines(kind, start=0.0, n=3000, m_base=20.0):
     rng, t = np.random.default_rng(5), np.arange(n) / 96
     flux = pspl(t, t[n // 2], 0.2, 3.0) if kind == "pspl" else np.ones(n)
     sigma = 0.006
-    return lines(np.round(2461450 + start + t, 5), np.round(m_base - 2.5 * np.log10(flux + sigma * rng.normal(size=n)), 5), [sigma * 1.0857] * n)
+    return lines(
+        np.round(2461450 + start + t, 5),
+        np.round(m_base - 2.5 * np.log10(flux + sigma * rng.normal(size=n)), 5),
+        [sigma * 1.0857] * n,
+    )
 
 
 def test_each_file_has_its_lines_whatever_the_others_are(tmp_path, run):
@@ -648,7 +889,11 @@ def test_an_interruption_keeps_what_is_done(tmp_path, run, monkeypatch):
 
 
 def test_two_workers_give_the_same_answers_in_the_same_order(tmp_path, run):
-    files = [write(tmp_path, "a.dat", season_lines("pspl")), write(tmp_path, "b.dat", "no numbers\n"), write(tmp_path, "c.dat", season_lines("flat"))]
+    files = [
+        write(tmp_path, "a.dat", season_lines("pspl")),
+        write(tmp_path, "b.dat", "no numbers\n"),
+        write(tmp_path, "c.dat", season_lines("flat")),
+    ]
     one, errors = classify(files, ClassifyConfig(), run)
     two, same_errors = classify(files, ClassifyConfig(num_workers=2))
     assert errors == same_errors and one["file"].tolist() == two["file"].tolist()
@@ -660,7 +905,11 @@ def test_many_seasons_have_a_line_of_the_whole(tmp_path, run):
     sparse = np.round(2461450 + 900 + np.arange(780) % 195 / 3 + np.arange(780) // 195 * 180, 5)
     rng = np.random.default_rng(8)
     dense = [season_lines("pspl" if k == 2 else "flat", start=180.0 * k) for k in range(5)]
-    text = "".join(dense) + lines(sparse, np.round(20 + 0.0065 * rng.normal(size=780), 5), [0.0065] * 780) + season_lines("flat", start=1800.0)
+    text = (
+        "".join(dense)
+        + lines(sparse, np.round(20 + 0.0065 * rng.normal(size=780), 5), [0.0065] * 780)
+        + season_lines("flat", start=1800.0)
+    )
     curve = read_light_curve(write(tmp_path, "x.dat", text))
     rows = classify_curve(curve, run)
     assert [r["season"] for r in rows] == [*range(1, 11), "all"]
@@ -680,6 +929,8 @@ def test_the_folder_s_scores_are_the_answers_of_classify(tmp_path, run):
         assert scored[column].tolist() == table[column].tolist()[:2]
 
 
-@pytest.mark.parametrize("t", [np.arange(2000.0) * 1.01, np.arange(1461.0), np.arange(65_000) / 48, np.arange(500) * 7.0])
+@pytest.mark.parametrize(
+    "t", [np.arange(2000.0) * 1.01, np.arange(1461.0), np.arange(65_000) / 48, np.arange(500) * 7.0]
+)
 def test_no_cadence_takes_for_ever(t, run):
     assert all(r["class"] for r in classify_curve(curve_of(t), run))

@@ -234,7 +234,7 @@ class _Chooser:
                 if name == wanted and title != value:
                     return title
         long = tuple(form for form in forms if len(form) > 3)
-        begun = [t for t, name in self.names.items() if t != value and name.startswith(long)]
+        begun = [t for t, name in self.names.items() if t != value and name.startswith(long) and "percent" not in name]
         if len(begun) == 1:
             return begun[0]
         like = [t for t, name in self.names.items() if t != value and re.search(r"err|unc|sigma", name)]
@@ -378,6 +378,8 @@ def _time_system(words: list[str], of_name: str, keywords: dict, comments: list[
         scale = str(keywords.get("timesys", "")).upper() if "bjdrefi" in keywords and "TDB" not in system else ""
         system = " ".join(w for w in (system or "BJD", scale) if w) + f" - {offset}"
     if not system:
-        in_comment = next((m for c in comments if (m := SYSTEM.search(c))), None)
-        system = f"{in_comment[1].upper()} (from a comment)" if in_comment else ""
+        for comment in comments:
+            if name := SYSTEM.search(comment):
+                subtracted = OFFSET.search(comment)
+                return f"{name[1].upper()}{f' - {subtracted[1]}' if subtracted else ''} (from a comment)"
     return system
