@@ -97,12 +97,14 @@ def classify(args):
 
 def figures(args):
     """figures [--run NAME] [--evaluation FOLDER] [--output FOLDER], or figures --redraw FOLDER"""
-    parser = argparse.ArgumentParser(prog="microlens figures", description="Make the figures of the thesis, each with the table that "
-                                     "it draws, or draw those of a folder again from their tables.")
+    parser = argparse.ArgumentParser(prog="microlens figures", description="Make the figures of the thesis, each with the "
+                                     "table that it draws, or draw those of a folder again from their tables.")
     parser.add_argument("--run", metavar="NAME", help="a shipped network or a unique part of a run's name")
-    parser.add_argument("--evaluation", metavar="FOLDER", help="an evaluation whose figures are taken; else a small one is made")
+    parser.add_argument("--evaluation", metavar="FOLDER", help="an evaluation whose figures are taken; unset makes a small one")
     parser.add_argument("--robustness", metavar="FOLDER", help="the folder of notebook 07's table")
     parser.add_argument("--light-curves", metavar="FOLDER", help="an evaluation of light-curve files")
+    parser.add_argument("--files", metavar="FILE", nargs="+", default=(), help="light-curve files to classify and draw")
+    parser.add_argument("--n-compared", type=int, default=60, help="binaries of each preset in the figures of presets")
     parser.add_argument("--output", metavar="FOLDER", help="where the figures go; unset means figures/ in the runs folder")
     parser.add_argument("--redraw", metavar="FOLDER", help="draw the figures of this folder again from their tables alone")
     given = parser.parse_args(args)
@@ -111,7 +113,8 @@ def figures(args):
     if given.redraw:
         made = redraw(given.redraw)
     else:
-        made = thesis_figures(given.output, given.run, given.evaluation, given.robustness, given.light_curves)
+        made = thesis_figures(given.output, given.run, given.evaluation, given.robustness, given.light_curves,
+                              given.files, given.n_compared)
     print(*made, sep="\n")
 
 

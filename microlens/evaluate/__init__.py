@@ -100,7 +100,8 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     run = load_run(config.experiment_name, config.checkpoint, "auto")
     if config.light_curves is not None:
         folder = new_folder(config, run)
-        _write_summary(folder, score_light_curves(config.light_curves, config.truth, run, folder))
+        scored = score_light_curves(config.light_curves, config.truth, run, folder)
+        _write_summary(folder, {**scored, "config": config.to_dict()})
         return folder
     with open_dataset(config.data) as dataset:
         check_cadence(config.data, dataset.timestamps, run)

@@ -18,45 +18,57 @@ from microlens.evaluate import alerts as alert_scores
 from microlens.evaluate.report import SEED
 from microlens.figures.alerts import alerts, early_detection_curve, evolution
 from microlens.figures.inputs import example_light_curves
+from microlens.figures.light_curves import PER_PAGE, mistakes, sets
 from microlens.figures.scores import (
-    PER_PAGE,
     calibration,
     completeness_purity,
     confusion_matrix,
-    mistakes,
     per_class_metrics,
     recall,
     recall_s_q,
     roc_curves,
-    sets,
     temporal_bias_check,
     u0_dependency,
 )
-from microlens.figures.style import save, use_palette
+from microlens.figures.style import palette, save
 
 
 def draw_evaluation(folder) -> list[Path]:
     """Draw the figures of an evaluation folder into it; returns their paths.
 
-    Raises FileNotFoundError where the folder or the dataset that was scored is gone, DatasetError where either is damaged.
+    Raises FileNotFoundError where the folder or the dataset that was scored is gone, DatasetError where either is
+    damaged.
     """
     folder = Path(folder)
     summary_file = folder / "evaluation_summary.json"
     if not summary_file.is_file():
         raise FileNotFoundError(f"{folder}: is no folder of a finished evaluation; `microlens evaluate` makes one.")
     summary = json.loads(summary_file.read_text())
-    if "sets" in summary:
-        return _draw_light_curves(folder, summary)
     config = EvaluateConfig.from_dict(summary["config"])
-    use_palette(config.colorblind_safe)
-    arrays, attrs = read_predictions(folder / "predictions.h5")
+    with palette(config.colorblind_safe):
+        if "sets" in summary:
+            made = _light_curves(folder, summary)
+        else:
+            arrays, attrs = read_predictions(folder / "predictions.h5")
+            made = _scored_dataset(folder, summary, config, arrays, attrs)
+        return [path for name, figure in made.items() for path in save(folder, name, *figure, config.formats)]
+
+
+def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:
+    """{name: (table, caption)} of all figures; captions end with dataset, network and the threshold, if any."""
     with open_dataset(attrs["data"]) as data:
         if data.checksum != attrs["data_checksum"]:
             raise FileNotFoundError(f"{attrs['data']}: is no longer the dataset that {folder} scored; evaluate again.")
         made = _whole_curves(summary, config, arrays, attrs, data)
         if "t_alert" in arrays:
             made |= _early(summary, arrays, data)
-    return [path for name, figure in made.items() for path in save(folder, name, *figure, config.formats)]
+    about = f"Dataset {Path(summary['data']).name}, network {summary['run']}."
+    chosen = f"{config.purity:.0%} purity and at most {config.false_alarms:.1%}".replace("%", " %")
+    whole = f"P(binary) >= {attrs['threshold']:.3g} ({chosen} false alarms"
+    thresholds = dict.fromkeys(("recall", "recall_s_q"), whole)
+    thresholds["alerts"] = f"P(binary) >= {attrs['alert_threshold']:.3g} ({chosen} premature alerts"
+    at = {name: f" Threshold: {words} on the validation events)." for name, words in thresholds.items()}
+    return {name: (table, f"{caption} {about}{at.get(name, '')}") for name, (table, caption) in made.items()}
 
 
 def _whole_curves(summary, config, arrays, attrs, data) -> dict:
@@ -64,14 +76,16 @@ def _whole_curves(summary, config, arrays, attrs, data) -> dict:
     params = data.params.iloc[arrays["row"]].reset_index(drop=True)
     labels, observable, p = arrays["label"], arrays["label_observable"], np.exp(arrays["log_p"].astype(float))
     rng, right = np.random.default_rng(SEED), p.argmax(1) == observable
+    p_scaled, n_bins = arrays["p_scaled"][:, BINARY], config.calibration_n_bins
     made = {"confusion_matrix": confusion_matrix(observable, p),
-            "calibration": calibration(observable == BINARY, p[:, BINARY], arrays["p_scaled"][:, BINARY], config.calibration_n_bins),
+            "calibration": calibration(observable == BINARY, p[:, BINARY], p_scaled, n_bins),
             "per_class_metrics": per_class_metrics({k: summary[f"{k}_labels"] for k in ("simulated", "observable")})}
     if len(np.unique(observable)) > 1:
         made["roc_curves"] = roc_curves(observable, p, rng)
     if (labels == BINARY).any() and (labels == PSPL).any():
         scores = {"network": p[:, BINARY]}
-        scores |= {k.removeprefix("baseline_").replace("_", " "): v for k, v in arrays.items() if k.startswith("baseline_")}
+        scores |= {key.removeprefix("baseline_").replace("_", " "): score
+                   for key, score in arrays.items() if key.startswith("baseline_")}
         scores["oracle"] = np.where(labels == BINARY, params["delta_chi2_pspl"], 0.0)
         binary = params[labels == BINARY].reset_index(drop=True)
         hit = p[labels == BINARY, BINARY] >= attrs["threshold"]
@@ -94,25 +108,24 @@ def _early(summary, arrays, data) -> dict:
     grid = data.timestamps[0] + arrays["fraction"] * (data.timestamps[-1] - data.timestamps[0])
     over_time = alert_scores.against_time(grid, labels, observable, t_alert, class_mix(labels))
     delay = (t_alert - t_observable)[observable == BINARY]
-    made = {"early_detection_curve": early_detection_curve(arrays["fraction"], accuracy, low, high, arrays["fraction_recall"],
-                                                           len(labels)),
-            "alerts": alerts(grid, *over_time, delay, summary["early"]["alerts"])}
+    curve = early_detection_curve(arrays["fraction"], accuracy, low, high, arrays["fraction_recall"], len(labels))
+    made = {"early_detection_curve": curve, "alerts": alerts(grid, *over_time, delay, summary["early"]["alerts"])}
     for k, at in enumerate(arrays["example"]):
         row, kind = arrays["row"][at], CLASSES[observable[at]]
         flux, seen = data.flux(int(row)), np.isfinite(arrays["example_time"][k])
         valid = flux != 0
         moment = t_observable[at] if observable[at] == BINARY else np.nan
-        made[f"evolution_{kind}_{row}"] = evolution(data.timestamps[valid], flux[valid], arrays["example_time"][k, seen],
-                                                    arrays["example_p"][k, seen], truth=kind, t_observable=moment)
+        steps = arrays["example_time"][k, seen], arrays["example_p"][k, seen]
+        made[f"evolution_{kind}_{row}"] = evolution(data.timestamps[valid], flux[valid], *steps, truth=kind,
+                                                    t_observable=moment)
     return made
 
 
-def _draw_light_curves(folder: Path, summary: dict) -> list[Path]:
+def _light_curves(folder: Path, summary: dict) -> dict:
     """The figures of an evaluation of light-curve files: confusion of each set, and pictures of every mistake."""
-    made = save(folder, "sets", *sets({name: s["confusion"] for name, s in summary["sets"].items()}))
-    wrong = pd.read_csv(folder / "mistakes.csv")
-    seasons = [(name, *(part[c].to_numpy() for c in ("t", "flux", "flux_err")), part["called"].iloc[0], part["p_binary"].iloc[0])
-               for name, part in wrong.groupby("name", sort=False)]
-    for page in range(-(-len(seasons) // PER_PAGE)):
-        made += save(folder, f"mistakes_{page + 1}", *mistakes(seasons, page, "Seasons called wrongly"))
-    return made
+    made = {"sets": sets({name: scored["confusion"] for name, scored in summary["sets"].items()})}
+    wrong = [(name, *(part[c].to_numpy() for c in ("t", "flux", "flux_err")), *part[["called", "p_binary"]].iloc[0])
+             for name, part in pd.read_csv(folder / "mistakes.csv").groupby("name", sort=False)]
+    for page in range(-(-len(wrong) // PER_PAGE)):
+        made[f"mistakes_{page + 1}"] = mistakes(wrong, page, "Seasons called wrongly")
+    return {name: (table, f"{caption} Network {summary['run']}.") for name, (table, caption) in made.items()}

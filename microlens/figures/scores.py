@@ -1,23 +1,43 @@
-"""What an evaluation draws: confusion, ROC, calibration, completeness, recall, bias, learning curves, robustness."""
+"""What an evaluation draws: confusion, ROC, calibration, completeness, recall, bias, learning curves, robustness.
+
+Intervals are those of evaluate.metrics, at 95 %. What lies near 1 is drawn as its distance from 1 on a logarithmic
+axis.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import NullFormatter
+from sklearn.metrics import roc_auc_score
 
-from microlens.config import CLASSES
+from microlens.config import BINARY, CLASSES, FLAT, PSPL, THRESHOLD_PSPL
 from microlens.evaluate import metrics
-from microlens.figures.style import COLOURS, COLUMN, LINES, MARKERS, PAGE, figure, subplots
-from microlens.fit import fit_single_lens, single_lens_model, smooth_error
+from microlens.figures.style import (
+    COLOURS,
+    COLUMN,
+    EINSTEIN,
+    LINES,
+    LOGARITHMIC,
+    MARKERS,
+    PAGE,
+    SIGNAL,
+    bins_of,
+    error_bars,
+    figure,
+    label_of,
+    log_axis,
+    subplots,
+)
 
-PER_PAGE, DETAIL = 6, 60  # mistakes a page; epochs on each side of the largest residual
-
-# Parameters of the recall figure: column, label, logarithmic axis.
-RECALL = {"delta_chi2_pspl": ("delta chi^2 against the best single lens", True), "u_0": ("u_0 (Einstein radii)", False),
-          "q": ("q", True), "m_base": ("m_base (AB mag)", False), "t_E": ("t_E (d)", True), "rho": ("rho (Einstein radii)", True)}
+RECALL = ("delta_chi2_pspl", "u_0", "q", "m_base", "t_E", "rho")  # parameters of the recall figure
+SIGNAL_BINS = 10.0 ** np.arange(0, 7.1, 0.5)  # of delta chi^2
+N_BINS = 8  # of other parameters
+N_ROC_SAMPLES = 100  # bootstrap samples of the ROC curves
+FALSE_POSITIVE_RATES = np.concatenate([[0], np.geomspace(1e-4, 1, 121)])
+INTERVAL = "95 % Clopper-Pearson intervals"
 
 
 def confusion_matrix(labels, p):
@@ -25,15 +45,18 @@ def confusion_matrix(labels, p):
     counts = np.array(metrics.summary(labels, p)["confusion"])
     table = pd.DataFrame([{"truth": a, "called": b, "n": int(counts[i, j])}
                           for i, a in enumerate(CLASSES) for j, b in enumerate(CLASSES)])
-    return table, f"Confusion matrix, n = {counts.sum()}; shares are of each true class."
+    return table, (
+        f"Confusion matrix of the most probable class against the observable class, n = {counts.sum()}; shares are of "
+        "each true class.")
 
 
-def _confusion(ax, counts):
-    """Draw counts (3, 3), truth by called, shaded by the share of each true class."""
+def draw_confusion(ax, counts):
+    """Draw counts (3, 3), truth by called, shaded by the share of each true class; an absent class has no shares."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), n in np.ndenumerate(counts):
-        ax.text(j, i, f"{share[i, j]:.3f}\n({n})", ha="center", va="center", color="white" if share[i, j] > 0.6 else "black")
+        text = f"{share[i, j]:.3f}\n({n})" if counts[i].any() else "–"
+        ax.text(j, i, text, ha="center", va="center", color="white" if share[i, j] > 0.6 else "black")
     ax.set_xticks(range(3), CLASSES)
     ax.set_yticks(range(3), CLASSES)
 
@@ -41,122 +64,142 @@ def _confusion(ax, counts):
 @figure
 def draw_confusion_matrix(table):
     fig, ax = subplots(size=(COLUMN, 2.8))
-    _confusion(ax, table["n"].to_numpy().reshape(3, 3))
+    draw_confusion(ax, table["n"].to_numpy().reshape(len(CLASSES), len(CLASSES)))
     ax.set(xlabel="called", ylabel="truth (observable class)")
     return fig
 
 
-def roc_curves(labels, p, rng, n_bootstrap=100):
-    """One-vs-rest ROC of each class with the 95 % bootstrap band."""
-    grid, parts = np.concatenate([[0], np.geomspace(1e-4, 1, 121)]), []
+def roc_curves(labels, p, rng):
+    """One-vs-rest ROC of each class with the 95 % bootstrap band. labels (N,), p (N, 3)."""
+    grid, parts = FALSE_POSITIVE_RATES, []
     for c, name in enumerate(CLASSES):
-        truth, score = labels == c, p[:, c]
-        if not 0 < truth.sum() < len(truth):
+        truth, score, n = labels == c, p[:, c], len(labels)
+        if truth.all() or not truth.any():
             continue
-        value = metrics.roc(truth, score, grid)
-        draws = (rng.integers(0, len(truth), len(truth)) for _ in range(n_bootstrap))
+        draws = [rng.integers(0, n, n) for _ in range(N_ROC_SAMPLES)]
         samples = np.array([metrics.roc(truth[i], score[i], grid) for i in draws])
-        areas = np.trapezoid(samples, grid, axis=1)
         low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
-        a, b = np.nanpercentile(areas, [2.5, 97.5])
-        parts.append(pd.DataFrame({"class": name, "false_positive_rate": grid, "true_positive_rate": value, "low": low,
-                                   "high": high, "auc": np.trapezoid(value, grid), "auc_low": a, "auc_high": b}))
-    return pd.concat(parts), f"One-vs-rest ROC curves, n = {len(labels)}; bands and brackets are 95 % bootstrap intervals."
+        rarer = min(truth.sum(), (~truth).sum())
+        auc_low, auc_high = metrics.percentile_interval(np.trapezoid(samples, grid, axis=1), rarer)
+        parts.append(pd.DataFrame({
+            "class": name, "false_positive_rate": grid, "true_positive_rate": metrics.roc(truth, score, grid),
+            "low": low, "high": high, "auc": roc_auc_score(truth, score), "auc_low": auc_low, "auc_high": auc_high}))
+    return pd.concat(parts), (
+        f"One-vs-rest ROC curves of the three probabilities against the observable class, n = {n}: share of a class "
+        "that is missed. A curve ends where nothing is missed; bands and brackets are 95 % bootstrap intervals.")
 
 
 @figure
 def draw_roc_curves(table):
-    fig, ax = subplots(size=(COLUMN, 2.8))
+    fig, ax = subplots(size=(COLUMN, 3.0))
+    table = table[table["false_positive_rate"] > 0]
+    missed = 1 - table["true_positive_rate"]
+    lowest = missed[missed > 1e-9].min() / 2 if (missed > 1e-9).any() else 1e-4
     for name, t in table.groupby("class", sort=False):
-        t = t[t["false_positive_rate"] > 0]
-        r = t.iloc[0]
-        ax.plot(t["false_positive_rate"], t["true_positive_rate"], LINES[name], color=COLOURS[name],
-                label=f"{name}: AUC {r['auc']:.4f} [{r['auc_low']:.4f}, {r['auc_high']:.4f}]")
-        ax.fill_between(t["false_positive_rate"], t["low"], t["high"], color=COLOURS[name], alpha=0.25, lw=0)
-    ax.set(xscale="log", xlabel="false positive rate", ylabel="true positive rate", xlim=(1e-4, 1),
-           ylim=(0.5 if table["low"][table["false_positive_rate"] > 0].min() > 0.7 else 0.0, 1.01))
-    ax.legend(loc="lower right")
+        x, r = t["false_positive_rate"], t.iloc[0]
+        beyond = [f"{max(1 - r[key], 0):.1e}" if r[key] < 1 else "0" for key in ("auc", "auc_high", "auc_low")]
+        ax.plot(x, (1 - t["true_positive_rate"]).where(t["true_positive_rate"] < 1), LINES[name], color=COLOURS[name],
+                label="{}: 1 - AUC = {} [{}, {}]".format(name, *beyond))
+        ax.fill_between(x, np.maximum(1 - t["high"], lowest), np.maximum(1 - t["low"], lowest), color=COLOURS[name],
+                        alpha=0.25, lw=0)
+    ax.set(xscale="log", yscale="log", xlabel="false positive rate", ylabel="1 - true positive rate", xlim=(1e-4, 1),
+           ylim=(lowest, 1))
+    fig.legend(loc="outside upper center")
     return fig
 
 
 def completeness_purity(labels, observable, scores: dict, weight):
-    """Completeness of observable binaries against purity for several scores {name: (N,)}, class mix by `weight`."""
-    parts = []
+    """Completeness of observable binaries against purity for several scores {name: (N,)}; weight (N,) : class mix."""
+    parts, n_observable = [], int((observable == BINARY).sum())
     for name, score in scores.items():
         purity, completeness = metrics.completeness_curve(labels, observable, np.asarray(score, dtype=float), weight)
-        parts.append(pd.DataFrame({"score": name, "purity": purity, "completeness": completeness}))
-    return pd.concat(parts), (f"Completeness of observable binaries (n = {int((observable == 2).sum())}) against purity at the class "
-                              f"mix 50/25/25, n = {len(labels)}; the oracle knows the true delta chi^2.")
+        with np.errstate(divide="ignore"):
+            shown = np.round(np.log10([1 - purity, 1 - completeness]), 2)  # what a page can show
+        _, keep = np.unique(shown, axis=1, return_index=True)
+        keep.sort()
+        parts.append(pd.DataFrame({"score": name, "purity": purity[keep], "completeness": completeness[keep]}))
+    return pd.concat(parts), (
+        f"Share of observable binaries that is missed (1 - completeness, n = {n_observable}) against the share of "
+        f"false ones among the called (1 - purity, at the class mix 50/25/25), n = {len(labels)}, at every threshold; "
+        f"less is better, what is zero is drawn on the frame. The oracle knows the true {SIGNAL}; grey lines: "
+        "completeness and purity of 95 %.")
 
 
 @figure
 def draw_completeness_purity(table):
-    fig, ax = subplots(size=(COLUMN, 2.8))
+    fig, ax = subplots(size=(COLUMN, 3.0))
+    missed, false = 1 - table["completeness"], 1 - table["purity"]
+    lowest = [x[x > 1e-9].min() / 2 if (x > 1e-9).any() else 1e-4 for x in (missed, false)]
     styles = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
     for i, (name, t) in enumerate(table.groupby("score", sort=False)):
-        ax.plot(t["completeness"], t["purity"], ls=styles[i % 5], label=name, color="0.4" if name == "oracle" else f"C{i}")
-    ax.axvline(0.95, color="0.8", lw=0.6, zorder=0)
-    ax.axhline(0.95, color="0.8", lw=0.6, zorder=0)
-    ax.set(xlabel="completeness of observable binaries", ylabel="purity", xlim=(0.4, 1.005), ylim=(0.6, 1.005))
-    ax.legend(loc="lower left")
+        colour = {"oracle": "0.4", "network": COLOURS["binary"]}.get(name, f"C{i - 1}")
+        x, y = np.maximum(1 - t["completeness"], lowest[0]), np.maximum(1 - t["purity"], lowest[1])
+        ax.plot(x, y, ls=styles[i % 5], label=name.replace("chi^2", r"$\chi^2$"), color=colour, clip_on=False)
+    ax.axvline(0.05, color="0.8", lw=0.6, zorder=0)
+    ax.axhline(0.05, color="0.8", lw=0.6, zorder=0)
+    ax.set(xscale="log", yscale="log", xlabel="1 - completeness of observable binaries", ylabel="1 - purity",
+           xlim=(lowest[0], 1), ylim=(lowest[1], 1))
+    fig.legend(loc="outside upper center", ncols=2)
     return fig
 
 
 def calibration(truth, p, p_scaled, n_bins=15):
-    """Reliability of P(binary) before and after temperature scaling, with the histogram of P."""
+    """Reliability of P(binary) before and after temperature scaling, with its histogram. truth (N,) bool, p (N,)."""
     parts = []
     for name, value in (("as it is", p), ("temperature scaled", p_scaled)):
         mean, share, n = metrics.reliability(truth, value, n_bins)
-        low, high = metrics.binomial_interval(np.nan_to_num(share) * n, n)
-        parts.append(pd.DataFrame({"kind": name, "p": mean, "share": share, "low": low, "high": high, "n": n})[n > 0])
-    return pd.concat(parts), (f"Reliability of P(binary) against observable binaries, n = {len(truth)}; bars are 68 % binomial "
-                              "intervals, the histogram counts events.")
+        low, high = metrics.binomial_interval(np.rint(np.nan_to_num(share) * n), n)
+        table = pd.DataFrame({"kind": name, "p": mean, "share": share, "share_low": low, "share_high": high, "n": n})
+        parts.append(table[n > 0])
+    return pd.concat(parts), (
+        f"Reliability of P(binary) against observable binaries, n = {len(truth)}; bars are {INTERVAL}, the histogram "
+        "counts events.")
 
 
 @figure
 def draw_calibration(table):
     fig, (ax, below) = subplots(2, 1, size=(COLUMN, 3.6), height_ratios=(3, 1), sharex=True)
     ax.plot([0, 1], [0, 1], "k:", lw=0.8)
-    for (name, t), marker, colour, face in zip(table.groupby("kind", sort=False), "os", ("0.3", COLOURS["binary"]),
-                                               ("white", COLOURS["binary"]), strict=False):
-        bars = [np.maximum(t["share"] - t["low"], 0), np.maximum(t["high"] - t["share"], 0)]
-        ax.errorbar(t["p"], t["share"], bars, fmt=marker, ms=3, color=colour, mfc=face, label=name)
+    styles = (("o", "0.3", "white"), ("s", COLOURS["binary"], COLOURS["binary"]))
+    for (name, t), (marker, colour, face) in zip(table.groupby("kind", sort=False), styles, strict=True):
+        ax.errorbar(t["p"], t["share"], error_bars(t, "share"), fmt=marker, ms=3, color=colour, mfc=face, label=name)
     ax.set(ylabel="share of observable binaries", xlim=(0, 1), ylim=(0, 1))
-    ax.legend()
+    fig.legend(loc="outside upper center", ncols=2)
     first = table[table["kind"] == table["kind"].iloc[0]]
     below.bar(first["p"], first["n"], width=0.04, color="0.6")
     below.set(xlabel="P(binary)", ylabel="events", yscale="log")
     return fig
 
 
-def recall(params, hit, n_bins=8):
-    """Recall of simulated binaries in bins of each parameter, with the oracle's; params and hit of the binaries only."""
-    parts, found = [], params["delta_chi2_pspl"].to_numpy() > 160
-    for name, (_, logarithmic) in RECALL.items():
-        x = np.abs(params[name].to_numpy(float)) if name == "u_0" else params[name].to_numpy(float)
+def recall(params, hit):
+    """Recall of simulated binaries in bins of each parameter, with the oracle's.
+
+    params, hit : table and (N,) bool of the binaries only.
+    """
+    parts, found = [], params["delta_chi2_pspl"].to_numpy() > THRESHOLD_PSPL
+    for name in RECALL:
+        x = params[name].to_numpy(float)
         if name == "delta_chi2_pspl":
-            x, edges = np.maximum(x, 1.0), 10.0 ** np.arange(0, 7.1, 0.5)
+            x, edges = np.maximum(x, SIGNAL_BINS[0]), SIGNAL_BINS
         else:
-            low, high = x.min(), x.max() * (1 + 1e-9)
-            edges = np.geomspace(low, high, n_bins + 1) if logarithmic else np.linspace(low, high, n_bins + 1)
+            edges = bins_of(x, name, N_BINS)
         part = pd.DataFrame(metrics.recall_in_bins(hit, x, edges))
         part["oracle"] = metrics.recall_in_bins(found, x, edges)["recall"]
         parts.append(part.assign(parameter=name))
-    return pd.concat(parts), (f"Recall of simulated binaries (n = {len(hit)}) at the frozen threshold, 68 % binomial intervals; "
-                              "dotted: the oracle, the share with delta chi^2 > 160.")
+    return pd.concat(parts), (
+        f"Recall of simulated binaries (n = {len(hit)}), {INTERVAL}; dotted: the oracle, the share with {SIGNAL} > "
+        f"{THRESHOLD_PSPL:g}. The network may find some of the fainter ones, too.")
 
 
 def _recall_panel(ax, t, name):
     t = t[t["n"] > 0]
-    label, logarithmic = RECALL[name]
+    logarithmic = name in LOGARITHMIC
     centre = np.sqrt(t["low"] * t["high"]) if logarithmic else (t["low"] + t["high"]) / 2
-    bars = np.maximum([t["recall"] - t["recall_low"], t["recall_high"] - t["recall"]], 0)
     ax.plot(centre, t["oracle"], ":", color="0.3", label="oracle")
-    ax.errorbar(centre, t["recall"], bars, fmt="o-", ms=3, color=COLOURS["binary"], label="network")
+    ax.errorbar(centre, t["recall"], error_bars(t, "recall"), fmt="o-", ms=3, color=COLOURS["binary"], label="network")
     if logarithmic:
-        ax.set_xscale("log")
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set(xlabel=label, ylim=(0, 1.03))
+        log_axis(ax.xaxis, t["low"].min(), t["high"].max())
+    ax.set(xlabel=f"{SIGNAL}, best single lens" if name == "delta_chi2_pspl" else label_of(name), ylim=(0, 1.03))
 
 
 @figure
@@ -171,17 +214,17 @@ def draw_recall(table):
 
 
 def recall_s_q(params, hit):
-    """Recall over (log s, log q): of the network, of the oracle, and the number of binaries."""
-    s, q = np.log10(params["s"].to_numpy()), np.log10(params["q"].to_numpy())
-    s_edges, q_edges = (np.linspace(x.min(), x.max() + 1e-9, 9) for x in (s, q))
-    found, rows = params["delta_chi2_pspl"].to_numpy() > 160, []
-    for i in range(8):
-        for j in range(8):
-            at = (s >= s_edges[i]) & (s < s_edges[i + 1]) & (q >= q_edges[j]) & (q < q_edges[j + 1])
-            n = int(at.sum())
-            rows.append({"log_s": s_edges[i], "log_s_to": s_edges[i + 1], "log_q": q_edges[j], "log_q_to": q_edges[j + 1], "n": n,
-                         "recall": hit[at].mean() if n else np.nan, "oracle": found[at].mean() if n else np.nan})
-    return pd.DataFrame(rows), f"Recall of simulated binaries over separation and mass ratio, n = {len(hit)}."
+    """Recall over (log s, log q) of the network and of the oracle, and the number of binaries. As in `recall`."""
+    s, q = (np.log10(params[name].to_numpy()) for name in ("s", "q"))
+    edges = [np.linspace(x.min(), x.max() + 1e-9, N_BINS + 1) for x in (s, q)]
+    found = params["delta_chi2_pspl"].to_numpy() > THRESHOLD_PSPL
+    n, n_hit, n_found = (np.histogram2d(s[of], q[of], edges)[0].ravel() for of in (slice(None), hit, found))
+    at = {name: x.ravel() for name, x in zip(("log_s", "log_q"), np.meshgrid(*(e[:-1] for e in edges), indexing="ij"),
+                                             strict=True)}
+    to = {f"{name}_to": at[name] + np.diff(e)[0] for name, e in zip(at, edges, strict=True)}
+    with np.errstate(invalid="ignore"):
+        table = pd.DataFrame({**at, **to, "n": n.astype(int), "recall": n_hit / n, "oracle": n_found / n})
+    return table, f"Recall of simulated binaries over separation and mass ratio, n = {len(hit)}; white: no binary."
 
 
 @figure
@@ -189,49 +232,54 @@ def draw_recall_s_q(table):
     fig, axes = subplots(1, 2, size=(PAGE, 2.7), sharey=True)
     x, y = (np.append(np.unique(table[name]), table[f"{name}_to"].max()) for name in ("log_s", "log_q"))
     for ax, name, title in zip(axes, ("recall", "oracle"), ("network", "oracle: share observable"), strict=True):
-        shown = ax.pcolormesh(x, y, table[name].to_numpy().reshape(8, 8).T, cmap="cividis", vmin=0, vmax=1)
-        ax.set(title=title, xlabel="log10 s (Einstein radii)")
-    axes[0].set_ylabel("log10 q")
+        shown = ax.pcolormesh(x, y, table[name].to_numpy().reshape(len(x) - 1, -1).T, cmap="cividis", vmin=0, vmax=1)
+        ax.set(title=title, xlabel=rf"$\log_{{10}}(s\,/\,${EINSTEIN}$)$")
+    axes[0].set_ylabel(r"$\log_{10} q$")
     fig.colorbar(shown, ax=axes, label="recall of binaries")
     return fig
 
 
 def u0_dependency(u_0, labels, right):
-    """Accuracy against the impact parameter for single lenses and binaries. All (N,)."""
-    edges, parts = np.linspace(0, max(np.nanmax(np.abs(u_0)), 1e-9) * (1 + 1e-9), 11), []
-    for c in (1, 2):
-        at = labels == c
-        parts.append(pd.DataFrame(metrics.recall_in_bins(right[at], np.abs(u_0[at]), edges)).assign(**{"class": CLASSES[c]}))
-    return pd.concat(parts), (f"Share called by its observable class against impact parameter, n = {int((labels > 0).sum())}; bars "
-                              "are 68 % binomial intervals.")
+    """Share called wrongly against the impact parameter for single lenses and binaries. All (N,); u_0 in theta_E."""
+    edges, parts = np.linspace(0, np.nanmax(u_0) * (1 + 1e-9), 11), []
+    for c in (PSPL, BINARY):
+        part = pd.DataFrame(metrics.recall_in_bins(right[labels == c], u_0[labels == c], edges))
+        parts.append(part.assign(**{"class": CLASSES[c]}))
+    return pd.concat(parts), (
+        "Share whose most probable class is not the observable one against impact parameter, n = "
+        f"{int((labels != FLAT).sum())}; bars are {INTERVAL}, triangles the upper ends where none is wrong.")
 
 
 @figure
 def draw_u0_dependency(table):
-    fig, ax = subplots(size=(COLUMN, 2.4))
+    fig, ax = subplots(size=(COLUMN, 2.6))
     for name, t in table.groupby("class", sort=False):
         t = t[t["n"] > 0]
-        bars = np.maximum([t["recall"] - t["recall_low"], t["recall_high"] - t["recall"]], 0)
-        ax.errorbar((t["low"] + t["high"]) / 2, t["recall"], bars, fmt=MARKERS[name] + LINES[name], ms=3, color=COLOURS[name],
-                    label=f"simulated as {name}")
-    ax.set(xlabel="|u_0| (Einstein radii)", ylabel="share called right", ylim=(0, 1.03))
-    ax.legend(loc="lower left")
+        centre, wrong, none = (t["low"] + t["high"]) / 2, 1 - t["recall"], t["recall"] == 1
+        ax.errorbar(centre[~none], wrong[~none], error_bars(t, "recall")[::-1, ~none], fmt=MARKERS[name], ms=3,
+                    color=COLOURS[name], label=f"simulated as {name}")
+        ax.plot(centre[none], 1 - t["recall_low"][none], "v", ms=4, mfc="white", color=COLOURS[name],
+                label=None if (~none).any() else f"simulated as {name}: none wrong")
+    ax.set(xlabel=label_of("u_0"), ylabel="share called wrongly", yscale="log", ylim=(None, 1))
+    ax.legend(loc="upper left")
     return fig
 
 
 def temporal_bias_check(t_0, labels, right):
-    """Cumulative distributions of t_0 of right and wrong predictions, with the KS statistic as effect size beside p."""
+    """Cumulative distributions of t_0 (N,) days of right and wrong predictions, with the KS statistic D beside p."""
     parts = []
-    for c in (1, 2):
+    for c in (PSPL, BINARY):
         at = labels == c
         bias = metrics.temporal_bias(t_0[at], right[at])
         for name, which in (("right", right[at]), ("wrong", ~right[at])):
             x = np.sort(t_0[at][which])
             if len(x):
                 keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), 150)).astype(int))
-                parts.append(pd.DataFrame({"class": CLASSES[c], "prediction": name, "t_0": x[keep], "share": (keep + 1) / len(x),
-                                           "n": len(x), "D": bias["D"], "p": bias["p"]}))
-    return pd.concat(parts), f"Distribution of t_0 of right and wrong predictions, n = {int((labels > 0).sum())} (KS test)."
+                parts.append(pd.DataFrame({"class": CLASSES[c], "prediction": name, "t_0": x[keep],
+                                           "share": (keep + 1) / len(x), "n": len(x), "D": bias["D"], "p": bias["p"]}))
+    return pd.concat(parts), (
+        "Distribution of $t_0$ of events whose most probable class is the observable one (right) and of the others "
+        f"(wrong), n = {int((labels != FLAT).sum())}, with the Kolmogorov-Smirnov test of both.")
 
 
 @figure
@@ -241,9 +289,11 @@ def draw_temporal_bias_check(table):
         for prediction, line in (("right", "-"), ("wrong", "--")):
             t = part[part["prediction"] == prediction]
             if len(t):
-                ax.step(t["t_0"], t["share"], line, where="post", color=COLOURS[name], label=f"{prediction}, n = {t['n'].iloc[0]}")
+                ax.step(t["t_0"], t["share"], line, where="post", color=COLOURS[name],
+                        label=f"{prediction}, n = {t['n'].iloc[0]}")
         d, p = part[["D", "p"]].iloc[0]
-        ax.set(xlabel="t_0 (d into the season)", title=f"{name}: " + (f"D = {d:.3f}, p = {p:.2g}" if np.isfinite(d) else "too few"))
+        found = f"$D$ = {d:.3f}, $p$ = {p:.2g}" if np.isfinite(d) else f"fewer than {metrics.LEAST_OF_KS_TEST} wrong"
+        ax.set(xlabel=f"{label_of('t_0')[:-1]} into the season)", title=f"{name}: {found}")
         ax.legend(loc="upper left")
     axes[0].set_ylabel("cumulative share")
     return fig
@@ -254,7 +304,9 @@ def per_class_metrics(summaries: dict):
     rows = [{"labels": policy, "class": c, "metric": m, "value": s["per_class"][c][m], "n": s["per_class"][c]["n"]}
             for policy, s in summaries.items() for c in CLASSES for m in ("precision", "recall", "f1")]
     n = next(iter(summaries.values()))["n"]
-    return pd.DataFrame(rows), f"Precision, recall and F1 of each class against simulated and observable labels, n = {n}."
+    return pd.DataFrame(rows), (
+        f"Precision, recall and F1 of each class against simulated and observable labels, n = {n}; of the most "
+        "probable class.")
 
 
 @figure
@@ -262,95 +314,43 @@ def draw_per_class_metrics(table):
     fig, axes = subplots(1, 2, size=(PAGE, 2.3), sharey=True)
     for ax, (policy, part) in zip(axes, table.groupby("labels", sort=False), strict=False):
         for i, c in enumerate(CLASSES):
-            t = part[part["class"] == c]
-            bars = ax.bar(np.arange(3) + 0.27 * (i - 1), t["value"], 0.25, color=COLOURS[c], label=f"{c} (n = {t['n'].iloc[0]})",
-                          edgecolor="black", lw=0.4, hatch=("", "//", "..")[i])
-            ax.bar_label(bars, fmt="%.2f", fontsize=6)
+            bars = ax.bar(np.arange(3) + 0.29 * (i - 1), part.loc[part["class"] == c, "value"], 0.26, color=COLOURS[c],
+                          edgecolor="black", lw=0.4, hatch=("", "//", "..")[i], label=c)
+            ax.bar_label(bars, fmt="%.3f", fontsize=6)
+        counts = ", ".join(str(n) for n in part.groupby("class", sort=False)["n"].first())
         ax.set_xticks(range(3), ("precision", "recall", "F1"))
-        ax.set(title=f"{policy} labels", ylim=(0, 1.12), ylabel="score" if ax is axes[0] else "")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, columnspacing=0.8, handletextpad=0.4)
+        ax.set(title=f"{policy} labels (n = {counts})", ylim=(0, 1.12))
+    axes[0].set_ylabel("score")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 
 
 def learning_curves(run):
-    """Losses and recall against epoch from a run folder's log.jsonl."""
-    records = pd.DataFrame([json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()])
+    """Losses and recall against the pass from a run folder's log.jsonl."""
+    records = pd.DataFrame([json.loads(line) for line in (Path(run) / "log.jsonl").read_text().splitlines()])
     table = records[["epoch", "train_loss", "val_loss", *(f"recall_{c}" for c in CLASSES)]]
-    return table, f"Learning curves of {run.name} over {len(table)} epochs; recall is of the validation part."
+    return table, (
+        f"Learning curves of {Path(run).name} over n = {len(table)} passes: loss of the training part (the sum of all "
+        "its parts), class cross-entropy of the validation part, and the share of each class that is missed there; a "
+        "curve ends where none is.")
 
 
 @figure
 def draw_learning_curves(table):
-    fig, (a, b) = subplots(1, 2, size=(PAGE, 2.4))
-    a.plot(table["epoch"], table["train_loss"], "o-", ms=3, color="0.3", label="training (sum of all parts)")
-    a.plot(table["epoch"], table["val_loss"], "s--", ms=3, color="C1", label="validation (class cross-entropy)")
+    fig, axes = subplots(1, 3, size=(PAGE, 2.3))
+    for ax, name, label in zip(axes, ("train_loss", "val_loss"), ("training loss", "validation loss"), strict=False):
+        ax.plot(table["epoch"], table[name], "o-", ms=3, color="0.3")
+        ax.set(ylabel=label)
+        log_axis(ax.yaxis, table[name].min(), table[name].max())
+    missed = 1 - table[[f"recall_{c}" for c in CLASSES]].set_axis(CLASSES, axis=1)
     for c in CLASSES:
-        b.plot(table["epoch"], table[f"recall_{c}"], MARKERS[c] + LINES[c], ms=3, color=COLOURS[c], label=c)
-    a.set(xlabel="epoch", ylabel="loss", yscale="log")
-    lowest = table[[f"recall_{c}" for c in CLASSES]].min(axis=None)
-    b.set(xlabel="epoch", ylabel="recall (validation)", ylim=(0, 1.02) if lowest < 0.8 else (lowest - 0.02, 1.001))
-    for ax in (a, b):
+        shown, line = missed[c].where(missed[c] > 0), MARKERS[c] + LINES[c]
+        axes[2].plot(table["epoch"], shown, line, ms=3, color=COLOURS[c], label=c)
+    axes[2].set(ylabel="1 - recall (validation)", yscale="log")
+    fig.legend(*axes[2].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    for ax in axes:
+        ax.set(xlabel="pass over the training part")
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.legend()
-    return fig
-
-
-def mistakes(wrong: list, page=0, title="wrong calls"):
-    """Light curves called wrongly, PER_PAGE a page: each as a whole with its best single lens, and where the residual is largest.
-
-    wrong : (name, time, flux, flux_err, called, p_binary) of each, valid epochs only.
-    """
-    parts, here = [], wrong[page * PER_PAGE : (page + 1) * PER_PAGE]
-    for name, t, flux, error, called, p in here:
-        t, flux, sigma = np.asarray(t, float) - t[0], np.asarray(flux, float), smooth_error(error)
-        model = single_lens_model(t, fit_single_lens(t, flux, sigma, finite_source=True))
-        z = (flux - model) / sigma
-        at = int(np.argmax(np.convolve(z**2, np.ones(min(8, len(z))), "same")))
-        near = slice(max(at - DETAIL, 0), at + DETAIL)
-        every = np.unique(np.append(np.arange(0, len(t), max(1, len(t) // 700)), np.argsort(-np.abs(z))[:40]))
-        for panel, i in (("curve", every), ("detail", np.arange(len(t))[near])):
-            parts.append(pd.DataFrame({"name": name, "panel": panel, "t": t[i], "flux": flux[i], "model": model[i], "sigma": sigma[i],
-                                       "called": called, "p_binary": p}))
-    first = page * PER_PAGE + 1
-    return pd.concat(parts), (f"{title}, {first} to {first + len(here) - 1} of n = {len(wrong)}: the light curve with its best single "
-                              "lens (line), and the epochs around the largest residual; the class called and P(binary) above.")
-
-
-@figure
-def draw_mistakes(table):
-    groups = list(table.groupby("name", sort=False))
-    fig, axes = subplots(len(groups), 2, size=(PAGE, 0.4 + 1.25 * len(groups)), squeeze=False, width_ratios=(3, 2))
-    for (a, b), (name, t) in zip(axes, groups, strict=True):
-        called = t["called"].iloc[0]
-        for ax, panel in ((a, "curve"), (b, "detail")):
-            d = t[t["panel"] == panel]
-            if panel == "detail":
-                ax.errorbar(d["t"], d["flux"], d["sigma"], fmt="none", ecolor="0.75", elinewidth=0.5)
-            ax.plot(d["t"], d["flux"], MARKERS[called], ms=1.3, color=COLOURS[called], rasterized=True)
-            ax.plot(d["t"], d["model"], "-", color="0.15", lw=0.7)
-        a.set_title(f"{name}: called {called}, P(binary) = {t['p_binary'].iloc[0]:.3f}", fontsize=7, loc="left")
-        a.set_ylabel("flux / baseline", fontsize=7)
-    for ax in axes[-1]:
-        ax.set_xlabel("time (d)")
-    return fig
-
-
-def sets(counts: dict):
-    """Confusion of seasons of several sets of light-curve files: {set: (3, 3) counts, truth by called}."""
-    table = pd.DataFrame([{"set": name, "truth": a, "called": b, "n": int(np.asarray(c)[i, j])}
-                          for name, c in counts.items() for i, a in enumerate(CLASSES) for j, b in enumerate(CLASSES)])
-    return table, f"Seasons of other people's light curves, n = {table['n'].sum()}: truth against class called, for each set."
-
-
-@figure
-def draw_sets(table):
-    groups = list(table.groupby("set", sort=False))
-    fig, axes = subplots(1, len(groups), size=(max(COLUMN, min(PAGE, 2.3 * len(groups))), 2.4), squeeze=False, sharey=True)
-    for ax, (name, t) in zip(axes[0], groups, strict=True):
-        counts = t["n"].to_numpy().reshape(3, 3)
-        _confusion(ax, counts)
-        ax.set(title=f"{name} (n = {counts.sum()})", xlabel="called")
-    axes[0, 0].set_ylabel("truth")
     return fig
 
 
@@ -358,22 +358,23 @@ def robustness(conditions: dict):
     """Scores under shifted conditions: {name: (shifted, evaluation summary)}, the first as trained."""
     rows = []
     for name, (shifted, summary) in conditions.items():
-        head, sure = summary["at_threshold"], summary["most_probable_class"]
-        counts = {c: summary["simulated_labels"]["per_class"][c]["n"] for c in CLASSES}
-        n = counts["flat"] + counts["pspl"]
+        n_of = {c: summary["simulated_labels"]["per_class"][c]["n"] for c in CLASSES}
+        head, n_other = summary["at_threshold"], n_of["flat"] + n_of["pspl"]
         row = {"condition": name + (" (shifted)" if shifted else ""), "shifted": shifted, "n": summary["n"],
                "n_observable": head["n_observable"], "purity": head["purity"]}
-        for kind, score in (("", head), ("_most_probable", sure)):
-            false = sum(round((score[f"false_alarms_{c}"] or 0) * counts[c]) for c in ("flat", "pspl"))
+        for kind, score in (("", head), ("_most_probable", summary["most_probable_class"])):
+            false = sum(round((score[f"false_alarms_{c}"] or 0) * n_of[c]) for c in ("flat", "pspl"))
             found = round((score["completeness_observable"] or 0) * head["n_observable"])
-            for what, k, of in (("completeness", found, head["n_observable"]), ("false_alarms", false, n)):
-                low, high = metrics.binomial_interval(k, of)
-                row |= {f"{what}{kind}": k / of if of else np.nan, f"{what}{kind}_low": float(low), f"{what}{kind}_high": float(high)}
+            for what, k, n in (("completeness", found, head["n_observable"]), ("false_alarms", false, n_other)):
+                share = metrics.share(k, n)
+                low, high = share["interval_95"]
+                row |= {f"{what}{kind}": share["value"], f"{what}{kind}_low": low, f"{what}{kind}_high": high}
         rows.append(row)
     table = pd.DataFrame(rows)
-    return table, (f"Completeness of observable binaries and false alarms under shifted conditions, n = {int(table['n'].min())} "
-                   "events each, the first as trained; circles: threshold frozen on validation events, squares: most probable class. "
-                   "Bars: 95 % binomial intervals.")
+    return table, (
+        f"Completeness of observable binaries and false alarms under shifted conditions, n = {int(table['n'].min())} "
+        "events each, the first as trained; circles: threshold frozen on validation events, squares: most probable "
+        f"class. Bars: {INTERVAL}.")
 
 
 @figure
@@ -382,10 +383,9 @@ def draw_robustness(table):
     y = np.arange(len(table))[::-1]
     for ax, name, colour in ((a, "completeness", COLOURS["binary"]), (b, "false_alarms", COLOURS["pspl"])):
         for kind, marker, shift, face in (("", "o", 0.13, colour), ("_most_probable", "s", -0.13, "white")):
-            x = table[name + kind]
-            bars = np.maximum([x - table[f"{name}{kind}_low"], table[f"{name}{kind}_high"] - x], 0)
-            ax.errorbar(x, y + shift, xerr=bars, fmt=marker, ms=3, color=colour, mfc=face, elinewidth=0.8,
-                        label="frozen threshold" if not kind else "most probable class")
+            bars, label = error_bars(table, name + kind), "most probable class" if kind else "frozen threshold"
+            ax.errorbar(table[name + kind], y + shift, xerr=bars, fmt=marker, ms=3, color=colour, mfc=face,
+                        elinewidth=0.8, label=label)
         ax.axvline(table[name].iloc[0], color="0.7", lw=0.6, zorder=0)
     fig.legend(*a.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     a.set_yticks(y, table["condition"])

@@ -17,31 +17,35 @@ from microlens.evaluate import evaluate
 from microlens.evaluate.light_curves import classify
 from microlens.figures import inputs
 from microlens.figures.evaluation import draw_evaluation
-from microlens.figures.real import real_light_curves
+from microlens.figures.light_curves import real_light_curves
 from microlens.figures.scores import learning_curves
 from microlens.figures.style import read_table, redraw, save
-from microlens.files import runs_dir
+from microlens.files import PACKAGE, runs_dir
 from microlens.network.runs import Run, load_run
 
-EVENT = {"t_0": 36.0, "u_0": 0.12, "t_E": 15.0, "rho": 0.003, "s": 1.1, "q": 0.05, "alpha": 1.0}  # of the figure event_by_hand
-EVENT_MAGNITUDE = 21.0
+# The event and its baseline magnitude of the figure event_by_hand.
+EVENT, EVENT_MAGNITUDE = {"t_0": 36.0, "u_0": 0.12, "t_E": 15.0, "rho": 0.003, "s": 1.1, "q": 0.05, "alpha": 1.0}, 21.0
+EXAMPLES = PACKAGE.parent / "notebooks" / "light_curves"  # simulated light curves, written as files
 
 
 def thesis_figures(output=None, experiment_name: str | None = None, evaluation=None, robustness=None, light_curves=None,
                    files=(), n_compared: int = 60, n_flat: int = 200, n_lensed: int = 100, seed: int = 1) -> list[Path]:
-    """Draw every figure of the thesis into the folder `output` (unset: figures/ in the runs folder); returns their paths.
+    """Draw every figure of the thesis into `output` (unset: figures/ in the runs folder); returns their paths.
 
-    experiment_name : a shipped network or a part of a run's name.   evaluation : folder of a finished evaluation; unset means that a
-    test set of n_flat and n_lensed events a class is simulated and evaluated here.   robustness : folder of notebook 07's table.
-    light_curves : folder of an evaluation of light-curve files.   files : light-curve files to classify and draw.
+    experiment_name : a shipped network or a part of a run's name.   evaluation : folder of a finished evaluation; unset
+    means that a test set of n_flat flats and n_lensed events of each other class is simulated and evaluated here.
+    robustness : folder of notebook 07's table.   light_curves : folder of an evaluation of light-curve files.
+    files : light-curve files to classify and draw.
     n_compared : binaries of each preset in the figures that compare presets.   seed : of the simulations.
     """
     output = Path(output or runs_dir() / "figures")
     run = load_run(experiment_name)
-    made = _input_figures(output, n_compared, seed) + _network_figures(output, run)
+    made = _input_figures(output, n_compared, seed)
+    made += save(output, "learning_curves", *learning_curves(run.folder))
     if not evaluation:
         test = quick_dataset(n_flat, n_lensed, n_lensed, seed=seed + 1)
-        evaluation = evaluate(EvaluateConfig(experiment_name=experiment_name, data=str(test), n_evolution_per_type=1))
+        config = EvaluateConfig(experiment_name=experiment_name, data=str(test), n_evolution_per_type=1)
+        evaluation = evaluate(config)
         draw_evaluation(evaluation)
     made += redraw(evaluation, output)
     for folder, name in ((robustness, "robustness"), (light_curves, "sets")):
@@ -63,7 +67,7 @@ def _input_figures(output: Path, n_compared: int, seed: int) -> list[Path]:
     made += save(output, "event_by_hand", *inputs.event_by_hand(EVENT, t, flux, sigma))
     with ExitStack() as stack:
         presets = {}
-        for i, name in enumerate(BINARY_PRESETS):  # a seed each: presets with the same ranges would else show the same events
+        for i, name in enumerate(BINARY_PRESETS):  # a seed each: presets of the same ranges would show the same events
             path = quick_dataset(1, n_compared // 2, n_compared, preset=name, seed=seed + 10 * i)
             presets[name] = stack.enter_context(open_dataset(path))
         populations = {name: d.params for name, d in presets.items()}
@@ -73,17 +77,13 @@ def _input_figures(output: Path, n_compared: int, seed: int) -> list[Path]:
     return made + save(output, "observability", *inputs.observability(populations))
 
 
-def _network_figures(output: Path, run: Run) -> list[Path]:
-    made = save(output, "network_diagram", *inputs.network_diagram(run.config))
-    return made + save(output, "learning_curves", *learning_curves(run.folder))
-
-
 def _classified(files, run: Run):
-    """The seasons of light-curve files with what the network calls them, and a title: the arguments of real_light_curves."""
+    """The arguments of real_light_curves: the seasons of files with what the network calls them, and a title."""
     table, _ = classify(files, ClassifyConfig(), run)
     shown = []
     for row in table.itertuples():
         season = next(s for s in seasons(read_light_curve(row.file)) if s.number == row.season)
         name = f"{Path(row.file).name.split('.')[0]}, season {row.season}"
         shown.append((name, season.time, season.flux, row[table.columns.get_loc("class") + 1] or "flat", row.p_binary))
-    return shown, f"{len(files)} light-curve files"
+    simulated = all(Path(file).resolve().parent == EXAMPLES for file in files)
+    return shown, f"{len(files)} {'simulated example' if simulated else 'light-curve'} files, classified by {run.name}"
