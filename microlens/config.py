@@ -243,52 +243,55 @@ class SimulateConfig(Noise):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
-    """Train the classifier on a dataset into a run folder."""
+    """Train the classifier on a dataset into a run folder. The defaults train the shipped networks."""
 
     data: str = option("data/raw/events.h5", "Dataset file to train on.")
-    fresh: bool = option(False, "Draw new light curves of the training part in every pass: t_0, t_E, f_s, m_base, gaps and noise are "
-                         "new, the lenses and the paths of the sources stay.")
-    experiment_name: str | None = option(None, "Name of the run. Unset means d64_l4_hier_<date>_<time>.")
+    fresh: bool = option(False, "Draw new light curves of the training part in every pass: t_0, t_E, f_s, m_base, gaps "
+                         "and noise are new, the lenses and the paths of the sources stay.")
+    experiment_name: str | None = option(None, "Name of the run. Unset means d<width>_l<layers>_hier_<date>_<time>.")
     output: str | None = option(None, "Folder that holds the runs. Unset means MICROLENS_RUNS or runs/.")
-    epochs: int = option(20, "Passes over the training part.", low=1)
-    batch_size: int = option(128, "Events of one batch, over all ranks.", unit="events", low=1)
+    epochs: int = option(8, "Passes over the training part.", low=1)
+    batch_size: int = option(64, "Events of one batch, over all ranks.", unit="events", low=1)
     accumulation_steps: int = option(1, "Batches whose gradients are added up for one optimiser step.", low=1)
     lr: float = option(3e-3, "Peak learning rate.", above=0)
     weight_decay: float = option(1e-2, "Weight decay of AdamW.", low=0)
     warmup_epochs: float = option(1.0, "Linear warm-up of the learning rate.", unit="passes", low=0)
-    d_model: int = option(64, "Width of the network.", unit="channels", low=4)
-    n_layers: int = option(4, "Number of GRU layers.", low=1)
-    dropout: float = option(0.3, "Dropout probability.", low=0, high=0.9)
+    d_model: int = option(48, "Width of the network, a multiple of 4.", unit="channels", low=4)
+    n_layers: int = option(2, "Number of GRU layers.", low=1)
+    dropout: float = option(0.1, "Dropout probability.", low=0, high=0.9)
     window_size: int = option(5, "Kernel width of the causal convolutions.", unit="steps", low=1)
-    stem_stride: int = option(16, "Valid epochs that make one network step; 1 is the thesis' network.", unit="epochs", low=1, high=64)
-    view: str | None = option(None, "What the network sees beside flux and time step: running adds the best single lens through the "
-                              "past, flux adds nothing. Unset means running, and flux at stem_stride 1.", choices=VIEWS)
-    hierarchical: bool = option(True, "Two-stage head (flat or not, then single lens or binary); off gives one 3-class head.")
+    stem_stride: int = option(16, "Valid epochs that make one network step; 1 is the thesis' network.", unit="epochs",
+                              low=1, high=64)
+    view: str = option("running", "What the network sees beside flux and time step: running adds the best single lens "
+                       "through the past, flux adds nothing.", choices=VIEWS)
+    hierarchical: bool = option(True, "Two-stage head (flat or not, then single lens or binary); off gives one "
+                                "3-class head.")
     use_aux_head: bool = option(True, "Auxiliary 3-class head with a loss of its own.")
-    attention_pooling: bool = option(True, "Attention pooling with a learnable query; off gives the mean over the steps.")
+    attention_pooling: bool = option(True, "Attention pooling with a learnable query; off gives the mean over the "
+                                     "steps.")
     stage1_weight: float = option(1.0, "Loss weight of flat or not flat.", low=0)
     stage2_weight: float = option(1.0, "Loss weight of single lens or binary, of the events that are not flat.", low=0)
     aux_weight: float = option(0.5, "Loss weight of the auxiliary head.", low=0)
-    prefix_weight: float = option(0.5, "Loss weight of random prefixes of the light curves; 0 where the labels are the simulated ones.",
-                                  low=0)
+    prefix_weight: float = option(1.0, "Loss weight of random prefixes of the light curves; 0 where the labels are the "
+                                  "simulated ones.", low=0)
     labels: str = option("observable", "Which label the network learns.", choices=("simulated", "observable"))
     seed: int = option(0, "Seed of split, initialisation, batch order and dropout.", **_SEED)
     device: str = option("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
     save_every: int = option(1, "Keep epoch_NNN.pt after every so many passes; 0 keeps none.", unit="passes", low=0)
-    wall_minutes: float = option(0.0, "Stop with a good checkpoint after this long; 0 means no limit.", unit="min", low=0)
-    resume: str | None = option(None, "Continue a run: 'auto' (the newest unfinished one of this configuration), a unique part of a "
-                                "run's name, or a checkpoint file.")
-    initial: str | None = option(None, "Start from the weights and the feature scaling of another run: a shipped network, a unique "
-                                 "part of a run's name, its folder, or a checkpoint file.")
+    wall_minutes: float = option(0.0, "Stop with a good checkpoint after this long; 0 means no limit.", unit="min",
+                                 low=0)
+    resume: str | None = option(None, "Continue a run: 'auto' (the newest one of this configuration), a unique part of "
+                                "a run's name, or a checkpoint file.")
+    initial: str | None = option(None, "Start from the weights and the feature scaling of another run: a shipped "
+                                 "network, a unique part of a run's name, its folder, or a checkpoint file.")
 
     def __post_init__(self):
         super().__post_init__()
         self._expand("data", "output", "resume", "initial")
         _check_run_name(self.experiment_name)
-        if self.view is None:
-            object.__setattr__(self, "view", "flux" if self.stem_stride == 1 else "running")
         if self.d_model % N_HEADS:
-            raise ValueError(f"d_model: came {self.d_model}, expected a multiple of {N_HEADS}, the heads of the attention pooling.")
+            raise ValueError(f"d_model: came {self.d_model}, expected a multiple of {N_HEADS}, the heads of the "
+                             "attention pooling.")
 
 
 N_HEADS = 4

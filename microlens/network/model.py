@@ -1,20 +1,22 @@
 """The causal CNN-GRU with hierarchical heads, its output at every epoch, and its streaming form.
 
-    classifier = Classifier(d_model=64, n_layers=4, stem_stride=16)
+    classifier = microlens.load()
     log_p = classifier.log_prob(flux, delta_t)            # (n, 3) after the whole curve
     log_p = classifier.log_prob_prefixes(flux, delta_t)   # (n, T, 3) after every epoch, from one pass
     stream = classifier.stream(1000); p = stream.update(flux_now, delta_t_now)
 
-(flux, delta t) of each valid epoch, and what the view adds -> patches of `stem_stride` epochs -> two causal depthwise-separable
-convolutions -> GRU layers, layer norm, residual -> attention pooling over the steps so far -> heads. Nothing looks ahead: no
-normalisation along time, no statistic of the whole curve. Attention compares unit vectors, so its exponent is bounded by MAX_LOGIT
-and a prefix's softmax is a ratio of two running sums that needs no maximum, neither global (which would not be causal) nor running.
+(flux, delta t) of each valid epoch, and what the view adds -> patches of `stem_stride` epochs -> two causal
+depthwise-separable convolutions -> GRU layers, layer norm, residual -> attention pooling over the steps so far ->
+heads. Nothing looks ahead: no normalisation along time, no statistic of the whole curve. Attention compares unit
+vectors, so its exponent is bounded by MAX_LOGIT and a prefix's softmax is a ratio of two running sums that needs no
+maximum, neither a global one (which would not be causal) nor a running one.
 
-Views: `flux`; `running`, with the best single lens through the past (microlens.fit.running), brought up to date once a patch.
+Views: `flux`; `running`, with the best single lens through the past (microlens.fit.running), fitted anew once a patch.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 
@@ -23,23 +25,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from microlens.config import BINARY, CLASSES, FLAT, N_HEADS
+from microlens.config import CLASSES, N_HEADS
 from microlens.data.packed import pack
 from microlens.fit import running
 from microlens.network import attention
 from microlens.network.stream import Stream
 
 N_FEATURES = {"flux": 3, "running": 3 + running.CHANNELS}
-MAX_LOGIT = 10.0
+FINE, COARSE = 0.01, 0.5  # scales of the flux excess: faint anomalies, and magnifications of all sizes
+EPOCHS_A_DAY = 96.0  # of the thesis' season: the scale of time steps
+LEAST_SCALE = 1e-3  # of the standard deviation of a feature that hardly varies
+MAX_LOGIT = 10.0  # of the attention: weights of two steps differ by at most exp(20)
+HEAD_SCALE = 0.15  # standard deviation of the heads' first weights: first answers near a guess
 PIECE = 72  # network steps taken together where no gradient is asked for: what they need stays in a CPU's cache
 ROWS = 128  # curves that log_prob answers together, which bounds its memory
-ARCHITECTURE = ("d_model", "n_layers", "dropout", "window_size", "stem_stride", "view", "hierarchical", "use_aux_head",
-                "attention_pooling")
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device for `wanted`, one of auto (a GPU if torch finds one), cpu, cuda: of several GPUs the one of this rank. ValueError
-    where cuda is asked for and there is none.
+    """The device for `wanted`, one of auto (a GPU if torch finds one), cpu, cuda; of several GPUs that of this rank.
+
+    Raises ValueError where cuda is asked for and torch finds no GPU.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError("device = 'cuda', but torch finds no GPU; choose cpu or auto.")
@@ -78,10 +83,10 @@ class CausalConv(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Flat / PSPL / binary from (flux, delta_t) of the valid epochs. See the module docstring."""
+    """Flat / PSPL / binary from (flux, delta_t) of the valid epochs. The arguments are fields of TrainConfig."""
 
-    def __init__(self, *, d_model=64, n_layers=4, dropout=0.3, window_size=5, stem_stride=16, view="flux",
-                 hierarchical=True, use_aux_head=True, attention_pooling=True):
+    def __init__(self, *, d_model: int, n_layers: int, dropout: float, window_size: int, stem_stride: int, view: str,
+                 hierarchical: bool, use_aux_head: bool, attention_pooling: bool):
         super().__init__()
         self.stem_stride, self.n_heads, self.d_model = stem_stride, N_HEADS, d_model
         self.hierarchical, self.use_aux_head, self.attention_pooling = hierarchical, use_aux_head, attention_pooling
@@ -105,16 +110,17 @@ class Classifier(nn.Module):
             self.aux = nn.Linear(d_model, 3)
         for name, module in self.named_children():
             if name in ("stage1", "stage2", "flat_head", "aux"):
-                nn.init.normal_(module.weight, std=0.15)
+                nn.init.normal_(module.weight, std=HEAD_SCALE)
                 nn.init.zeros_(module.bias)
         self.flash = None  # flash-attn's kernel for answers on whole curves: see microlens.network.attention
 
-    # ---- features -------------------------------------------------------------------------------------------------------
+    # ---- features ---------------------------------------------------------------------------------------------------
 
     @staticmethod
     def raw_features(flux, delta_t, extra=None):
-        """(n, T, 3): flux excess on a fine and on a coarse scale, log of the time step; then `extra` (n, T, k) of the view."""
-        out = torch.stack([asinh((flux - 1.0) / 0.01), asinh((flux - 1.0) / 0.5), torch.log1p(delta_t * 96.0)], dim=-1)
+        """(n, T, 3): flux excess on two scales, log of the time step; then `extra` (n, T, k) of the view."""
+        excess, steps = flux - 1.0, torch.log1p(delta_t * EPOCHS_A_DAY)
+        out = torch.stack([asinh(excess / FINE), asinh(excess / COARSE), steps], dim=-1)
         return out if extra is None else torch.cat([out, extra], dim=-1)
 
     def set_scaling(self, flux, delta_t, lengths, extra=None):
@@ -122,7 +128,7 @@ class Classifier(nn.Module):
         valid = torch.arange(flux.shape[1]) < lengths[:, None]
         x = self.raw_features(flux, delta_t, extra)[valid]
         self.mean.copy_(x.mean(0))
-        self.std.copy_(x.std(0).clamp_min(1e-3))
+        self.std.copy_(x.std(0).clamp_min(LEAST_SCALE))
 
     def patches(self, flux, delta_t, extra=None):
         """(n, T // stride, stride * features) of standardised features; a last partial patch waits for its epochs."""
@@ -131,44 +137,47 @@ class Classifier(nn.Module):
         x = self.raw_features(flux[:, :used], delta_t[:, :used], None if extra is None else extra[:, :used])
         return ((x - self.mean) / self.std).reshape(n, steps, self.stem_stride * x.shape[-1])
 
-    # ---- the causal core ------------------------------------------------------------------------------------------------
+    # ---- the causal core --------------------------------------------------------------------------------------------
 
-    def initial_state(self, n, device=None, dtype=torch.float32) -> dict:
+    def initial_state(self, n, device=None) -> dict:
         """The state before the first epoch of n curves."""
-        def zeros(*shape):
-            return torch.zeros(*shape, device=device, dtype=dtype)
-
         heads = self.n_heads if self.attention_pooling else 1
-        return {"past0": zeros(n, self.convs[0].history, self.d_model), "past1": zeros(n, self.convs[1].history, self.d_model),
-                "hidden": zeros(n, self.gru.num_layers, self.d_model), "weighted": zeros(n, self.d_model),
-                "weight": zeros(n, heads), "last": zeros(n, self.d_model)}
+        shapes = {
+            "past0": (n, self.convs[0].history, self.d_model),
+            "past1": (n, self.convs[1].history, self.d_model),
+            "hidden": (n, self.gru.num_layers, self.d_model),
+            "weighted": (n, self.d_model),
+            "weight": (n, heads),
+        }
+        return {name: torch.zeros(*shape, device=device) for name, shape in shapes.items()}
 
-    def _steps(self, patches, state):
-        """Take (n, L, .) further patches. Returns the core's output of each, (n, L, d), and its new state."""
+    def advance(self, patches, state):
+        """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
+        h, state = self._core(patches, state)
+        return self._pool(h, state)
+
+    def _core(self, patches, state):
+        """The core's output (n, L, d) after each of (n, L, .) further patches, and its new state."""
         x = self.stem(patches)
         x, past0 = self.convs[0](x, state["past0"])
         x, past1 = self.convs[1](x, state["past1"])
         y, hidden = self.gru(x, state["hidden"].transpose(0, 1).contiguous())
-        return self.norm(x + y), {"past0": past0, "past1": past1, "hidden": hidden.transpose(0, 1)}
+        return self.norm(x + y), {**state, "past0": past0, "past1": past1, "hidden": hidden.transpose(0, 1)}
 
-    def advance(self, patches, state):
-        """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
-        h, core = self._steps(patches, state)
-        values, weights = self._values(h)
+    def _pool(self, h, state):
+        """The pooled state (n, L, 2 d) after each output (n, L, d) of the core, and the new state."""
+        if self.attention_pooling:
+            query, keys, values = self._attention(h)
+            weights = torch.exp((keys * query).sum(-1))
+        else:
+            values, weights = h, torch.ones_like(h[..., :1])
+        width = self.d_model // weights.shape[-1]  # channels of a head
         # Running sums in at least single precision; cumsum adds step by step, so a prefix never sees what follows.
-        weighted = state["weighted"][:, None] + torch.cumsum(weights.repeat_interleave(
-            self.d_model // weights.shape[-1], dim=-1) * values, dim=1)
+        weighted = state["weighted"][:, None] + torch.cumsum(weights.repeat_interleave(width, dim=-1) * values, dim=1)
         weight = state["weight"][:, None] + torch.cumsum(weights, dim=1)
-        pooled = weighted / weight.repeat_interleave(self.d_model // weights.shape[-1], dim=-1)
-        new = {**core, "weighted": weighted[:, -1], "weight": weight[:, -1], "last": h[:, -1]}
-        return torch.cat([pooled, h], dim=-1), new
-
-    def _values(self, h):
-        """Values (n, L, d) and positive weights (n, L, heads) of each step."""
-        if not self.attention_pooling:
-            return h, torch.ones_like(h[..., :1])
-        query, keys, values = self._attention(h)
-        return values, torch.exp((keys * query).sum(-1))
+        mean = weighted / weight.repeat_interleave(width, dim=-1)
+        new = {**state, "weighted": weighted[:, -1], "weight": weight[:, -1]}
+        return torch.cat([mean, h], dim=-1), new
 
     def _attention(self, h):
         """Query (heads, e), its learnt scale included, keys (n, L, heads, e) and values (n, L, d) of each step."""
@@ -197,35 +206,37 @@ class Classifier(nn.Module):
         pooled = self.pooled(flux, delta_t, extra)
         return self.heads(torch.gather(pooled, 1, steps[..., None].expand(-1, -1, pooled.shape[-1])))
 
-    def _whole(self, take, flux, delta_t, extra):
-        """What `take` (advance or _steps) gives for all patches of packed curves: a list of (n, L, .), pieces along time."""
+    def _whole(self, flux, delta_t, extra):
+        """The core's output (n, L, d) after each patch of packed curves, taken in pieces along time."""
         n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
-        size = steps if torch.is_grad_enabled() or flux.is_cuda else PIECE
-        state, out = self.initial_state(n, flux.device), []
-        for i in range(0, steps, max(size, 1)):
+        size = max(steps, 1) if torch.is_grad_enabled() or flux.is_cuda else PIECE
+        state, out = self.initial_state(n, flux.device), [torch.zeros(n, 0, self.d_model, device=flux.device)]
+        for i in range(0, steps, size):
             part = slice(i * self.stem_stride, min(i + size, steps) * self.stem_stride)
             patches = self.patches(flux[:, part], delta_t[:, part], None if extra is None else extra[:, part])
-            made, new = take(patches, state)
-            state |= new
-            out.append(made)
-        return out
+            h, state = self._core(patches, state)
+            out.append(h)
+        return torch.cat(out, dim=1)
 
     def pooled(self, flux, delta_t, extra=None):
         """Pooled state after 0, 1, ... L full patches of packed curves: (n, L + 1, 2 d)."""
-        start = torch.zeros(flux.shape[0], 1, 2 * self.d_model, device=flux.device)
-        return torch.cat([start, *self._whole(self.advance, flux, delta_t, extra)], dim=1)
+        h = self._whole(flux, delta_t, extra)
+        start = torch.zeros(len(h), 1, 2 * self.d_model, device=h.device)
+        if not h.shape[1]:
+            return start
+        return torch.cat([start, self._pool(h, self.initial_state(len(h), h.device))[0]], dim=1)
 
     def pooled_once(self, flux, delta_t, steps, extra=None):
-        """Pooled state after `steps` (n,) full patches, (n, 2 d): that of pooled() without the states before, by flash-attn."""
-        if flux.shape[1] < self.stem_stride:
-            return torch.zeros(flux.shape[0], 2 * self.d_model, device=flux.device)
-        h = torch.cat(self._whole(self._steps, flux, delta_t, extra), dim=1)
+        """Pooled state after `steps` (n,) full patches, (n, 2 d): that of pooled(), by flash-attn's kernel."""
+        h = self._whole(flux, delta_t, extra)
+        if not h.shape[1]:
+            return torch.zeros(len(h), 2 * self.d_model, device=h.device)
         query, keys, values = self._attention(h)
         pooled = attention.pool(self.flash, query, keys, values.unflatten(-1, (self.n_heads, -1)), steps)
         last = h[torch.arange(len(h), device=h.device), (steps - 1).clamp_min(0)]
         return torch.cat([pooled, torch.where(steps[:, None] > 0, last, 0.0)], dim=-1)
 
-    # ---- for users ------------------------------------------------------------------------------------------------------
+    # ---- for users --------------------------------------------------------------------------------------------------
 
     def _checked(self, flux, delta_t, lengths):
         """The arguments of log_prob as numpy arrays; lengths may be None."""
@@ -245,9 +256,12 @@ class Classifier(nn.Module):
         else:
             valid = np.arange(f.shape[1]) < n_valid[:, None]
         extra = running.running_view(f, d, n_valid, self.stem_stride) if self.view == "running" else None
-        tensors = [None if a is None else torch.as_tensor(np.nan_to_num(a), dtype=torch.float32, device=self.mean.device)
-                   for a in (f, d, extra)]
-        return tensors, n_valid, valid
+        arrays = (None if a is None else np.nan_to_num(a).astype(np.float32) for a in (f, d, extra))
+        return self.tensors(*arrays), n_valid, valid
+
+    def tensors(self, *arrays) -> list:
+        """Arrays as tensors on this network's device; None stays None."""
+        return [None if a is None else torch.as_tensor(a, device=self.mean.device) for a in arrays]
 
     @torch.inference_mode()
     def log_prob(self, flux, delta_t, lengths=None):
@@ -266,17 +280,18 @@ class Classifier(nn.Module):
     @torch.inference_mode()
     def log_prob_packed(self, flux, delta_t, lengths, extra=None):
         """log_prob of what PackedDataset.gather gives, as a tensor (n, 3)."""
-        f, d, extra = (None if a is None else torch.as_tensor(a, device=self.mean.device) for a in (flux, delta_t, extra))
-        steps = torch.as_tensor(lengths // self.stem_stride, device=f.device)[:, None]
-        return self(f, d, steps, extra)["log_p"][:, 0]
+        f, d, steps, extra = self.tensors(flux, delta_t, lengths // self.stem_stride, extra)
+        return self(f, d, steps[:, None], extra)["log_p"][:, 0]
 
     @torch.inference_mode()
     def log_prob_steps(self, flux, delta_t, lengths, extra=None):
-        """Log-probabilities (n, L + 1, 3) after 0 .. L full patches of what PackedDataset.gather gives; the last repeats."""
-        f, d, extra = (None if a is None else torch.as_tensor(a, device=self.mean.device) for a in (flux, delta_t, extra))
+        """Log-probabilities (n, L + 1, 3) after 0 .. L full patches of what PackedDataset.gather gives.
+
+        What follows a curve's own last patch repeats it.
+        """
+        f, d, last, extra = self.tensors(flux, delta_t, lengths // self.stem_stride, extra)
         out = self.heads(self.pooled(f, d, extra))["log_p"]
-        last = torch.as_tensor(lengths // self.stem_stride, device=f.device)[:, None]
-        index = torch.minimum(torch.arange(out.shape[1], device=f.device)[None], last)
+        index = torch.minimum(torch.arange(out.shape[1], device=f.device)[None], last[:, None])
         return torch.gather(out, 1, index[..., None].expand(-1, -1, len(CLASSES)))
 
     @torch.inference_mode()
@@ -297,26 +312,13 @@ class Classifier(nn.Module):
         return Stream(self, n)
 
 
-def loss_parts(out: dict, labels, weight) -> dict:
-    """Sums (not means) of each loss part: stage1, stage2 (non-flat only), aux. labels (n, k), weight (n, k)."""
-    parts = {}
-    if "event" in out:
-        event = labels != FLAT
-        parts["stage1"] = (weight * F.binary_cross_entropy_with_logits(out["event"], event.float(), reduction="none")).sum()
-        two = F.binary_cross_entropy_with_logits(out["binary"], (labels == BINARY).float(), reduction="none")
-        parts["stage2"] = (weight * event * two).sum()
-    else:
-        loss = F.nll_loss(out["log_p"].flatten(0, -2), labels.flatten(), reduction="none")
-        parts["stage1"] = (weight * loss.view(labels.shape)).sum()
-    if "aux" in out:
-        loss = F.cross_entropy(out["aux"].float().flatten(0, -2), labels.flatten(), reduction="none")
-        parts["aux"] = (weight * loss.view(labels.shape)).sum()
-    return parts
+ARCHITECTURE = tuple(inspect.signature(Classifier).parameters)
+"""The fields of TrainConfig that make a Classifier."""
 
 
 def from_config(config: dict) -> Classifier:
     """An untrained classifier with the architecture of a training configuration."""
-    return Classifier(**{k: config[k] for k in ARCHITECTURE if k in config})
+    return Classifier(**{k: config[k] for k in ARCHITECTURE})
 
 
 def n_parameters(network: nn.Module) -> int:

@@ -1,8 +1,8 @@
 """The network's output on rows of a packed dataset, in blocks of bounded memory, and the alerts that it raises.
 
-An alert is raised when P(binary) has stayed at or above a threshold for PERSISTENCE network steps. The alert score of a curve is
-the highest threshold at which it would still raise one, and its premature score the same before the noise-free anomaly reaches
-delta chi^2 = THRESHOLD_PREMATURE, so that the threshold can be chosen on validation curves alone.
+An alert is raised when P(binary) has stayed at or above a threshold for PERSISTENCE network steps. The alert score of a
+curve is the highest threshold at which it would still raise one, and its premature score the same before the noise-free
+anomaly reaches delta chi^2 = THRESHOLD_PREMATURE, so that the threshold can be chosen on validation curves alone.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
-from microlens.config import BINARY, PERSISTENCE
-from microlens.data.packed import PackedDataset
+from microlens.config import BINARY, CLASSES, PERSISTENCE
+from microlens.data.packed import PackedDataset, class_mix
 
 FRACTIONS = np.arange(1, 101) / 100  # of the season
 BLOCK = 128  # curves a forward pass
@@ -79,7 +80,10 @@ def sustained(score, persistence: int = PERSISTENCE) -> np.ndarray:
 
 
 def alert_scores(score, until=None) -> np.ndarray:
-    """The highest threshold (n,) at which each row of score (n, K) raises an alert; with `until` (n,), at a step before that one."""
+    """The highest threshold (n,) at which each row of score (n, K) raises an alert.
+
+    until : (n,) steps; where it is given, an alert at that step or a later one does not count.
+    """
     out = np.zeros(len(score), np.float32)
     for i in range(0, len(score), SCORED_AT_ONCE):
         part = sustained(score[i : i + SCORED_AT_ONCE])
@@ -98,15 +102,42 @@ def alert_steps(score, threshold: float) -> np.ndarray:
     return out
 
 
-def validation_outputs(network, data: PackedDataset, rows, t_premature, progress=False) -> dict[str, np.ndarray]:
-    """What thresholds are chosen from: labels, log-probabilities, alert and premature scores of validation rows, by name.
-
-    t_premature : (N,) days of all rows of the dataset, see fit.Observability.
-    """
+def validation_outputs(network, data: PackedDataset, rows, progress=False) -> dict[str, np.ndarray]:
+    """What thresholds are chosen from: labels, log-probabilities, alert and premature scores (n,) of rows, by name."""
     steps, labels = predict_steps(network, data, rows, progress), data.labels[rows]
     never = steps.p_binary.shape[1]
-    until = np.array([np.searchsorted(step_times(data, row, network.stem_stride), t) if np.isfinite(t) else never
-                      for row, t in zip(rows, t_premature[rows], strict=True)])
+    until = np.full(len(rows), never)
+    for i, row in enumerate(rows):
+        if np.isfinite(data.t_premature[row]):
+            until[i] = np.searchsorted(step_times(data, row, network.stem_stride), data.t_premature[row])
     premature = np.where(labels == BINARY, alert_scores(steps.p_binary, until), 0.0)
-    return {"label": labels.astype(np.int8), "label_observable": data.labels_observable[rows].astype(np.int8), "log_p": steps.log_p,
-            "alert_score": alert_scores(steps.p_binary), "premature_score": premature.astype(np.float32)}
+    return {
+        "label": labels.astype(np.int8),
+        "label_observable": data.labels_observable[rows].astype(np.int8),
+        "log_p": steps.log_p,
+        "alert_score": alert_scores(steps.p_binary),
+        "premature_score": premature.astype(np.float32),
+    }
+
+
+def validation_scores(outputs: dict[str, np.ndarray], learned: str) -> dict[str, float | None]:
+    """The scores of a pass of training, by their names in log.jsonl, None where they are not defined.
+
+    outputs : see validation_outputs.   learned : the labels that the network learns, simulated or observable.
+    """
+    labels = outputs["label" if learned == "simulated" else "label_observable"].astype(int)
+    log_p = outputs["log_p"].astype(float)
+    p, called = np.exp(log_p), log_p.argmax(axis=1)
+    scores = {
+        "val_loss": float(-log_p[np.arange(len(labels)), labels].mean()),
+        "val_accuracy": float((called == labels).mean()),
+    }
+    for c, name in enumerate(CLASSES):
+        of_class = labels == c
+        scores[f"recall_{name}"] = float((called[of_class] == c).mean()) if of_class.any() else None
+    binary = labels == BINARY
+    scores["val_average_precision"] = None
+    if 0 < binary.sum() < len(binary):
+        weight = class_mix(outputs["label"])
+        scores["val_average_precision"] = float(average_precision_score(binary, p[:, BINARY], sample_weight=weight))
+    return scores

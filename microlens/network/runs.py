@@ -1,25 +1,32 @@
 """The files of a run: which folder a training uses, its checkpoints, and a run as others read it.
 
-    run = load_run("d64_l4_hier")          run.network.log_prob(flux, delta_t)          run.validation["log_p"]
+    run = load_run("d48_l2_hier")          run.network.log_prob(flux, delta_t)          run.validation["log_p"]
 
-A checkpoint holds tensors and plain values: the network, the configuration, which events the run was trained, validated and held
-out on, and the network's output on the validation events, from which thresholds are chosen. So a checkpoint is complete in itself.
+A checkpoint holds tensors and plain values: the network, the configuration, which events the run was trained, validated
+and held out on, and the network's output on the validation events, from which thresholds are chosen. So a checkpoint is
+complete in itself. It is torch's zip archive, whose comment holds the SHA-256 of the rest, so no damage goes unnoticed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import json
 import logging
 import time
-import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import filelock
 import numpy as np
 import torch
 
 from microlens import files
 from microlens.config import SimulateConfig, TrainConfig
+from microlens.data.format import open_dataset
 from microlens.data.simulation import row_order
 from microlens.files import atomic
 from microlens.network.model import ARCHITECTURE, Classifier, choose_device, from_config
@@ -30,6 +37,64 @@ NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_eve
 SHIPPED_DEFAULT = "baseline"
 PARTS = ("train", "val", "test")
 VALIDATION_FEATURES = "validation_features.npz"
+LATEST = Path("checkpoints", "checkpoint_latest.pt")
+DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
+
+# ---- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def _sealed(archive: bytes) -> bytes:
+    """A zip archive without comment (its last two bytes, the comment's length, are 0) with its SHA-256 as comment."""
+    digest = hashlib.sha256(archive).hexdigest().encode()
+    return archive[:-2] + DIGEST_LENGTH.to_bytes(2, "little") + digest
+
+
+def write_checkpoint(path: Path, content: dict):
+    """Write a dict of tensors and plain values whole or not at all, with its checksum. Raises WriteError."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic(path) as temporary:
+        temporary.write_bytes(_sealed(buffer.getvalue()))
+
+
+def read_checkpoint(path) -> dict:
+    """What write_checkpoint wrote; tensors and plain values only, so loading cannot run code.
+
+    Raises FileNotFoundError, or ValueError where the file is damaged or is no checkpoint.
+    """
+    sealed = Path(path).read_bytes()
+    archive = sealed[: -2 - DIGEST_LENGTH] + bytes(2)
+    if _sealed(archive) != sealed:
+        raise ValueError(f"{path}: is damaged, or no checkpoint: its checksum does not fit.")
+    try:
+        return torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types for what it does not want to load
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise ValueError(f"{path}: is not a readable checkpoint ({reason}).") from error
+
+
+def checkpoint_path(folder: Path, checkpoint: str) -> Path:
+    """The file of a run's checkpoint best, latest or epoch_NNN. Raises FileNotFoundError that lists what there is."""
+    path = folder / (LATEST if checkpoint == "latest" else f"{checkpoint}.pt")
+    if Path(checkpoint).name != checkpoint or not path.is_file():
+        there = sorted(p.stem for p in folder.glob("*.pt")) + ["latest"] * (folder / LATEST).is_file()
+        listed = ", ".join(there) or "none yet"
+        raise FileNotFoundError(f"run {folder.name} has no checkpoint {checkpoint!r}; it has {listed}.")
+    return path
+
+
+def usable_checkpoint(run: Path) -> dict | None:
+    """The newest readable checkpoint of a run that a training can go on from; damaged ones are reported and skipped."""
+    for path in [run / LATEST, *sorted(run.glob("epoch_*.pt"), reverse=True)]:
+        if path.is_file():
+            try:
+                return read_checkpoint(path)
+            except ValueError as error:
+                log.warning("%s Going back to the one before it.", error)
+    return None
+
+
+# ---- a run as others read it ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -51,23 +116,18 @@ class Run:
     validation: dict
 
     def parts_of(self, config: dict) -> np.ndarray:
-        """Which part of this run's events each row of a dataset is: 'train', 'val', 'test', or '' for an event of no part.
+        """Which part of this run's events each row (N,) of a dataset is: 'train', 'val', 'test', or '' for none.
 
-        config : the dataset's own configuration. An event is the same where seed, split, class and index are, whatever the
-        number of events of the two files.
+        config : the dataset's own configuration. An event is the same where seed, split, class and index are, whatever
+        the number of events of the two files.
         """
-        return parts_of(self.data, self.rows, config)
-
-
-def parts_of(data: dict, rows: dict, config: dict) -> np.ndarray:
-    """See Run.parts_of. data, rows : those of the run.   config : of the dataset."""
-    theirs, mine = SimulateConfig.from_dict(config), SimulateConfig.from_dict(data["config"])
-    events = row_order(theirs)
-    if (theirs.seed, theirs.split) != (mine.seed, mine.split):
-        return np.full(len(events), "", dtype="<U5")
-    own = row_order(mine)
-    part_of = {own[row]: part for part in PARTS for row in rows[part]}
-    return np.array([part_of.get(event, "") for event in events], dtype="<U5")
+        theirs, mine = SimulateConfig.from_dict(config), SimulateConfig.from_dict(self.data["config"])
+        events = row_order(theirs)
+        if (theirs.seed, theirs.split) != (mine.seed, mine.split):
+            return np.full(len(events), "", dtype="<U5")
+        own = row_order(mine)
+        part_of = {own[row]: part for part in PARTS for row in self.rows[part]}
+        return np.array([part_of.get(event, "") for event in events], dtype="<U5")
 
 
 def shipped_networks() -> list[str]:
@@ -75,23 +135,8 @@ def shipped_networks() -> list[str]:
     return sorted(p.parent.name for p in files.weights_dir().glob("*/best.pt"))
 
 
-def read_checkpoint(path) -> dict:
-    """A checkpoint's dict; tensors and plain values only, so loading cannot run code. ValueError if it is damaged."""
-    path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch does not compare the checksums of its archive
-        if damaged:
-            raise ValueError(f"its part {damaged} has another checksum")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises a dozen types for a damaged file
-        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}).") from error
-
-
 def find_network(name: str | None, output: str | None = None) -> Path:
-    """The folder of a shipped network or of a run, by its name or a unique part of it; unset means the shipped baseline network.
+    """The folder of a shipped network or of a run, by name or a unique part of it; unset means the shipped baseline.
 
     Raises FileNotFoundError (unknown) or ValueError (ambiguous); both list the candidates.
     """
@@ -101,46 +146,105 @@ def find_network(name: str | None, output: str | None = None) -> Path:
         return files.find_run(name, output)
     own = files.runs_dir(output) / name
     if (own / "config.json").is_file():
-        raise ValueError(f"{name!r} is a shipped network and also the run {own}: rename the run's folder to tell them apart.")
+        raise ValueError(f"{name!r} is a shipped network and also the run {own}: rename the run's folder, "
+                         "so that they can be told apart.")
     return files.weights_dir() / name
-
-
-def checkpoint_path(folder: Path, checkpoint: str) -> Path:
-    """The file of a run's checkpoint best, latest or epoch_NNN. Raises FileNotFoundError that lists what there is."""
-    path = folder / ("checkpoints/checkpoint_latest.pt" if checkpoint == "latest" else f"{checkpoint}.pt")
-    if Path(checkpoint).name != checkpoint or not path.is_file():
-        there = sorted(p.stem for p in folder.glob("*.pt")) + ["latest"] * (folder / "checkpoints/checkpoint_latest.pt").is_file()
-        raise FileNotFoundError(f"run {folder.name} has no checkpoint {checkpoint!r}; it has {', '.join(there) or 'none yet'}.")
-    return path
 
 
 def load_run(name: str | None = None, checkpoint: str = "best", device: str = "cpu") -> Run:
     """The run of a name (see find_network) with its network on `device`, ready to answer.
 
-    Raises FileNotFoundError, or ValueError for an ambiguous name or a damaged checkpoint.
+    Raises FileNotFoundError, or ValueError for an ambiguous name or a checkpoint that cannot be used.
     """
     folder = find_network(name)
-    path = checkpoint_path(folder, checkpoint)
+    return read_run(checkpoint_path(folder, checkpoint), folder, device)
+
+
+def read_run(path: Path, folder: Path, device: str = "cpu") -> Run:
+    """The run of a checkpoint file. Raises ValueError where it is damaged, or of another version of the package."""
     saved = read_checkpoint(path)
     try:
         network = from_config(saved["config"])
         network.load_state_dict(saved["model"])
         rows = {part: saved["rows"][part].numpy().astype(int) for part in PARTS}
         validation = {k: v.numpy() for k, v in saved["validation"].items()}
-        return Run(folder.name, folder, saved["config"], network.to(choose_device(device)).eval(), rows, saved["data"],
-                   saved["timestamps"].numpy(), validation)
+        data, timestamps = saved["data"], saved["timestamps"].numpy()
     except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path}: is no checkpoint of this version of the package ({error}); train it again.") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: is no checkpoint of this version of the package ({reason}); train again.") from error
+    if not validation:
+        raise ValueError(f"{path}: is of a training that has not finished its first pass; go on with it first.")
+    network = network.to(choose_device(device)).eval()
+    return Run(folder.name, folder, saved["config"], network, rows, data, timestamps, validation)
+
+
+# ---- a run as its training finds it ---------------------------------------------------------------------------------
+
+
+class Start(NamedTuple):
+    """Where a training begins.
+
+    run : the run folder.   saved : the checkpoint to go on from, or None.   complete : whether nothing is left to do.
+    initial : the run whose weights are taken, or None.
+    """
+
+    run: Path
+    saved: dict | None
+    complete: bool
+    initial: Run | None
+
+
+def resolve_run(config: TrainConfig, held: contextlib.ExitStack) -> Start:
+    """Where the training of a configuration begins. The folder is this process' own until `held` is closed.
+
+    Raises ValueError, which says what to do, where the folder belongs to a training of other settings or data.
+    """
+    if config.experiment_name in shipped_networks():
+        raise ValueError(f"experiment_name: {config.experiment_name!r} is the name of a shipped network; "
+                         "give the run another one.")
+    new = files.runs_dir(config.output) / (config.experiment_name or default_name(config))
+    held.enter_context(_sole_training(find_resume(config) or new))
+    run = find_resume(config)  # once more: another training may have made it while this one waited
+    if run is None:
+        run = new
+        if (run / "config.json").exists():
+            raise ValueError(_taken(run, config.differences(_stated(run), NOT_COMPARED)))
+    saved = usable_checkpoint(run)
+    if saved is not None:
+        _check_same(run, config, saved)
+    initial = read_initial(config) if config.initial is not None and saved is None else None
+    return Start(run, saved, saved is not None and (run / "complete").exists(), initial)
+
+
+@contextlib.contextmanager
+def _sole_training(run: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder; wait where one is at work in it."""
+    path = run.with_name(f".{run.name}.lock")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(files.lock(path, wait=False))
+        except filelock.Timeout:
+            log.info("another training is at work in %s; waiting for its end", run)
+            held.enter_context(files.lock(path))
+        yield
 
 
 def default_name(config: TrainConfig) -> str:
-    """d64_l4_hier_YYYYMMDD_HHMMSS."""
+    """d48_l2_hier_YYYYMMDD_HHMMSS."""
     head = "hier" if config.hierarchical else "flat"
     return f"d{config.d_model}_l{config.n_layers}_{head}_{time.strftime('%Y%m%d_%H%M%S')}"
 
 
+def _stated(run: Path) -> dict:
+    """A run's configuration; empty where its file is damaged."""
+    try:
+        return dict(json.loads((run / "config.json").read_text()))
+    except (ValueError, TypeError):
+        return {}
+
+
 def find_resume(config: TrainConfig) -> Path | None:
-    """The run folder to continue, or None. 'auto': the newest unfinished run of the same configuration."""
+    """The run folder to continue, or None. 'auto': the newest run of the same configuration and data file."""
     if config.resume is None:
         return None
     if config.resume != "auto":
@@ -149,33 +253,36 @@ def find_resume(config: TrainConfig) -> Path | None:
             return given.parent.parent if given.parent.name == "checkpoints" else given.parent
         return files.find_run(config.resume, config.output)
     for run in reversed(files.list_runs(config.output)):
-        if config.experiment_name is not None and run.name != config.experiment_name:
-            continue
-        try:
-            stated = json.loads((run / "config.json").read_text())
-        except ValueError:
-            continue
-        if not config.differences(stated, NOT_COMPARED) and Path(stated["data"]).name == Path(config.data).name:
-            return run
+        if config.experiment_name in (None, run.name):
+            stated = _stated(run)
+            same_data = Path(stated.get("data", "")).name == Path(config.data).name
+            if stated and same_data and not config.differences(stated, NOT_COMPARED):
+                return run
     return None
 
 
-def usable_checkpoint(run: Path) -> dict | None:
-    """The newest readable checkpoint of a run; damaged ones are reported and skipped."""
-    for path in [run / "checkpoints" / "checkpoint_latest.pt", *sorted(run.glob("epoch_*.pt"), reverse=True)]:
-        if path.is_file():
-            try:
-                saved = read_checkpoint(path)
-            except ValueError as error:
-                log.warning("%s Going back to the one before it.", error)
-                continue
-            if "optimizer" in saved:
-                return saved
-    return None
+def _taken(run: Path, differing: list[str]) -> str:
+    """What to do where a run's folder exists, with the same settings or with others."""
+    another = ("Give this training a name of its own (experiment_name; on the command line --experiment-name), "
+               "or remove the folder.")
+    if not differing:
+        return f"run {run} exists. Continue it with resume = 'auto' (on the command line --resume auto). {another}"
+    return f"run {run} was trained with other settings, with which it can go on: {'; '.join(differing)}. {another}"
 
 
-def read_initial(config: TrainConfig) -> tuple[Path, dict]:
-    """The checkpoint (path and content) that `config.initial` names: a file, a folder, a shipped network, or a part of a run's name.
+def _check_same(run: Path, config: TrainConfig, saved: dict):
+    """Raise ValueError where a checkpoint is of another configuration or of other data."""
+    differing = config.differences(saved["config"], NOT_COMPARED)
+    if differing:
+        raise ValueError(_taken(run, differing))
+    with open_dataset(config.data) as data:
+        if saved["data"]["checksum"] != data.checksum:
+            raise ValueError(f"run {run} was trained on other data than {config.data}: its events were made with "
+                             f"{saved['data']['config']}. Give that file, or this training a name of its own.")
+
+
+def read_initial(config: TrainConfig) -> Run:
+    """The run that `config.initial` names: a checkpoint file, a folder, or a name as in find_network.
 
     Raises FileNotFoundError or ValueError; the latter names the fields of the architecture in which it differs.
     """
@@ -183,38 +290,18 @@ def read_initial(config: TrainConfig) -> tuple[Path, dict]:
     if not path.is_file():
         folder = path if (path / "best.pt").is_file() else find_network(config.initial, config.output)
         path = checkpoint_path(folder, "best")
-    saved = read_checkpoint(path)
-    # A field that came after the checkpoint was written had its default then. Dropout has no weights.
-    there, here = {**TrainConfig().to_dict(), **saved["config"]}, config.to_dict()
-    differing = [f"{k}: here {here[k]!r}, there {there[k]!r}" for k in ARCHITECTURE if k != "dropout" and here[k] != there[k]]
-    if differing:
-        raise ValueError(f"--initial {path}: another architecture: {'; '.join(differing)}. Give the same one, or start without.")
-    return path, saved
-
-
-def save(path: Path, content: dict):
-    with atomic(path) as temporary:
-        torch.save(content, temporary)
+    run, here = read_run(path, path.parent), config.to_dict()
+    names = [k for k in ARCHITECTURE if k != "dropout" and here[k] != run.config[k]]  # dropout has no weights
+    if names:
+        differing = "; ".join(f"{k}: here {here[k]!r}, there {run.config[k]!r}" for k in names)
+        raise ValueError(f"--initial {path}: another architecture: {differing}. Give the same one, or start without.")
+    return run
 
 
 def append_log(run: Path, record: dict):
-    """Add an epoch's line to log.jsonl; lines of that epoch or later, of a run that was set back, go."""
+    """Add the line of a pass to log.jsonl; lines of that pass or later, of a run that was set back, go."""
     path = run / "log.jsonl"
-    lines = [x for x in (path.read_text().splitlines() if path.exists() else []) if json.loads(x)["epoch"] < record["epoch"]]
+    lines = path.read_text().splitlines() if path.exists() else []
+    earlier = [line for line in lines if json.loads(line)["epoch"] < record["epoch"]]
     with atomic(path) as temporary:
-        temporary.write_text("\n".join([*lines, json.dumps(record)]) + "\n")
-
-
-def resolve_run(config: TrainConfig):
-    """(run folder, checkpoint to go on from or None, whether the run is complete, what --initial gives or None)."""
-    if config.experiment_name in shipped_networks():
-        raise ValueError(f"experiment_name: {config.experiment_name!r} is the name of a shipped network; give the run another one.")
-    run = find_resume(config)
-    if run is None:
-        run = files.runs_dir(config.output) / (config.experiment_name or default_name(config))
-        if (run / "config.json").exists():
-            raise ValueError(f"run {run} exists. To continue it, give its configuration and --resume {run.name}; to train another "
-                             "one, give another --experiment-name or remove the folder.")
-    saved = usable_checkpoint(run)
-    initial = read_initial(config) if config.initial is not None and not saved else None
-    return run, saved, (run / "complete").exists(), initial
+        temporary.write_text("\n".join([*earlier, json.dumps(record)]) + "\n")

@@ -22,7 +22,8 @@ class Stream:
         self._core = classifier.initial_state(n, device)
         self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
         self._count = torch.zeros(n, dtype=torch.long, device=device)
-        self._fits = torch.from_numpy(running.new_state(n if classifier.view == "running" else 0, classifier.stem_stride))
+        n_fits = n if classifier.view == "running" else 0
+        self._fits = torch.from_numpy(running.new_state(n_fits, classifier.stem_stride))
         with torch.inference_mode():
             start = torch.zeros(n, 2 * classifier.d_model, device=device)
             self._log_p = classifier.heads(start)["log_p"]
@@ -34,10 +35,11 @@ class Stream:
         flux 0.0 or NaN means that this light curve was not observed.
         """
         device = self._pending.device
-        flux, delta_t = (torch.as_tensor(np.atleast_1d(np.asarray(a, np.float32)), device=device) for a in (flux, delta_t))
+        arrays = (np.atleast_1d(np.asarray(a, np.float32)) for a in (flux, delta_t))
+        flux, delta_t = (torch.as_tensor(a, device=device) for a in arrays)
         if flux.shape != delta_t.shape or flux.ndim not in (1, 2) or flux.shape[0] != self.n:
-            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; expected one shape, "
-                             f"({self.n},) or ({self.n}, k).")
+            raise ValueError(f"flux, delta_t: came shapes {tuple(flux.shape)} and {tuple(delta_t.shape)}; "
+                             f"expected one shape, ({self.n},) or ({self.n}, k).")
         flux, delta_t = (a.reshape(self.n, -1) for a in (flux, delta_t))
         for k in range(flux.shape[1]):
             rows = torch.nonzero(torch.isfinite(flux[:, k]) & (flux[:, k] != 0))[:, 0]
@@ -55,7 +57,8 @@ class Stream:
         flux, delta_t, extra = self._pending[rows, :, 0], self._pending[rows, :, 1], None
         if c.view == "running":
             fits = self._fits if every else self._fits[rows]
-            extra = torch.from_numpy(running.advance(fits.numpy(), flux.cpu().numpy(), delta_t.cpu().numpy())).to(flux.device)
+            view = running.advance(fits.numpy(), flux.cpu().numpy(), delta_t.cpu().numpy())
+            extra = torch.from_numpy(view).to(flux.device)
             if not every:
                 self._fits[rows] = fits
         patches = c.patches(flux, delta_t, extra)
@@ -70,13 +73,14 @@ class Stream:
 
     def state(self) -> dict:
         """Everything needed to go on later: a dict of tensors (torch.save-able)."""
-        return {**{k: v.clone() for k, v in self._core.items()}, "pending": self._pending.clone(), "count": self._count.clone(),
-                "log_p": self._log_p.clone(), "fits": self._fits.clone()}
+        own = {"pending": self._pending, "count": self._count, "log_p": self._log_p, "fits": self._fits}
+        return {name: tensor.clone() for name, tensor in {**self._core, **own}.items()}
 
     def restore(self, state: dict) -> Stream:
-        """Go on from what state() gave."""
+        """Go on from what state() gave. Raises ValueError where that is of another number of light curves."""
         if state["count"].shape != (self.n,):
             raise ValueError(f"the state is of {len(state['count'])} light curves, this stream holds {self.n}.")
-        self._core = {k: state[k].clone() for k in self._core}
-        self._pending, self._count, self._log_p, self._fits = (state[k].clone() for k in ("pending", "count", "log_p", "fits"))
+        state = {name: tensor.clone() for name, tensor in state.items()}
+        self._core = {name: state[name] for name in self._core}
+        self._pending, self._count, self._log_p, self._fits = (state[k] for k in ("pending", "count", "log_p", "fits"))
         return self
