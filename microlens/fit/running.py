@@ -121,7 +121,7 @@ def new_state(n: int, block: int) -> np.ndarray:
 
 def as_floats(state: np.ndarray) -> np.ndarray:
     """A state (n,) as numbers (n, k) float64 that share its memory, for what keeps plain arrays (torch, a file)."""
-    return state.view(np.float64).reshape(len(state), -1)
+    return state.view(np.float64).reshape(len(state), STATE.itemsize // 8)
 
 
 def from_floats(numbers: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ class Stream:
         self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
         self._count = torch.zeros(n, dtype=torch.long, device=device)
         n_fits = n if classifier.view == "running" else 0
-        self._fits = torch.from_numpy(running.new_state(n_fits, classifier.stem_stride))
+        self._fits = torch.from_numpy(running.as_floats(running.new_state(n_fits, classifier.stem_stride)))
         with torch.inference_mode():
             start = torch.zeros(n, 2 * classifier.d_model, device=device)
             self._log_p = classifier.heads(start)["log_p"]
@@ -57,7 +57,8 @@ class Stream:
         flux, delta_t, extra = self._pending[rows, :, 0], self._pending[rows, :, 1], None
         if c.view == "running":
             fits = self._fits if every else self._fits[rows]
-            view = running.advance(fits.numpy(), flux.cpu().numpy(), delta_t.cpu().numpy())
+            state = running.from_floats(fits.numpy())  # shares the memory of fits
+            view = running.advance(state, flux.cpu().numpy(), delta_t.cpu().numpy())
             extra = torch.from_numpy(view).to(flux.device)
             if not every:
                 self._fits[rows] = fits
