@@ -1,8 +1,9 @@
-"""Notebook 02 in a real JupyterLab in chromium: run all, move sliders and the event browser by keyboard, no console errors.
+"""The widgets in chromium: a panel alone at several widths, and notebook 02 in a real JupyterLab, by keyboard.
 
 MICROLENS_SCREENSHOTS=folder keeps the screenshots.
 """
 
+import json
 import os
 import shutil
 import socket
@@ -14,10 +15,110 @@ from pathlib import Path
 
 import pytest
 
+from microlens.explore import LensExplorer, panels
+
 ROOT = Path(__file__).parents[1]
 CHROMIUM = os.environ.get("BROWSER_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync"]
+pytestmark = [pytest.mark.browser,
+              pytest.mark.skipif(not CHROMIUM, reason="no chromium here (Debian: apt-get install chromium)")]
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture
+def page():
+    """A page of chromium; `page.errors` collects what goes wrong on it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1500, "height": 1400})
+        page.errors = []
+        page.on("pageerror", lambda e: page.errors.append(str(e)))
+        page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
+        yield page
+        browser.close()
+
+
+# ---- a panel alone --------------------------------------------------------------------------------------------------
+
+# anywidget's model, as far as panels.js uses it.
+ALONE = """<div class="microlens-explorer"><div id="el"></div></div>
+<script type="module">
+const state = STATE;
+for (const name in state)
+  if (name.startsWith("curve_")) state[name] = new DataView(new Float64Array(state[name]).buffer);
+const listeners = {};
+window.model = {
+  get: (name) => state[name],
+  set: (values) => { Object.assign(state, values); Object.keys(values).forEach((k) => listeners[`change:${k}`]?.()); },
+  on: (event, f) => (listeners[event] = f), off: (event) => delete listeners[event],
+  send: () => (window.drawn = (window.drawn ?? 0) + 1) };
+const module = await import(URL.createObjectURL(new Blob([SCRIPT], { type: "text/javascript" })));
+module.default.render({ model: window.model, el: document.getElementById("el") });
+</script>"""
+RANGES = "() => ['xaxis', 'yaxis'].map((a) => document.querySelector('.js-plotly-plot')._fullLayout[a].range)"
+SCALE = """() => { const { xaxis, yaxis } = document.querySelector('.js-plotly-plot')._fullLayout;
+  const scale = (axis) => axis._length / (axis.range[1] - axis.range[0]);
+  return scale(xaxis) / scale(yaxis); }"""
+OVERLAP = """() => { const box = (s) => document.querySelector(s).getBoundingClientRect();
+  const legend = box('.legend'), figure = box('.js-plotly-plot');
+  return legend.bottom > figure.bottom + 1 || ['.xtitle', '.x4title'].some((s) => box(s).bottom > legend.top); }"""
+
+
+def alone(panel, file: Path) -> str:
+    """A page with this panel and nothing else; its address."""
+    state = {"figure": panel.figure, "config": panel.config, "layout_change": panel.layout_change,
+             "pale": [], "serial": 0}
+    for i, name in enumerate(panel.names):
+        state[f"curve_{i}"] = ["NaN" if v != v else float(v) for v in panel.arrays[name].T.ravel()]
+    text = json.dumps(state, default=lambda a: a.tolist()).replace('"NaN"', "NaN")
+    script = json.dumps(panels._script()).replace("</", "<\\/")
+    file.write_text(ALONE.replace("STATE", text).replace("SCRIPT", script), encoding="utf-8")
+    return file.as_uri()
+
+
+def test_a_panel_keeps_its_view_and_its_legend_at_every_width(page, tmp_path):
+    panel = LensExplorer().panel
+    wanted = [panel.layout_change["xaxis.range"], panel.layout_change["yaxis.range"]]
+    page.goto(alone(panel, tmp_path / "panel.html"))
+    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    for width in (1500, 1300, 1500, 900, 1500, 2560, 1500):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(600)
+        assert page.evaluate(RANGES) == [pytest.approx(r) for r in wanted], width
+        assert page.evaluate(SCALE) == pytest.approx(1, rel=0.01), width
+        assert not page.evaluate(OVERLAP), width
+    buttons = page.eval_on_selector_all(".modebar-btn", "all => all.map((b) => b.dataset.title)")
+    assert "Zoom" in buttons and not [b for b in buttons if "Share" in b or "Select" in b]
+    assert page.get_attribute(".microlens-explorer", "data-lm-suppress-shortcuts") == "true"
+    assert not page.errors
+
+
+def test_a_zoom_of_the_user_stays_until_another_view_is_chosen(page, tmp_path):
+    panel = LensExplorer().panel
+    page.goto(alone(panel, tmp_path / "panel.html"))
+    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    page.wait_for_timeout(300)
+    page.evaluate("() => microlensPlotly.relayout(document.querySelector('.js-plotly-plot'), "
+                  "{'xaxis.range': [-0.5, 0.5], 'yaxis.range': [-0.5, 0.5]})")
+
+    def change(serial, **layout):
+        change = {**panel.layout_change, **layout}
+        page.evaluate("(s) => model.set(s)", {"layout_change": change, "serial": serial})
+        page.wait_for_function(f"() => window.drawn >= {serial}", timeout=20_000)
+        return page.evaluate(RANGES)
+
+    moved = {"xaxis.range": [-2, 2], "yaxis.range": [-2, 2]}
+    assert change(1, **moved) == [[-0.5, 0.5], [-0.5, 0.5]]  # a slider was moved
+    page.set_viewport_size({"width": 1100, "height": 900})
+    page.wait_for_timeout(600)
+    assert page.evaluate(RANGES)[1] == [-0.5, 0.5]
+    assert change(2, **{"xaxis.range": [-1, 1], "yaxis.range": [-1, 1], "meta": "caustics"}) == [[-1, 1], [-1, 1]]
+
+
+# ---- notebook 02 in JupyterLab --------------------------------------------------------------------------------------
+
 READY = """async () => { const app = window.jupyterapp; await app.restored;
   for (let i = 0; i < 600 && !app.shell.currentWidget?.context; i++) await new Promise(r => setTimeout(r, 100));
   const panel = app.shell.currentWidget; await panel.context.ready; await panel.sessionContext.ready;
@@ -28,10 +129,13 @@ CAUSTIC = """() => { const d = document.querySelector('.js-plotly-plot')._fullDa
 WATCH = """() => { window.drawn = []; window.pressed = [];
   document.querySelector('.js-plotly-plot').on('plotly_afterplot', () => drawn.push(performance.now()));
   document.addEventListener('keydown', () => pressed.push(performance.now()), true); }"""
+N_CELLS = "() => window.jupyterapp.shell.currentWidget.content.widgets.length"
+SLIDER_WIDTHS = "() => [...document.querySelectorAll('.widget-slider .noUi-base')].map((s) => s.clientWidth)"
 
 
 @pytest.fixture
 def lab(tmp_path):
+    """The address of notebook 02 in a JupyterLab of its own, and its folder."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -44,104 +148,108 @@ def lab(tmp_path):
         path.write_text(content)
     shutil.copy(ROOT / "notebooks" / "02_explore.ipynb", tmp_path)
     home = {f"JUPYTER_{k}_DIR": str(tmp_path / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")}
-    home |= {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
-             "OMP_NUM_THREADS": "1"}
-    log = open(tmp_path / "lab.log", "w")
-    process = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-                                "--ServerApp.port_retries=0", "--IdentityProvider.token=t", "--LabApp.expose_app_in_browser=True"],
-                               cwd=tmp_path, env={**os.environ, **home}, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(f"{url}/api?token=t", timeout=1)
-            break
-        except OSError:
-            time.sleep(0.2)
-    yield f"{url}/lab/tree/02_explore.ipynb?token=t&reset", tmp_path
-    process.terminate()
-    process.wait(20)
-    log.close()
+    home |= {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "OMP_NUM_THREADS": "1",
+             "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+               "--ServerApp.port_retries=0", "--IdentityProvider.token=t", "--LabApp.expose_app_in_browser=True"]
+    with open(tmp_path / "lab.log", "w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **home}, stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{url}/api?token=t", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield f"{url}/lab/tree/02_explore.ipynb?token=t&reset", tmp_path
+        process.terminate()
+        process.wait(20)
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium here (Debian: apt-get install chromium)")
-def test_notebook_02_by_keyboard(lab):
-    from playwright.sync_api import sync_playwright
-
+def test_notebook_02_by_keyboard(lab, page):
     url, place = lab
     shots = Path(os.environ.get("MICROLENS_SCREENSHOTS", place))
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1500, "height": 1400})
-        errors = []
-        page.on("pageerror", lambda e: errors.append(str(e)))
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.goto(url, timeout=60_000)
-        page.wait_for_function("() => window.jupyterapp", timeout=60_000)
-        page.evaluate(READY)
-        page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=120_000)
-        page.wait_for_function("() => document.body.innerText.includes('ok  A at (0.01, 0.01)')", timeout=120_000)
-        page.wait_for_selector(".microlens-table tbody tr", timeout=60_000)
-        assert "resonant topology" in page.evaluate(TITLE)
+    page.goto(url, timeout=60_000)
+    page.wait_for_function("() => window.jupyterapp", timeout=60_000)
+    page.evaluate(READY)
+    page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=240_000)
+    page.wait_for_function("() => document.body.innerText.includes('ok  A at (0.01, 0.01)')", timeout=240_000)
+    page.wait_for_selector(".microlens-table tbody tr", timeout=60_000)
+    assert "resonant topology" in page.evaluate(TITLE)
 
-        handles = page.locator(".widget-slider .noUi-handle")
-        assert handles.count() == 9
-        page.evaluate(WATCH)
-        handles.nth(4).focus()  # the fifth slider is s
-        before, took = page.evaluate(CAUSTIC), []
-        for _ in range(12):
-            page.evaluate("() => { drawn.length = pressed.length = 0; }")
-            page.keyboard.press("ArrowRight")
-            page.wait_for_function("() => drawn.length > 1", timeout=20_000)  # the lens, then the probabilities
-            took.append(page.evaluate("() => drawn[0] - pressed[0]"))
-        after = page.evaluate(CAUSTIC)
-        assert after != before
-
-        # A held key: every press counts, the figure does not draw all of them and ends where the slider is.
+    handles = page.locator(".widget-slider .noUi-handle")
+    assert handles.count() == 9
+    page.evaluate(WATCH)
+    handles.nth(4).focus()  # the fifth slider is s
+    before, took = page.evaluate(CAUSTIC), []
+    for _ in range(12):
         page.evaluate("() => { drawn.length = pressed.length = 0; }")
-        for _ in range(40):
-            page.keyboard.press("ArrowLeft")
-        page.wait_for_function(f"() => Math.abs(({CAUSTIC})() - {after}) > 0.1 && drawn.at(-1) > pressed.at(-1)"
-                               " && performance.now() - drawn.at(-1) > 1000", timeout=20_000)
-        n_pressed, n_drawn, late = page.evaluate("() => [pressed.length, drawn.length, drawn.at(-1) - pressed.at(-1)]")
-        assert n_pressed == 40 and n_drawn < 80
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("() => drawn.length > 1", timeout=20_000)  # the lens, then the probabilities
+        took.append(page.evaluate("() => drawn[0] - pressed[0]"))
+    after = page.evaluate(CAUSTIC)
+    assert after != before
 
-        boxes = page.locator(".microlens-box input")
-        boxes.nth(4).fill("2.5")
-        boxes.nth(4).press("Enter")
-        page.wait_for_function(f"() => ({TITLE})().includes('wide topology')", timeout=20_000)
-        assert boxes.nth(4).input_value() == "2.5"
-        boxes.nth(5).fill("7")
-        boxes.nth(5).press("Enter")
-        page.wait_for_function("() => document.body.innerText.includes('q: came 7.0, expected 1e-06 to 1')", timeout=20_000)
-        page.wait_for_function("() => document.querySelectorAll('.microlens-box input')[5].value == '0.05'", timeout=20_000)
-        page.get_by_role("button", name="caustics").press("Enter")
-        page.wait_for_function("() => document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range[1] < 2.6", timeout=20_000)
-        old = page.evaluate(TITLE)
-        page.get_by_role("button", name="surprise me").press("Enter")
-        page.wait_for_function(f"() => ({TITLE})() != {old!r}", timeout=20_000)
-        page.wait_for_timeout(500)
-        page.screenshot(path=str(shots / "explorer.png"))
+    # A held key: every press counts, the figure does not draw all of them and ends where the slider is.
+    page.evaluate("() => { drawn.length = pressed.length = 0; }")
+    for _ in range(40):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_function(f"() => Math.abs(({CAUSTIC})() - {after}) > 0.1 && drawn.at(-1) > pressed.at(-1)"
+                           " && performance.now() - drawn.at(-1) > 1000", timeout=20_000)
+    n_pressed, n_drawn, late = page.evaluate("() => [pressed.length, drawn.length, drawn.at(-1) - pressed.at(-1)]")
+    assert n_pressed == 40 and n_drawn < 80
 
-        rows = page.locator(".microlens-table tr[aria-selected=true]")
-        page.locator(".microlens-table").focus()
-        first = rows.inner_text()
-        page.keyboard.press("ArrowDown")
-        page.wait_for_function(f"() => document.querySelector('.microlens-table tr[aria-selected=true]').innerText != {first!r}",
-                               timeout=20_000)
-        page.get_by_role("button", name="delta_chi2_pspl").press("Enter")
-        page.wait_for_selector(".microlens-table th[aria-sort=ascending] >> text=delta_chi2_pspl", timeout=20_000)
-        page.get_by_role("button", name="next >").press("Enter")
-        page.wait_for_function("() => document.querySelectorAll('.microlens-table tbody tr')[1].ariaSelected == 'true'",
-                               timeout=20_000)
-        row = page.locator(".microlens-table tbody tr").nth(1).locator("td").first.inner_text()
-        page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot')[1]._fullLayout.title.text"
-                               f".startsWith('row {row}:')", timeout=20_000)
-        page.locator(".microlens-table").scroll_into_view_if_needed()
-        page.wait_for_timeout(500)
-        page.screenshot(path=str(shots / "browser.png"))
-        browser.close()
-    assert not errors
-    print(f"key press to changed figure: median {sorted(took)[len(took) // 2]:.0f} ms, least {min(took):.0f} ms of {len(took)}, "
-          f"load {os.getloadavg()[0]:.1f}; key held for 40 presses: {n_drawn} drawings, the last {late:.0f} ms after the last press")
+    # `d d` deletes a cell of the notebook, `a` inserts one: not while a control has the focus.
+    n_cells = page.evaluate(N_CELLS)
+    for keys in "dda":
+        page.keyboard.press(keys)
+    page.get_by_role("button", name="caustics").focus()
+    page.keyboard.press("d")
+    page.keyboard.press("d")
+    page.wait_for_timeout(300)
+    assert page.evaluate(N_CELLS) == n_cells and handles.count() == 9
+
+    boxes = page.locator(".microlens-box input")
+    boxes.nth(4).fill("2.5")
+    boxes.nth(4).press("Enter")
+    page.wait_for_function(f"() => ({TITLE})().includes('wide topology')", timeout=20_000)
+    assert boxes.nth(4).input_value() == "2.5"
+    boxes.nth(5).fill("0,5")
+    boxes.nth(5).press("Enter")
+    page.wait_for_function("() => document.body.innerText.includes(\"q: came '0,5'\")", timeout=20_000)
+    page.wait_for_function("() => document.querySelectorAll('.microlens-box input')[5].value == '0.05'", timeout=20_000)
+    page.get_by_role("button", name="caustics").press("Enter")
+    page.wait_for_function("() => document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range[1] < 2.6",
+                           timeout=20_000)
+    old = page.evaluate(TITLE)
+    page.get_by_role("button", name="surprise me").press("Enter")
+    page.wait_for_function(f"() => ({TITLE})() != {old!r}", timeout=20_000)
+    for width in (1500, 900):
+        page.set_viewport_size({"width": width, "height": 1400})
+        page.wait_for_timeout(700)
+        page.screenshot(path=str(shots / f"explorer_{width}.png"))
+        assert min(page.evaluate(SLIDER_WIDTHS)) > 100, width
+    page.set_viewport_size({"width": 1500, "height": 1400})
+
+    chosen = page.locator(".microlens-table tr[aria-selected=true]")
+    page.locator(".microlens-table").focus()
+    first = chosen.inner_text()
+    page.keyboard.press("ArrowDown")
+    text = "document.querySelector('.microlens-table tr[aria-selected=true]').innerText"
+    page.wait_for_function(f"() => {text} != {first!r}", timeout=20_000)
+    page.get_by_role("button", name="delta_chi2_pspl").press("Enter")
+    page.wait_for_selector(".microlens-table th[aria-sort=ascending] >> text=delta_chi2_pspl", timeout=20_000)
+    page.get_by_role("button", name="next >").press("Enter")
+    page.wait_for_function("() => document.querySelectorAll('.microlens-table tbody tr')[1].ariaSelected == 'true'",
+                           timeout=20_000)
+    row = page.locator(".microlens-table tbody tr").nth(1).locator("td").first.inner_text()
+    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot')[1]._fullLayout.title.text"
+                           f".startsWith('row {row}:')", timeout=20_000)
+    page.locator(".microlens-table").scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    page.screenshot(path=str(shots / "browser.png"))
+    assert not page.errors
+    print(f"key press to changed figure: median {sorted(took)[len(took) // 2]:.0f} ms, least {min(took):.0f} ms of "
+          f"{len(took)}, load {os.getloadavg()[0]:.1f}; key held for 40 presses: {n_drawn} drawings, the last "
+          f"{late:.0f} ms after the last press")
