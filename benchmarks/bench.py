@@ -4,7 +4,7 @@
     renderer               light curves with noise from stored nodes
     single-lens fit        fits of 6912 noisy epochs; the observable labels against the simulation they belong to
     simulation             events a second with one process and with two
-    storage                size, writing and random batches: the layout of the dataset file against gzip throughout
+    storage                the dataset file against chunks, gzip and HDF5's checksums; SHA-256 against crc32
     prefix output          one forward pass against as many passes as there are prefixes
     training, inference    events a second against the thesis' stride 1 at full length
     streaming              one epoch of 1000 light curves
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 import microlens
+from benchmarks.datasets import simulation, storage
 from microlens import magnification, survey
 from microlens.config import CLASSES, SimulateConfig, TrainConfig
 from microlens.fit import fit_single_lens, observability
@@ -32,8 +33,8 @@ from microlens.data.fresh import FreshEvents
 from microlens.lens.engine import new_engine
 from microlens.network.model import Classifier, loss_parts, n_flops, n_parameters
 from microlens.sky.population import draw, load_preset
-from microlens.data.simulation import event, event_stream, render_event, simulate
-from microlens.data.format import ROWS, open_dataset, param_dtype, write_dataset
+from microlens.data import render_event, simulate
+from microlens.data.format import open_dataset
 from microlens.network.training import N_PREFIXES, matmul_rate
 
 T = np.arange(6912) / 96
@@ -114,54 +115,6 @@ def fits(n=200):
         took = [seconds(lambda c=c, f=finite: fit_single_lens(T, *c, finite_source=f)) for c in curves]
         print(f"single-lens fit of 6912 epochs{', PSPL and FSPL' if finite else ', PSPL'}: {1 / np.mean(took):.0f} a second, "
               f"median {1e3 * np.median(took):.2f} ms, n = {n}")
-
-
-def simulation(n=150):
-    config, preset = SimulateConfig(), load_preset("baseline")
-    label = magnify = 0.0
-    for i in range(-20, n):
-        e = event(config, preset, "binary", event_stream(config, "binary", i + 20), T, 1)
-        if i < 0:
-            continue  # compiles
-        seen, p = e.flux != 0, e.params
-        label += seconds(lambda e=e, seen=seen, p=p: observability(T[seen], e.flux_true[seen], e.sigma[seen], True,
-                                                               (p["t_0"], p["t_E"], p["u_0"])))
-        magnify += seconds(lambda i=i: event(config, preset, "binary", event_stream(config, "binary", i + 20), T, 1))
-    print(f"simulated binary: {1e3 * magnify / n:.2f} ms, of which observable labels {1e3 * label / n:.2f} ms "
-          f"({label / (magnify - label):.2f} of the rest), n = {n}")
-    with tempfile.TemporaryDirectory() as folder:
-        for how in ([], ["--virtual"]):
-            took = {w: [] for w in (1, 2)}
-            for repeat in range(3):
-                for w in took:  # a process of its own, as from a shell: workers import again what the main program imports
-                    counts = [word for kind in ("flat", "pspl", "binary") for word in (f"--n_{kind}", "4000")]
-                    command = [sys.executable, "-m", "microlens", "simulate", *counts, *how, "--num_workers", str(w),
-                               "--output", f"{folder}/{w}{repeat}{len(how)}.h5"]
-                    took[w].append(wall(lambda c=command: subprocess.run(c, check=True, capture_output=True)))
-            one, two = (12000 / np.median(took[w]) for w in took)
-            print(f"simulation, {'shards as they are (--virtual)' if how else 'shards joined in one file'}: {one:.0f} events/s with "
-                  f"one process, {two:.0f} with two, start included: ratio {two / one:.2f}, median of 3 runs of 12000 events")
-
-
-def storage(n=1000, batch=128, repeats=5):
-    """Bytes and speed of the flux: contiguous float32 as the dataset file has it, against chunked gzip."""
-    rng = np.random.default_rng(4)
-    flux = (1 + 0.01 * rng.normal(size=(n, len(T)))).astype(np.float32)
-    flux[rng.random(flux.shape) < 0.05] = 0.0
-    rows = {name: np.zeros(n) for name in ROWS}
-    params = {kind: np.zeros(n if kind == "flat" else 0, param_dtype(kind)) for kind in ("flat", "pspl", "binary")}
-    attrs = {"config": json.dumps({"detector": "roman", "noise_scale": 1.0})}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, compressed in (("contiguous float32 (the layout in use)", False), ("gzip, chunks of 8 events", True)):
-            path = f"{folder}/{compressed}.h5"
-            wrote = [wall(lambda p=path, c=compressed: write_dataset(p, timestamps=T, flux=flux, rows=rows, params=params,
-                                                                         attrs=attrs, compress_flux=c)) for _ in range(repeats)]
-            with open_dataset(path) as d:
-                read = [wall(lambda d=d: d.flux(rng.permutation(n)[:batch])) for _ in range(4 * repeats)]
-            size = os.path.getsize(path)
-            print(f"{name}: {size / n / 1e6:.4f} MB/event, write {n / np.median(wrote):.0f} events/s "
-                  f"({flux.nbytes / np.median(wrote) / 1e6:.0f} MB/s), batch of {batch}: {batch / np.median(read):.0f} events/s "
-                  f"({4e-6 * batch * len(T) / np.median(read):.0f} MB/s)")
 
 
 def curves(n, seed=0):
