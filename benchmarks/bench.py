@@ -1,17 +1,16 @@
 """make bench: ratios, each pair measured side by side in one run, with the spread over repetitions.
 
-    light curves           adaptive nodes against the library at every epoch: at equal tolerance, and at its default; what
-                           the expansion away from caustics is worth
+    binary light curve     adaptive nodes against the library at every epoch: at equal tolerance, and at its default
     renderer               light curves with noise from stored nodes
     single-lens fit        fits of 6912 noisy epochs; the observable labels against the simulation they belong to
     simulation             events a second with one process and with two
-    storage                size, writing and random batches: the layout of the dataset file against gzip throughout
+    storage                the dataset file against chunks, gzip and HDF5's checksums; SHA-256 against crc32
     prefix output          one forward pass against as many passes as there are prefixes
     training, inference    events a second against the thesis' stride 1 at full length
     streaming              one epoch of 1000 light curves
     fresh events           drawing and labelling new light curves of stored trajectories
 
-`python -m benchmarks.bench light_curves` runs one of them.
+`python -m tests.bench prefixes training` runs some of them.
 """
 
 import json
@@ -19,87 +18,103 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 
 import numpy as np
 import torch
 
 import microlens
-from benchmarks.light_curves import light_curves
-from benchmarks.timing import report, seconds, wall
-from microlens import lens, sky
+from benchmarks.datasets import simulation, storage
+from microlens import magnification, survey
 from microlens.config import CLASSES, SimulateConfig, TrainConfig
-from microlens.data.format import ROWS, open_dataset, param_dtype, write_dataset
-from microlens.data.fresh import FreshEvents
-from microlens.data.simulation import event, event_stream, simulate
 from microlens.fit import fit_single_lens, observability
+from microlens.data.fresh import FreshEvents
+from microlens.lens.engine import new_engine
 from microlens.network.model import Classifier, loss_parts, n_flops, n_parameters
+from microlens.sky.population import draw, load_preset
+from microlens.data import render_event, simulate
+from microlens.data.format import open_dataset
 from microlens.network.training import N_PREFIXES, matmul_rate
-from microlens.sky.population import load_preset
 
 T = np.arange(6912) / 96
+
+
+def seconds(function) -> float:
+    """CPU seconds of a call; everything here runs in one thread, so what else the machine does counts less than by the clock."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def report(name, fast, slow):
+    fast, slow = np.array(fast), np.array(slow)
+    low, middle, high = np.percentile(slow / fast, [16, 50, 84])
+    print(f"{name}: {1e3 * fast.mean():.2f} ms against {1e3 * slow.mean():.2f} ms; ratio of the means "
+          f"{slow.mean() / fast.mean():.1f}, of a pair {middle:.1f} ({low:.1f} to {high:.1f}, lowest {(slow / fast).min():.1f}), "
+          f"n = {len(fast)}")
+
+
+def wall(function) -> float:
+    """Seconds by the clock: for several processes, and for the disk."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def binaries(n=150):
+    preset, rng = load_preset("baseline"), np.random.default_rng(0)
+    events = [{k: v for k, v in draw(preset, "binary", rng, 72.0).items() if k not in ("f_s", "m_base")} for _ in range(n)]
+    default = new_engine("VBBinaryLensing", 1e-2)
+    default.RelTol = 0.0
+
+    def loop(e):
+        x, y = magnification.trajectory(T, e["t_0"], e["u_0"], e["t_E"], e["alpha"])
+        for a, b in zip(x, y, strict=True):
+            default.BinaryMag2(e["s"], e["q"], a, b, e["rho"])
+
+    def whole(e):
+        return magnification.nodes(*(e[k] for k in ("u_0", "rho", "s", "q", "alpha")))
+
+    for e in events[:30]:  # compiles
+        magnification.binary(T, **e), whole(e)
+    timed = [(seconds(lambda e=e: magnification.binary(T, **e)), seconds(lambda e=e: magnification.binary(T, method="exact", **e)),
+              seconds(lambda e=e: loop(e)), seconds(lambda e=e: whole(e))) for e in events]
+    fast, exact, naive, nodes = zip(*timed, strict=True)
+    report("binary light curve, library's loop at Tol = RelTol = 1e-3", fast, exact)
+    report("binary light curve, library's loop at its default tolerance", fast, naive)
+    report("whole curve as nodes, library's loop at Tol = RelTol = 1e-3", nodes, exact)
+    rows = np.arange(5, len(T), 53)
+    errors = [np.abs(magnification.binary(T, **e)[rows] / magnification.binary(T[rows], method="exact", tolerance=1e-5, **e) - 1).max()
+              for e in events]
+    print(f"largest relative error of a curve against contours at 1e-5 (every 53rd epoch): median {np.median(errors):.1e}, "
+          f"max {np.max(errors):.1e}, n = {n}")
+    renderer([whole(e) for e in events])
+
+
+def renderer(curves, n=1500):
+    rng = np.random.default_rng(3)
+
+    def render(curve):
+        render_event(curve, rng.uniform(7, 65), rng.uniform(5, 30), 1.0, rng.uniform(18, 24), T, rng)
+
+    render(curves[0])
+    took = [seconds(lambda i=i: render(curves[i % len(curves)])) for i in range(n)]
+    print(f"renderer, 6912 epochs with dropout and noise from stored nodes: {1 / np.mean(took):.0f} events/s and core, n = {n}")
 
 
 def fits(n=200):
     rng = np.random.default_rng(1)
     curves = []
     for _ in range(n):
-        flux = lens.pspl(T, rng.uniform(7, 65), rng.uniform(0.01, 1), rng.uniform(5, 30))
-        sigma = sky.sigma_flux(flux, rng.uniform(18, 24))
+        flux = magnification.pspl(T, rng.uniform(7, 65), rng.uniform(0.01, 1), rng.uniform(5, 30))
+        sigma = survey.sigma_flux(flux, rng.uniform(18, 24))
         curves.append((flux + sigma * rng.normal(size=len(T)), sigma))
     for finite in (False, True):
         fit_single_lens(T, *curves[0], finite_source=finite)  # compiles
         took = [seconds(lambda c=c, f=finite: fit_single_lens(T, *c, finite_source=f)) for c in curves]
         print(f"single-lens fit of 6912 epochs{', PSPL and FSPL' if finite else ', PSPL'}: {1 / np.mean(took):.0f} a second, "
               f"median {1e3 * np.median(took):.2f} ms, n = {n}")
-
-
-def simulation(n=150):
-    config, preset = SimulateConfig(), load_preset("baseline")
-    label = magnify = 0.0
-    for i in range(-20, n):
-        e = event(config, preset, "binary", event_stream(config, "binary", i + 20), T, 1)
-        if i < 0:
-            continue  # compiles
-        seen, p = e.flux != 0, e.params
-        label += seconds(lambda e=e, seen=seen, p=p: observability(T[seen], e.flux_true[seen], e.sigma[seen], True,
-                                                               (p["t_0"], p["t_E"], p["u_0"])))
-        magnify += seconds(lambda i=i: event(config, preset, "binary", event_stream(config, "binary", i + 20), T, 1))
-    print(f"simulated binary: {1e3 * magnify / n:.2f} ms, of which observable labels {1e3 * label / n:.2f} ms "
-          f"({label / (magnify - label):.2f} of the rest), n = {n}")
-    with tempfile.TemporaryDirectory() as folder:
-        for how in ([], ["--virtual"]):
-            took = {w: [] for w in (1, 2)}
-            for repeat in range(3):
-                for w in took:  # a process of its own, as from a shell: workers import again what the main program imports
-                    counts = [word for kind in ("flat", "pspl", "binary") for word in (f"--n_{kind}", "4000")]
-                    command = [sys.executable, "-m", "microlens", "simulate", *counts, *how, "--num_workers", str(w),
-                               "--output", f"{folder}/{w}{repeat}{len(how)}.h5"]
-                    took[w].append(wall(lambda c=command: subprocess.run(c, check=True, capture_output=True)))
-            one, two = (12000 / np.median(took[w]) for w in took)
-            print(f"simulation, {'shards as they are (--virtual)' if how else 'shards joined in one file'}: {one:.0f} events/s with "
-                  f"one process, {two:.0f} with two, start included: ratio {two / one:.2f}, median of 3 runs of 12000 events")
-
-
-def storage(n=1000, batch=128, repeats=5):
-    """Bytes and speed of the flux: contiguous float32 as the dataset file has it, against chunked gzip."""
-    rng = np.random.default_rng(4)
-    flux = (1 + 0.01 * rng.normal(size=(n, len(T)))).astype(np.float32)
-    flux[rng.random(flux.shape) < 0.05] = 0.0
-    rows = {name: np.zeros(n) for name in ROWS}
-    params = {kind: np.zeros(n if kind == "flat" else 0, param_dtype(kind)) for kind in ("flat", "pspl", "binary")}
-    attrs = {"config": json.dumps({"detector": "roman", "noise_scale": 1.0})}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, compressed in (("contiguous float32 (the layout in use)", False), ("gzip, chunks of 8 events", True)):
-            path = f"{folder}/{compressed}.h5"
-            wrote = [wall(lambda p=path, c=compressed: write_dataset(p, timestamps=T, flux=flux, rows=rows, params=params,
-                                                                         attrs=attrs, compress_flux=c)) for _ in range(repeats)]
-            with open_dataset(path) as d:
-                read = [wall(lambda d=d: d.flux(rng.permutation(n)[:batch])) for _ in range(4 * repeats)]
-            size = os.path.getsize(path)
-            print(f"{name}: {size / n / 1e6:.4f} MB/event, write {n / np.median(wrote):.0f} events/s "
-                  f"({flux.nbytes / np.median(wrote) / 1e6:.0f} MB/s), batch of {batch}: {batch / np.median(read):.0f} events/s "
-                  f"({4e-6 * batch * len(T) / np.median(read):.0f} MB/s)")
 
 
 def curves(n, seed=0):
@@ -192,6 +207,6 @@ def fresh_events(n=60):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    parts = {f.__name__: f for f in (light_curves, fits, simulation, storage, prefixes, training, inference, streaming, fresh_events)}
+    parts = {f.__name__: f for f in (binaries, fits, simulation, storage, prefixes, training, inference, streaming, fresh_events)}
     for name in sys.argv[1:] or parts:
         parts[name]()

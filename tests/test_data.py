@@ -1,19 +1,10 @@
-"""The dataset file: what is in it, and that neither workers, kills, full disks nor damaged bytes ever make a wrong one."""
+"""The dataset file and what is packed from it: what is in them, and that damaged bytes never pass for good ones."""
 
-import hashlib
-import os
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import yaml
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
@@ -21,32 +12,24 @@ from microlens import files, lens, sky
 from microlens.config import SimulateConfig
 from microlens.data import (
     DatasetError,
-    OversampleError,
     PackedDataset,
     make_event,
     open_dataset,
-    quick_dataset,
     read_predictions,
     render_event,
     simulate,
-    simulation,
     write_predictions,
 )
 from microlens.data.events import preset_source
-from microlens.data.format import time_since_last, write_checksum
+from microlens.data.format import CURVES, NODES, ROWS, time_since_last, write_checksum
 from microlens.data.packed import NEVER, decode_view, encode_view, epochs_until
 from microlens.data.simulation import event_stream
-from microlens.sky.population import FOLDER
 
 SMALL = {"n_flat": 12, "n_pspl": 12, "n_binary": 12}  # five shards
 
 
 def make(path, **more):
     return simulate(SimulateConfig(**{**SMALL, "num_workers": 1, "output": str(path), **more}), progress=False)
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def names(folder):
@@ -64,28 +47,13 @@ def dataset(tmp_path_factory):
     return make(tmp_path_factory.mktemp("whole") / "x.h5")
 
 
-@pytest.fixture
-def data_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("MICROLENS_DATA", str(tmp_path / "data"))
-    return tmp_path / "data"
-
-
 # ---- what is in it --------------------------------------------------------------------------------------------------
-
-
-def test_bytes_do_not_depend_on_workers_parts_or_interruption(tmp_path, dataset):
-    for workers in (2, 4):
-        assert digest(make(tmp_path / f"{workers}" / "x.h5", num_workers=workers)) == digest(dataset)
-    for part in ("0/2", "1/2"):
-        make(tmp_path / "c" / "x.h5", part=part)
-    next((tmp_path / "c").glob("x.h5.shards/shard_*.h5")).unlink()  # as if it had been killed before this shard
-    assert digest(make(tmp_path / "c" / "x.h5")) == digest(dataset)
-    assert names(tmp_path / "c") == ["x.h5"]
 
 
 def test_splits_share_no_event_and_flat_pulls_are_standard_normal(tmp_path):
     kw = {"n_pspl": 0, "n_binary": 0, "n_flat": 30}
-    with open_dataset(make(tmp_path / "a.h5", **kw)) as a, open_dataset(make(tmp_path / "b.h5", split="test", **kw)) as b:
+    one, other = make(tmp_path / "a.h5", **kw), make(tmp_path / "b.h5", split="test", **kw)
+    with open_dataset(one) as a, open_dataset(other) as b:
         assert not set(a.m_base) & set(b.m_base)
         flux = a.flux().astype(float)
         pull = ((flux - 1) / sky.sigma_flux(np.ones_like(flux), a.m_base, a.detector))[flux != 0]
@@ -124,15 +92,6 @@ def test_render_event_repeats_what_make_event_draws():
     assert p == e.params and np.array_equal(flux, e.flux)
 
 
-def test_too_many_draws_are_an_error_that_says_what_to_do(tmp_path):
-    preset = yaml.safe_load((FOLDER / "distinct.yaml").read_text())
-    preset["parameters"]["u_0"] = {"uniform": [5.0, 6.0]}  # passes every caustic by
-    (tmp_path / "far.yaml").write_text(yaml.safe_dump(preset))
-    with pytest.raises(OversampleError, match=r"widen the preset or raise --oversample"):
-        make(tmp_path / "x.h5", binary_preset=str(tmp_path / "far.yaml"), oversample=2.0)
-    assert not (tmp_path / "x.h5").exists()
-
-
 @pytest.mark.validate
 @pytest.mark.parametrize("preset", ["baseline", "roman"])
 def test_nothing_but_the_flux_tells_the_class(tmp_path, preset):
@@ -150,241 +109,6 @@ def test_nothing_but_the_flux_tells_the_class(tmp_path, preset):
         a, b = score[y[~train]], score[~y[~train]]
         auc = stats.mannwhitneyu(a, b).statistic / len(a) / len(b)
         assert abs(auc - 0.5) < 4 * np.sqrt((len(a) + len(b) + 1) / 12 / len(a) / len(b))
-
-
-# ---- found again, or refused ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("interrupted", [False, True], ids=["finished", "interrupted"])
-def test_what_was_made_of_other_things_is_refused_by_name(tmp_path, interrupted, monkeypatch):
-    path, preset = tmp_path / "x.h5", tmp_path / "mine.yaml"
-    preset.write_text((FOLDER / "baseline.yaml").read_text())
-    config = {"binary_preset": str(preset), "n_binary": 0, **({"part": "0/2"} if interrupted else {})}
-    make(path, **config)
-    make(path, **config)  # found again
-    with pytest.raises(DatasetError, match="detector: here 'crowded', there 'roman'"):
-        make(path, **config, detector="crowded")
-    with pytest.raises(DatasetError, match="n_flat: here 13, there 12"):
-        make(path, **config | {"n_flat": 13})
-    preset.write_text(preset.read_text().replace("u_0: {uniform: [0.001, 1.0]}", "u_0: {uniform: [0.001, 0.5]}"))
-    with pytest.raises(DatasetError, match=r"prior of u_0: here .*high=0\.5.*, there .*high=1\.0") as error:
-        make(path, **config)
-    assert one_line(error, path) and "t_E" not in str(error.value)
-    preset.write_text((FOLDER / "baseline.yaml").read_text())
-    monkeypatch.setattr(simulation.metadata, "version", lambda name: "99.0")
-    with pytest.raises(DatasetError, match=r"package: here microlens 99\.0, there microlens "):
-        make(path, **config)
-
-
-def test_quick_datasets_are_found_again_and_a_changed_preset_makes_another(data_folder, tmp_path):
-    preset = tmp_path / "mine.yaml"
-    preset.write_text((FOLDER / "baseline.yaml").read_text())
-    first = quick_dataset(3, 0, 0, preset=str(preset))
-    assert quick_dataset(3, 0, 0, preset=str(preset)) == first and first.parent == data_folder / "quick"
-    preset.write_text(preset.read_text().replace("m_base: {uniform: [18.0, 24.0]}", "m_base: {uniform: [18.0, 19.0]}"))
-    second = quick_dataset(3, 0, 0, preset=str(preset))
-    with open_dataset(second) as d:
-        assert second != first and (d.m_base < 19).all()
-        assert d.config["split"] == "quick"
-
-
-# ---- processes ------------------------------------------------------------------------------------------------------
-
-
-def command(path, *more):
-    """The command line of the small simulation."""
-    counts = [word for kind, n in SMALL.items() for word in (f"--{kind}", str(n))]
-    return [sys.executable, "-m", "microlens", "simulate", *counts, "--output", str(path), *more]
-
-
-def shards(path):
-    return list(path.with_name(path.name + ".shards").glob("shard_*.h5"))
-
-
-def wait_for(condition, process, seconds=120):
-    """Wait until condition() holds; False where the process ends or the time is over before."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None or time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def errors_of(run):
-    """What a command wrote to its standard error, without the bar."""
-    lines = run.stderr.replace("\r", "\n").splitlines()
-    return [line for line in lines if line.strip() and "event/s" not in line and "s/event" not in line]
-
-
-QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-
-def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, dataset):
-    path, rng, kills = tmp_path / "x.h5", np.random.default_rng(0), 0
-    while not path.exists():
-        done = len(shards(path))
-        run = subprocess.Popen(command(path, "--num_workers", str(1 + kills % 2)), **QUIET)
-        wait_for(lambda done=done: path.exists() or len(shards(path)) > done, run)  # each gets a shard further
-        time.sleep(rng.uniform(0, 0.05))
-        kills += run.poll() is None
-        run.kill()
-        run.wait()
-    subprocess.run(command(path, "--num_workers", "1"), check=True, capture_output=True)
-    assert kills >= 2
-    assert digest(path) == digest(dataset) and names(tmp_path) == ["x.h5"]
-
-
-WITH_WORKERS = """
-import os, sys, time
-from microlens.config import SimulateConfig
-from microlens.data import simulation
-
-def work(path, events):
-    print(os.getpid(), flush=True)
-    time.sleep(60)
-
-simulation._make_shard = work
-if __name__ == "__main__":
-    config = SimulateConfig(n_flat=40, n_pspl=0, n_binary=0, num_workers=2, output=sys.argv[1])
-    simulation.simulate(config, progress=False)
-"""
-THREAD = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
-
-
-@pytest.fixture(params=["", THREAD], ids=["fork", "forkserver"])
-def with_workers(request, tmp_path):
-    """A simulation that never ends, as a process, and the numbers of its two workers."""
-    script = tmp_path / "script.py"
-    script.write_text(request.param + WITH_WORKERS)
-    parent = subprocess.Popen([sys.executable, script, tmp_path / "x.h5"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True)
-    yield parent, [int(parent.stdout.readline()) for _ in range(2)]
-    parent.kill()
-    parent.communicate()
-
-
-def gone(process, seconds=10):
-    end = time.monotonic() + seconds
-    while Path(f"/proc/{process}").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    return not Path(f"/proc/{process}").exists()
-
-
-def test_workers_end_with_a_killed_parent_and_the_next_run_starts(tmp_path, with_workers):
-    parent, workers = with_workers
-    parent.kill()
-    parent.wait()
-    make(tmp_path / "x.h5", n_flat=9, n_pspl=0, n_binary=0)  # nobody holds the lock
-    assert all(gone(worker) for worker in workers)
-
-
-def test_a_killed_worker_is_an_error_and_not_a_hang(with_workers):
-    parent, workers = with_workers
-    os.kill(workers[0], signal.SIGKILL)
-    _, errors = parent.communicate(timeout=30)
-    assert parent.returncode == 1 and "WorkerError: a worker process could not start, or was killed" in errors
-    assert all(gone(worker) for worker in workers)
-
-
-def test_interrupted_by_the_keyboard_it_says_so_in_one_line_and_goes_on_later(tmp_path, dataset):
-    path = tmp_path / "x.h5"
-    run = subprocess.Popen(command(path, "--num_workers", "2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                           start_new_session=True)
-    assert wait_for(lambda: shards(path), run)
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does it: to the workers, too
-    _, run.stderr = run.communicate(timeout=60)
-    assert run.returncode == 130
-    assert errors_of(run) == ["interrupted; the same command goes on where it stopped."]
-    assert not any(name.endswith(".tmp") for name in names(tmp_path))
-    assert digest(make(path)) == digest(dataset)
-
-
-@pytest.mark.parametrize("how", ["from standard input", "without a main part"])
-def test_a_script_that_workers_cannot_import_is_one_clear_error(tmp_path, how):
-    script = tmp_path / "script.py"
-    script.write_text(f"{THREAD}from microlens.data import quick_dataset\nquick_dataset(20, 0, 0, num_workers=2)\n")
-    file = "-" if how == "from standard input" else script
-    with script.open() as text:
-        run = subprocess.run([sys.executable, file], stdin=text, env=os.environ | {"MICROLENS_DATA": str(tmp_path)},
-                             capture_output=True, text=True, timeout=120)
-    last = run.stderr.splitlines()[-1]
-    assert run.returncode == 1 and last.startswith("microlens.data.simulation.WorkerError: a worker process could not")
-    assert 'Call simulate from a file, under `if __name__ == "__main__":`, or with num_workers=1.' in last
-
-
-# ---- locks ----------------------------------------------------------------------------------------------------------
-
-
-def test_parts_run_side_by_side_and_are_not_joined_while_one_runs(tmp_path, dataset):
-    path = tmp_path / "x.h5"
-    make(path, part="0/2")
-    with files.lock(tmp_path / ".x.h5.part0of2.lock"):  # as if part 0 still ran
-        make(path, part="1/2")
-        for refused in ({}, {"part": "0/2"}):
-            with pytest.raises(DatasetError, match="another simulation is writing the same output") as error:
-                make(path, **refused)
-            assert one_line(error, path)
-    with files.lock(tmp_path / ".x.h5.lock"), pytest.raises(DatasetError, match="another simulation"):  # being joined
-        make(path, part="0/2")
-    assert digest(make(path)) == digest(dataset)
-
-
-def test_two_runs_with_one_output_do_not_mix(tmp_path, dataset):
-    path = tmp_path / "x.h5"
-    first = subprocess.Popen(command(path, "--num_workers", "1"), **QUIET)
-    assert wait_for(lambda: shards(path), first)
-    with pytest.raises(DatasetError, match="another simulation is writing"):
-        make(path)
-    assert first.wait() == 0 and digest(path) == digest(dataset)
-
-
-def test_a_quick_dataset_that_another_process_makes_is_waited_for(data_folder):
-    path = quick_dataset(3, 0, 0)
-    path.unlink()
-    holder = "import sys, time; from microlens.files import lock\nwith lock(sys.argv[1]): print(1, flush=True); time.sleep(1)"
-    lock = path.with_name(f".{path.name}.lock")
-    with subprocess.Popen([sys.executable, "-c", holder, lock], stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        start = time.monotonic()
-        assert quick_dataset(3, 0, 0) == path and path.exists()
-        assert time.monotonic() - start > 0.9
-
-
-# ---- disks ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of half a megabyte, where the machine lets us mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder]
-    if shutil.which("mount") is None or subprocess.run(mount, **QUIET).returncode:
-        pytest.skip("cannot mount a small file system here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def test_a_full_disk_is_one_clear_error_and_leaves_no_half_written_file(small_disk, dataset):
-    path = small_disk / "x.h5"
-    run = subprocess.run(command(path, "--num_workers", "1"), capture_output=True, text=True)
-    errors = errors_of(run)
-    assert run.returncode == 1 and len(errors) == 1 and "could not be written" in errors[0]
-    assert not path.exists() and not [name for name in names(small_disk) if name.endswith(".tmp")]
-    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)  # room again
-    assert digest(make(path)) == digest(dataset)
-
-
-@pytest.mark.parametrize("limit", [20_000, 300_000, 800_000])  # met by a shard twice, and by the joined file
-def test_a_file_size_limit_is_one_clear_error_and_leaves_no_half_written_file(tmp_path, limit):
-    path = tmp_path / "x.h5"
-    run = subprocess.run(command(path, "--num_workers", "1"), capture_output=True, text=True,
-                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    errors = errors_of(run)
-    assert run.returncode == 1 and len(errors) == 1
-    assert errors[0].startswith("error:") and "File too large" in errors[0]
-    assert not path.exists() and not [name for name in names(tmp_path) if name.endswith(".tmp")]
 
 
 # ---- damage ---------------------------------------------------------------------------------------------------------
@@ -486,16 +210,14 @@ def shift_a_row(f):
 
 
 
-PARTS = ("timestamps", "flux", "delta_t", "labels", "labels_observable", "status", "n_draws", "delta_chi2_flat", "delta_chi2_pspl",
-         "m_base", "t_observable_flat", "t_observable_pspl", "t_premature", "params_flat", "params_pspl", "params_binary",
-         "nodes", "nodes/offset", "nodes/tau", "nodes/log_A")
+PARTS = ("timestamps", *CURVES, *ROWS, "params_flat", "params_pspl", "params_binary", "nodes", *NODES)
 DAMAGES = {f"no {name}": remove(name) for name in PARTS}
 DAMAGES |= {f"no attribute {name}": forget(name) for name in ("config", "preset", "classes", "format_version")}
 DAMAGES |= {f"a group for {name}": into_group(name) for name in ("flux", "labels", "params_flat", "nodes/tau")}
 DAMAGES |= {f"{name} of another type": replace(name, lambda values: values.astype("f2"))
             for name in ("timestamps", "flux", "delta_t", "labels", "status", "m_base", "nodes/offset", "nodes/log_A")}
 DAMAGES |= {f"{name} too short": replace(name, lambda values: values[:-1])
-            for name in ("timestamps", "flux", "delta_t", "labels", "params_pspl", "nodes/offset", "nodes/tau", "nodes/log_A")}
+            for name in ("timestamps", *CURVES, "labels", "params_pspl", *NODES)}
 DAMAGES |= {
     "flux of one curve": replace("flux", lambda values: values[0]),
     "flux of no event": replace("flux", lambda values: values[:0]),
@@ -567,11 +289,12 @@ def test_predictions_with_a_right_checksum_and_wrong_content_are_named(tmp_path,
 # ---- packed ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_cache_holds_no_files_of_other_kernels_or_of_datasets_that_are_gone(tmp_path, data_folder, dataset, monkeypatch):
-    path, other = tmp_path / "x.h5", tmp_path / "other.h5"
+def test_the_cache_holds_no_files_of_other_kernels_or_of_datasets_that_are_gone(tmp_path, dataset, monkeypatch):
+    monkeypatch.setenv("MICROLENS_DATA", str(tmp_path / "data"))
+    path, other, cache = tmp_path / "x.h5", tmp_path / "other.h5", tmp_path / "data" / "cache"
     shutil.copy(dataset, path)
     first = PackedDataset(path, view="running", progress=False)
-    key, cache = first.checksum[:20], data_folder / "cache"
+    key = first.checksum[:20]
     assert names(cache) == sorted(f"{key}.{what}" for what in ("flux.npy", "mask.npy", "path",
                                                                f"running16.{files.KERNEL_VERSION}.npy"))
     monkeypatch.setattr("microlens.data.packed.KERNEL_VERSION", "newer")
@@ -588,7 +311,7 @@ def test_the_cache_holds_no_files_of_other_kernels_or_of_datasets_that_are_gone(
     assert names(cache) == sorted(f"{last}.{what}" for what in ("flux.npy", "mask.npy", "path"))
 
 
-def test_where_the_data_folder_cannot_be_written_the_cache_is_in_a_temporary_one(tmp_path, dataset, monkeypatch, caplog):
+def test_where_the_data_folder_cannot_be_written_a_temporary_one_serves(tmp_path, dataset, monkeypatch, caplog):
     monkeypatch.setenv("MICROLENS_DATA", "/dev/null/data")
     monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
     assert len(PackedDataset(dataset).events(np.arange(4)).flux) == 4
@@ -599,7 +322,8 @@ def test_where_the_data_folder_cannot_be_written_the_cache_is_in_a_temporary_one
 @pytest.mark.parametrize("n_epochs", [0, 5, 32, 35])
 def test_a_running_view_is_what_it_was_to_its_rounding(n_epochs):
     rng, block = np.random.default_rng(1), 8
-    view = np.concatenate([rng.uniform(-15, 15, (3, 36, 2)), np.repeat(rng.uniform(-15, 15, (3, 5, 4)), 8, 1)[:, :36]], axis=2)
+    own, shared = rng.uniform(-15, 15, (3, 36, 2)), np.repeat(rng.uniform(-15, 15, (3, 5, 4)), block, axis=1)[:, :36]
+    view = np.concatenate([own, shared], axis=2)
     view[:, 32:] = 0  # beyond the last whole block
     got = decode_view(encode_view(view, block), block, n_epochs)
     assert got.shape == (3, n_epochs, 6) and got.dtype == np.float32

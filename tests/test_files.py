@@ -1,4 +1,4 @@
-"""Files written whole or not at all, locks, YAML, folders that cannot be written; and what the configurations refuse."""
+"""Files written whole or not at all, locks, YAML, folders that cannot be written; what configurations refuse."""
 
 import os
 import platform
@@ -41,7 +41,8 @@ def test_what_killed_writers_left_is_removed_by_the_next(tmp_path, name):
         temporary_of(path, process).write_text("half")
     with atomic(path) as temporary:
         temporary.write_text("whole")
-    assert sorted(tmp_path.iterdir()) == sorted([path, temporary_of(path, os.getppid())])  # that of a live process stays
+    kept = temporary_of(path, os.getppid())  # of a process that is alive
+    assert sorted(tmp_path.iterdir()) == sorted([path, kept])
 
 
 @pytest.mark.parametrize("place", ["a file/x.h5", "/dev/null/x.h5"])
@@ -124,8 +125,8 @@ if len(sys.argv) == 1:
 def test_compiled_code_is_kept_in_a_temporary_folder_where_home_cannot_be_written(tmp_path, home):
     kept = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
     (tmp_path / "where.py").write_text(WHERE)
-    run = subprocess.run([sys.executable, tmp_path / "where.py"], env=kept | home | {"TMPDIR": str(tmp_path)}, text=True,
-                         capture_output=True, check=True)
+    run = subprocess.run([sys.executable, tmp_path / "where.py"], env=kept | home | {"TMPDIR": str(tmp_path)},
+                         capture_output=True, text=True, check=True)
     folder = tmp_path / f"microlens-{os.getuid()}" / "microlens-kernels" / files.KERNEL_VERSION
     assert run.stdout.splitlines() == [str(folder)] * 2 and folder.is_dir()  # a child process uses the same
     assert len(run.stderr.splitlines()) == 1 and "compiled code is kept in" in run.stderr  # and does not say it again
@@ -134,9 +135,10 @@ def test_compiled_code_is_kept_in_a_temporary_folder_where_home_cannot_be_writte
 
 def test_compiled_code_is_kept_at_home_without_a_home_variable():
     kept = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME")}
-    run = subprocess.run([sys.executable, "-c", "from microlens.files import KERNEL_CACHE; print(KERNEL_CACHE)"], env=kept,
-                         text=True, capture_output=True, check=True)
-    assert run.stdout.strip().endswith(f"microlens-kernels/{files.KERNEL_VERSION}") and len(run.stderr.splitlines()) <= 1
+    code = "from microlens.files import KERNEL_CACHE; print(KERNEL_CACHE)"
+    run = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, check=True)
+    assert run.stdout.strip().endswith(f"microlens-kernels/{files.KERNEL_VERSION}")
+    assert len(run.stderr.splitlines()) <= 1
 
 
 def test_a_temporary_folder_of_another_user_is_not_used(tmp_path, monkeypatch):
@@ -174,7 +176,8 @@ def test_a_whole_number_is_a_number_and_unset_is_unset():
 
 
 @pytest.mark.parametrize("command", [
-    ["simulate", "--seed", "123456789012345678901234567890"], ["simulate", "--seed", "-1"], ["simulate", "--n_flat", "-3"],
+    ["simulate", "--seed", "123456789012345678901234567890"], ["simulate", "--seed", "-1"],
+    ["simulate", "--n_flat", "-3"],
     ["simulate", "--n_flat", "0", "--n_pspl", "0", "--n_binary", "0"], ["simulate", "--output", "."],
     ["simulate", "--binary_preset", "exotic"], ["train", "--experiment-name", "../escape"],
     ["train", "--experiment-name", "a/b"], ["train", "--experiment-name", ""]], ids=" ".join)
