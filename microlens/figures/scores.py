@@ -86,7 +86,8 @@ def roc_curves(labels, p, rng):
             "low": low, "high": high, "auc": roc_auc_score(truth, score), "auc_low": auc_low, "auc_high": auc_high}))
     return pd.concat(parts), (
         f"One-vs-rest ROC curves of the three probabilities against the observable class, n = {n}: share of a class "
-        "that is missed. A curve ends where nothing is missed; bands and brackets are 95 % bootstrap intervals.")
+        "that is missed. A curve ends where nothing is missed; bands and brackets are 95 % bootstrap intervals, of an "
+        "area of 1 the Clopper-Pearson interval of the rarer class.")
 
 
 @figure
