@@ -60,7 +60,8 @@ class Columns:
 @functools.cache
 def column_names(own: str | None = None) -> dict:
     """The table of names: the package's, behind those of the YAML file `own`. Raises LightCurveError where that is no
-    such table."""
+    such table.
+    """
     names = yaml.safe_load(Path(__file__).with_name("light_curve_columns.yaml").read_text())
     if not own:
         return names
@@ -244,7 +245,8 @@ class _Chooser:
 
     def _unit(self, title: str, given: str | None = None) -> str:
         """Unit of a brightness as an option or a header states it, in the words of Columns.unit; '' where none is
-        stated."""
+        stated.
+        """
         stated = self.table.meta.get("unit words", {}).get(title) or self.table[title].unit
         for word in (bracketed(given or ""), stated, bracketed(title)):
             word = " ".join(str(word or "").split())
@@ -287,7 +289,8 @@ class _Chooser:
 
     def _by_place(self) -> tuple[str, str, str | None]:
         """The first three columns (or those from the user's time on) as time, brightness, error, where no value
-        speaks against it."""
+        speaks against it.
+        """
         titles = self.table.colnames
         if self.options.time is not None:
             titles = titles[titles.index(self._given(self.options.time)) :]
@@ -342,7 +345,8 @@ class _Chooser:
 
     def _unit_of_values(self, title: str) -> str:
         """'mag' where the values (but for sentinels of 90 and more, or below 0) are those of magnitudes, else
-        'flux'."""
+        'flux'.
+        """
         values = self._values(title)
         values = values[(values < 90) & (values > 0)] if self._looks_like_magnitudes(title) else values
         inside = (values > MAGNITUDES[0]) & (values < MAGNITUDES[1])

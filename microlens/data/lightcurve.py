@@ -115,7 +115,8 @@ def _bin_means(time, *values):
 
 def quiet_flux(time, flux) -> float:
     """Flux of the faint, quiet part of a light curve: step one of the module docstring. Too bright if the event never
-    ends."""
+    ends.
+    """
     (_, bins), _ = _bin_means(time, flux)
     low = np.sort(bins)[: max(len(bins) // 2, min(len(bins), 5))]
     # The lower half of pure noise lies below the baseline; mirror it at its upper edge, the median of all bins.
@@ -224,7 +225,8 @@ def _epochs_at_roman_cadence(time) -> int:
 
 def _at_roman_cadence(time, flux, error):
     """(time, flux, error, note): the arrays (n,) as they are, or weighted means in bins of CADENCE where the cadence
-    is faster."""
+    is faster.
+    """
     if not _is_fast(time):
         return time, flux, error, ""
     _, index = np.unique((time - time[0]) // CADENCE, return_inverse=True)

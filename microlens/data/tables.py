@@ -389,7 +389,8 @@ def _observations(path: Path):
 
 def _beside(path: Path, *columns: str):
     """The Parquet table with all these columns in the folder of `path`, in one beside it, or in one inside it; None
-    without any."""
+    without any.
+    """
     folder = path if path.is_dir() else path.parent
     places = ("*.parquet", "*/*.parquet", "../*.parquet", "../*/*.parquet")
     for file in itertools.chain(*(sorted(folder.glob(p)) for p in places)):
@@ -401,7 +402,8 @@ def _beside(path: Path, *columns: str):
 
 def _truth_beside(path: Path, event: str) -> dict:
     """The row of the table of events beside, as a dict, of the event with this name or number; empty without such a
-    table."""
+    table.
+    """
     events = _beside(path, "event_id", "name", "sim_label")
     if events is None:
         return {}
