@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 
 from microlens.config import BINARY, CLASSES
-from microlens.data import open_dataset, read_light_curve, read_predictions, seasons
-from microlens.figures.real import real_light_curves
-from microlens.figures.scores import PER_PAGE, mistakes
+from microlens.data import open_dataset, read_light_curves, read_predictions, seasons
+from microlens.evaluate.light_curves import WHOLE
+from microlens.figures.light_curves import PER_PAGE, mistakes, real_light_curves
+from microlens.files import PACKAGE
 
 MOST_SEASONS = 12  # pictures of seasons on one page
+EXAMPLES = PACKAGE.parent / "notebooks" / "light_curves"  # simulated light curves, written as files
 
 
 def hardest_calls(folder) -> tuple[pd.DataFrame, str]:
@@ -38,10 +40,14 @@ def hardest_calls(folder) -> tuple[pd.DataFrame, str]:
 def classified_seasons(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Table and caption of figure `real_light_curves` for a table of `microlens.evaluate.classify`."""
     shown = []
-    for answer in table[: MOST_SEASONS].to_dict("records"):
+    for answer in table[table["season"] != WHOLE][:MOST_SEASONS].to_dict("records"):
         name = Path(answer["file"]).name.split(".")[0]
-        for season in seasons(read_light_curve(answer["file"])):
-            if season.number == answer["season"]:
-                title = f"{name}, season {season.number}"
-                shown.append((title, season.time, season.flux, answer["class"] or "flat", answer["p_binary"]))
-    return real_light_curves(shown, f"{table['file'].nunique()} light-curve files")
+        for curve in read_light_curves(answer["file"]):
+            if (curve.star, curve.band) != (answer["star"], answer["band"]):
+                continue
+            season = next(s for s in seasons(curve) if s.number == answer["season"])
+            title = f"{name}, season {season.number}"
+            shown.append((title, season.time, season.flux, answer["class"] or "flat", answer["p_binary"]))
+    simulated = all(Path(file).resolve().parent == EXAMPLES for file in table["file"])
+    what = "simulated examples" if simulated else "light-curve files"
+    return real_light_curves(shown, f"{table['file'].nunique()} {what}")

@@ -12,20 +12,19 @@ import numpy as np
 
 from microlens import lens, sky
 from microlens.config import BINARY_PRESETS, ClassifyConfig, EvaluateConfig
-from microlens.data import open_dataset, quick_dataset, read_light_curve, seasons
+from microlens.data import open_dataset, quick_dataset
 from microlens.evaluate import evaluate
 from microlens.evaluate.light_curves import classify
 from microlens.figures import inputs
+from microlens.figures.answers import classified_seasons
 from microlens.figures.evaluation import draw_evaluation
-from microlens.figures.light_curves import real_light_curves
 from microlens.figures.scores import learning_curves
 from microlens.figures.style import read_table, redraw, save
-from microlens.files import PACKAGE, runs_dir
-from microlens.network.runs import Run, load_run
+from microlens.files import runs_dir
+from microlens.network.runs import load_run
 
 # The event and its baseline magnitude of the figure event_by_hand.
 EVENT, EVENT_MAGNITUDE = {"t_0": 36.0, "u_0": 0.12, "t_E": 15.0, "rho": 0.003, "s": 1.1, "q": 0.05, "alpha": 1.0}, 21.0
-EXAMPLES = PACKAGE.parent / "notebooks" / "light_curves"  # simulated light curves, written as files
 
 
 def thesis_figures(output=None, experiment_name: str | None = None, evaluation=None, robustness=None, light_curves=None,
@@ -38,6 +37,9 @@ def thesis_figures(output=None, experiment_name: str | None = None, evaluation=N
     files : light-curve files to classify and draw.
     n_compared : binaries of each preset in the figures that compare presets.   seed : of the simulations.
     """
+    for given in (evaluation, robustness, light_curves):
+        if given and not Path(given).is_dir():
+            raise FileNotFoundError(f"{given}: no such folder; `microlens evaluate` and notebook 07_robustness make them.")
     output = Path(output or runs_dir() / "figures")
     run = load_run(experiment_name)
     made = _input_figures(output, n_compared, seed)
@@ -52,7 +54,7 @@ def thesis_figures(output=None, experiment_name: str | None = None, evaluation=N
         if folder:
             made += save(output, name, *read_table(Path(folder) / f"{name}.csv"))
     if files:
-        made += save(output, "real_light_curves", *real_light_curves(*_classified(files, run)))
+        made += save(output, "real_light_curves", *classified_seasons(classify(files, ClassifyConfig(), run)[0]))
     return made
 
 
@@ -76,14 +78,3 @@ def _input_figures(output: Path, n_compared: int, seed: int) -> list[Path]:
     made += save(output, "parameter_distributions", *inputs.parameter_distributions(populations["baseline"]))
     return made + save(output, "observability", *inputs.observability(populations))
 
-
-def _classified(files, run: Run):
-    """The arguments of real_light_curves: the seasons of files with what the network calls them, and a title."""
-    table, _ = classify(files, ClassifyConfig(), run)
-    shown = []
-    for row in table.itertuples():
-        season = next(s for s in seasons(read_light_curve(row.file)) if s.number == row.season)
-        name = f"{Path(row.file).name.split('.')[0]}, season {row.season}"
-        shown.append((name, season.time, season.flux, row[table.columns.get_loc("class") + 1] or "flat", row.p_binary))
-    simulated = all(Path(file).resolve().parent == EXAMPLES for file in files)
-    return shown, f"{len(files)} {'simulated example' if simulated else 'light-curve'} files, classified by {run.name}"
