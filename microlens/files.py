@@ -11,6 +11,7 @@ This module is imported before numba: it decides where numba keeps compiled code
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
 import logging
@@ -152,10 +153,11 @@ def lock(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
         yield
 
 
+@functools.cache
 def writable_folder(wanted: Path, content: str) -> Path:
     """The folder `wanted`, or one of the user's own in the temporary folder where `wanted` cannot be made or written.
 
-    content : what is kept there, as the line says that tells of the other folder.
+    content : what is kept there, as the line says that tells of the other folder, once a process.
     """
     if wanted.is_absolute() and _is_writable(wanted):
         return wanted

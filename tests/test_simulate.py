@@ -159,7 +159,7 @@ import os, sys, time
 from microlens.config import SimulateConfig
 from microlens.data import simulation
 
-def work(path, events):
+def work(config, path, events):
     print(os.getpid(), flush=True)
     time.sleep(60)
 

@@ -125,14 +125,14 @@ def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.rando
             continue
         flux_true = true_flux(curve, params.get("t_0"), params.get("t_E"), params.get("f_s"), timestamps)
         flux = sky.observe(flux_true, params["m_base"], timestamps, rng, config, observed)
-        known = _observability(source.kind, params, timestamps[observed], flux_true[observed], config)
+        known = observable_from(source.kind, params, timestamps[observed], flux_true[observed], config)
         status = STATUS_REDRAWN if failed else STATUS_NODES if isinstance(curve, tuple) else STATUS_ANALYTIC
         return Event(source.kind, params, flux, curve, status, n_draws, known)
     raise OversampleError(f"a {source.kind} event was not accepted within {max_draws} draws ({failed} failed "
                           f"magnifications) of preset {config.binary_preset}; widen the preset or raise --oversample.")
 
 
-def _observability(kind: str, params: dict, t, flux_true, config: SimulateConfig) -> Observability:
+def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfig) -> Observability:
     """What an observer can know of an event whose noise-free flux at the observed epochs t (n,) is flux_true (n,)."""
     if kind == "flat" or len(t) < 2:
         return NEVER_OBSERVABLE

@@ -12,6 +12,7 @@ pipe. Memory of a worker: a shard (256 x 6912 x 4 bytes, 7 MB), a few times over
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
 import json
@@ -84,8 +85,11 @@ def attributes(config: SimulateConfig) -> dict:
             "engine": lens.engine_version(), "package": f"microlens {metadata.version('microlens')}"}
 
 
-def _check_same(path: Path, config: SimulateConfig):
-    """Raise DatasetError, naming what differs, where a dataset or shard was made of other things than config gives."""
+def _check_same(path: Path, config: SimulateConfig, named: Path):
+    """Raise DatasetError, naming what differs, where a dataset or shard was made of other things than config gives.
+
+    named : the dataset, or the folder of shards, that the message tells to delete.
+    """
     with open_dataset(path) as found:
         differing = config.differences(found.config, ignore=NOT_COMPARED)
         differing += sky.load_preset(config.binary_preset).differences(found.preset)
@@ -93,37 +97,26 @@ def _check_same(path: Path, config: SimulateConfig):
         differing += [f"{name}: here {wanted[name]}, there {found.attrs[name]}" for name in ("engine", "package")
                       if found.attrs[name] != wanted[name]]
     if differing:
-        raise DatasetError(f"{path} was made with another configuration: {'; '.join(differing)}. "
+        raise DatasetError(f"{named} was made with another configuration: {'; '.join(differing)}. "
                            "Give another --output, or delete it to make it anew.")
 
 
 # ---- shards ---------------------------------------------------------------------------------------------------------
 
 
-_task: dict = {}  # of this process: configuration, epochs, and the source of the events of each class
-
-
-def _set_task(config: SimulateConfig):
-    preset, timestamps = sky.load_preset(config.binary_preset), season_epochs(config)
-    season = sky.season_length(timestamps)
-    sources = {kind: preset_source(preset, kind, season, config.limb_darkening) for kind in CLASSES}
-    _task.update(config=config, timestamps=timestamps, sources=sources)
-
-
-def _make_shard(path: Path, events: list[tuple[str, int]]) -> dict[str, int]:
+def _make_shard(config: SimulateConfig, path: Path, events: list[tuple[str, int]]) -> dict[str, int]:
     """Make the events (class, index) and write them to path. Returns the draws that each class took."""
-    config, made = _task["config"], []
+    preset, timestamps, made = sky.load_preset(config.binary_preset), season_epochs(config), []
     for kind, index in events:
+        source = preset_source(preset, kind, sky.season_length(timestamps), config.limb_darkening)
         most = max(int(config.oversample * _count(config, kind)), 1)
-        rng = event_stream(config, kind, index)
-        made.append(make_event(_task["sources"][kind], config, _task["timestamps"], rng, most))
-    _write_shard(path, made)
+        made.append(make_event(source, config, timestamps, event_stream(config, kind, index), most))
+    _write_shard(config, path, timestamps, made)
     return {kind: sum(e.n_draws for e in made if e.kind == kind) for kind in CLASSES}
 
 
-def _write_shard(path: Path, made: list[Event]):
-    kinds = [e.kind for e in made]
-    labels = np.array([CLASSES.index(kind) for kind in kinds])
+def _write_shard(config: SimulateConfig, path: Path, timestamps, made: list[Event]):
+    labels = np.array([CLASSES.index(e.kind) for e in made])
     rows = {name: np.array([getattr(e.observability, name) for e in made]) for name in made[0].observability._fields}
     rows["labels"] = labels
     rows["labels_observable"] = observable_label(labels, rows["delta_chi2_flat"], rows["delta_chi2_pspl"])
@@ -135,8 +128,8 @@ def _write_shard(path: Path, made: list[Event]):
         values = [(*(e.params[p] for p in CLASS_PARAMETERS[kind]), row) for row, e in enumerate(made) if e.kind == kind]
         params[kind] = np.array(values, dtype=param_dtype(kind))
     nodes = [e.curve if isinstance(e.curve, tuple) else ((), ()) for e in made]
-    write_dataset(path, timestamps=_task["timestamps"], flux=np.stack([e.flux for e in made]), rows=rows, params=params,
-                  nodes=nodes, attrs=attributes(_task["config"]))
+    write_dataset(path, timestamps=timestamps, flux=np.stack([e.flux for e in made]), rows=rows, params=params,
+                  nodes=nodes, attrs=attributes(config))
 
 
 def _shards(config: SimulateConfig, jobs: dict[Path, list], progress: bool) -> Iterator[Path]:
@@ -150,12 +143,8 @@ def _shards(config: SimulateConfig, jobs: dict[Path, list], progress: bool) -> I
     if missing and not any(files.KERNEL_CACHE.glob("*")):
         log.warning("compiling once: it takes a minute or two until the first events are there.")
     with contextlib.ExitStack() as stack:
-        if n_workers > 1:
-            start = stack.enter_context(_workers(config, n_workers))
-        else:
-            _set_task(config)
-            start = map
-        made = start(_make_shard, missing, missing.values())
+        run = stack.enter_context(_workers(n_workers)) if n_workers > 1 else map
+        made = run(functools.partial(_make_shard, config), missing, missing.values())
         n_events = sum(map(len, missing.values()))
         title = f"simulate {config.binary_preset} {config.split}"
         hidden = not (progress and missing)
@@ -178,12 +167,12 @@ HOW_TO_CALL = """Call simulate from a file, under `if __name__ == "__main__":`, 
 
 
 @contextlib.contextmanager
-def _workers(config: SimulateConfig, n_workers: int):
+def _workers(n_workers: int):
     """`map` in n_workers processes. When the block ends early, what has not been begun is dropped.
 
     Raises WorkerError where a worker cannot start or is killed; shards that are finished stay.
     """
-    pool = ProcessPoolExecutor(n_workers, _context(), _start_worker, (config,))
+    pool = ProcessPoolExecutor(n_workers, _context(), _start_worker)
     try:
         yield pool.map
     except BrokenProcessPool:
@@ -201,11 +190,10 @@ def _context():
     return context
 
 
-def _start_worker(config: SimulateConfig):
+def _start_worker():
     """Prepare a worker: Ctrl-C is left to its parent, with which it ends, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _set_task(config)
 
 
 def _end_with_parent():
@@ -258,7 +246,7 @@ def _locked(output: Path, part: str | None, wait: bool) -> Iterator[None]:
 def _simulate(config: SimulateConfig, output: Path, progress: bool) -> Path:
     folder = output.with_name(output.name + ".shards")
     if output.exists():
-        _check_same(output, config)
+        _check_same(output, config, output)
         if config.part is None:  # shards of a run that was killed between its last two steps
             shutil.rmtree(folder, ignore_errors=True)
         return output
@@ -268,7 +256,7 @@ def _simulate(config: SimulateConfig, output: Path, progress: bool) -> Path:
     jobs = {folder / f"shard_{i:05d}.h5": events[start : start + size] for i, start in enumerate(starts)}
     found = next(filter(Path.exists, jobs), None)
     if found:
-        _check_same(found, config)
+        _check_same(found, config, folder)
     if config.part is not None:
         part, n_parts = map(int, config.part.split("/"))
         jobs = dict(list(jobs.items())[part::n_parts])
