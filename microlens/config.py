@@ -306,8 +306,8 @@ class EvaluateConfig(Config):
     light_curves: str | None = option(None, "Folder of light-curve files to score instead of a dataset.")
     truth: str | None = option(None, "CSV file with the columns set, file, unit, class_by_season, for --light-curves.")
     output: str | None = option(None, "Folder to make. Unset means runs/<run>/eval_<dataset>_<time>.")
-    rows: str = option("held-out", "Which rows of the run's own training events to score. Events of other random streams "
-                       "are scored in any case.", choices=("held-out", "val", "train", "all"))
+    rows: str = option("held-out", "Which rows of the run's own training events to score. Events of other random "
+                       "streams are scored in any case.", choices=("held-out", "val", "train", "all"))
     early_detection: bool = option(True, "Score alerts, and accuracy against the fraction of the season seen.")
     baselines: bool = option(True, "Score the single-lens fit and gradient boosting on the same events.")
     purity: float = option(0.95, "Purity of the thresholds of whole curves and of alerts on the validation rows.",
