@@ -302,21 +302,21 @@ N_HEADS = 4
 class EvaluateConfig(Config):
     """Score a run on a dataset, or on a folder of light-curve files with known classes."""
 
-    experiment_name: str | None = option(None, "A shipped network or a unique part of a run's name. Unset means the shipped baseline "
-                                         "network.")
+    experiment_name: str | None = option(None, "A shipped network or a unique part of a run's name. Unset means the "
+                                         "shipped baseline network.")
     checkpoint: str = option("best", "Which checkpoint of the run: best, latest, or epoch_NNN.")
     data: str | None = option(None, "Dataset file to score.")
     light_curves: str | None = option(None, "Folder of light-curve files to score instead of a dataset.")
     truth: str | None = option(None, "CSV file with the columns set, file, unit, class_by_season, for --light-curves.")
     output: str | None = option(None, "Folder to make. Unset means runs/<run>/eval_<dataset>_<time>.")
-    rows: str = option("held-out", "Which rows of the run's own training events to score; rows of other events are always scored.",
-                       choices=("held-out", "val", "train", "all"))
+    rows: str = option("held-out", "Which rows of the run's own training events to score. Events of other random "
+                       "streams are scored in any case.", choices=("held-out", "val", "train", "all"))
     early_detection: bool = option(True, "Score alerts, and accuracy against the fraction of the season seen.")
     baselines: bool = option(True, "Score the single-lens fit and gradient boosting on the same events.")
-    purity: float = option(0.95, "Purity that the thresholds of whole curves and of alerts reach on the validation rows.", above=0,
-                           high=1)
-    false_alarms: float = option(0.005, "Largest share of single lenses, of flat curves, and of premature alerts that the thresholds "
-                                 "may have on the validation rows.", above=0, high=1)
+    purity: float = option(0.95, "Purity of the thresholds of whole curves and of alerts on the validation rows.",
+                           above=0, high=1)
+    false_alarms: float = option(0.005, "Largest share of single lenses, of flat curves, and of premature alerts that "
+                                 "the thresholds may have on the validation rows.", above=0, high=1)
     n_evolution_per_type: int = option(2, "Events of each class drawn as evolution_<class>_<row>.", low=0)
     colorblind_safe: bool = option(True, "Palette that colour-blind readers can tell apart.")
     calibration_n_bins: int = option(15, "Bins of the reliability diagram.", low=2)
