@@ -10,73 +10,107 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from microlens.__main__ import main, parse
+from microlens.config import SimulateConfig, TrainConfig
 from microlens.notebook import check, run_notebook
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--batch-size", "16", "--d-model", "8", "--n-layers", "1", "--n-heads", "2", "--stem-stride", "32", "--dropout", "0.0"]
+EXAMPLES = ROOT / "notebooks" / "light_curves"
+SMALL = "--batch-size 16 --d-model 8 --n-layers 1 --stem-stride 64 --epochs 1"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def place(tmp_path_factory):
+    """A folder with a dataset x.h5 of 20 events a class and a run `one` trained on it, both made from a shell."""
     place = tmp_path_factory.mktemp("way")
-    env = {**os.environ, "MICROLENS_DATA": str(place / "data"), "MICROLENS_RUNS": str(place / "runs"), "OMP_NUM_THREADS": "1"}
-
-    def run(*arguments, launcher=()):
-        return subprocess.run([sys.executable, *launcher, "-m", "microlens", *map(str, arguments)], cwd=place, env=env,
-                              capture_output=True, text=True, timeout=300)
-
-    run.place = place
-    made = run("simulate", "--n_flat", 60, "--n_pspl", 60, "--n_binary", 60, "--output", "x.h5", "--num_workers", 1)
-    assert made.returncode == 0, made.stderr
-    made = run("train", "--data", "x.h5", "--epochs", 2, "--experiment-name", "one", *SMALL)
-    assert made.returncode == 0, made.stderr
-    return run
+    folders = {"MICROLENS_DATA": str(place / "data"), "MICROLENS_RUNS": str(place / "runs"), "OMP_NUM_THREADS": "1"}
+    events = "--n_flat 20 --n_pspl 20 --n_binary 20 --output x.h5 --num_workers 1"
+    for command in (f"simulate {events}", f"train --data x.h5 --experiment-name one {SMALL}"):
+        made = subprocess.run([sys.executable, "-m", "microlens", *command.split()], cwd=place,
+                              env={**os.environ, **folders}, capture_output=True, text=True, timeout=300)
+        assert made.returncode == 0, made.stderr
+    return place
 
 
-def test_own_training_file_is_scored_on_held_out_rows_only(run):
-    made = run("evaluate", "--experiment-name", "on", "--data", "x.h5")
-    assert made.returncode == 0, made.stderr
-    (file,) = run.place.glob("runs/one/eval_x_*/evaluation_summary.json")
+@pytest.fixture
+def command(place, monkeypatch, capsys):
+    """Runs a command in that folder, in this process; returns exit status, standard output and standard error."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("MICROLENS_DATA", str(place / "data"))
+    monkeypatch.setenv("MICROLENS_RUNS", str(place / "runs"))
+
+    def command(*arguments):
+        status = main(list(map(str, arguments)))
+        return status, *capsys.readouterr()
+
+    return command
+
+
+def test_own_training_file_is_scored_on_held_out_rows_only(command, place):
+    status, _, error = command("evaluate", "--experiment-name", "one", "--data", "x.h5")
+    assert status == 0, error
+    (file,) = place.glob("runs/one/eval_x_*/evaluation_summary.json")
     summary = json.loads(file.read_text())
-    assert "held-out" in summary["rows"] and summary["n"] == 27
+    assert "held-out" in summary["rows"] and summary["n"] == 9
     assert {"confusion_matrix.png", "calibration.png", "predictions.h5"} <= {p.name for p in file.parent.iterdir()}
 
 
-def test_two_ranks_train_like_one(run):
-    made = run("train", "--data", "x.h5", "--epochs", 2, "--experiment-name", "two", *SMALL,
-               launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"))
-    assert made.returncode == 0, made.stderr
-    one, two = ([json.loads(x) for x in (run.place / "runs" / n / "log.jsonl").read_text().splitlines()] for n in ("one", "two"))
-    assert [r["val_loss"] for r in two] == pytest.approx([r["val_loss"] for r in one], rel=1e-4)
-
-
 @pytest.mark.parametrize("arguments, message", [
-    (["evaluate", "--experiment-name", "nothing", "--data", "x.h5"], "one"),
+    (["evaluate", "--experiment-name", "nothing", "--data", "x.h5"], "no run named 'nothing'"),
     (["evaluate", "--experiment-name", "one", "--data", "gone.h5"], "gone.h5"),
     (["train", "--data", "gone.h5"], "gone.h5"),
+    (["train", "--data", "x.h5", "--experiment-name", "roman"], "'roman' is the name of a shipped network"),
+    (["train", "--data", "x.h5", "--experiment-name", "../out"], "../out"),
     (["simulate", "--binary_preset", "unheard", "--output", "y.h5"], "unheard"),
     (["notebook", "01_simulate", "-p", "n_binaries", "5"], "n_binaries"),
     (["fly"], "fly"),
-])
-def test_wrong_input_is_one_line_that_names_it(run, arguments, message):
-    made = run(*arguments)
-    assert made.returncode != 0 and message in made.stderr and "Traceback" not in made.stderr
+], ids=lambda x: x if isinstance(x, str) else x[0])
+def test_wrong_input_is_one_line_that_names_it(command, arguments, message):
+    status, _, error = command(*arguments)
+    assert status != 0 and message in error.splitlines()[-1] and error.splitlines()[-1].startswith("error: ")
 
 
-def test_classify_goes_on_after_a_broken_file_and_says_so(run):
-    (run.place / "broken.dat").write_text("no numbers here\n")
-    good = ROOT / "notebooks" / "light_curves" / "pspl.csv.gz"
-    made = run("classify", good, "broken.dat", "--experiment-name", "one", "--json")
-    assert made.returncode == 1 and "broken.dat" in made.stderr and "pspl.csv.gz" in made.stdout
+def test_classify_goes_on_after_a_broken_file_and_says_so(command, place):
+    (place / "broken.dat").write_text("no numbers here\n")
+    files = (EXAMPLES / "pspl.csv.gz", "broken.dat")
+    status, output, error = command("classify", *files, "--experiment-name", "one", "--format", "json")
+    assert status == 1 and "broken.dat" in error
+    assert [Path(season["file"]).name for season in json.loads(output)] == ["pspl.csv.gz"]
 
 
-def test_shipped_weights_call_the_examples_what_they_are(run):
-    examples = ROOT / "notebooks" / "light_curves"
+def test_shipped_weights_call_the_examples_what_they_are(command):
     truth = {"flat_phot.dat": "flat", "pspl.csv.gz": "pspl", "binary.txt.gz": "binary"}
-    made = run("classify", *(examples / name for name in truth), "--csv")
-    assert made.returncode == 0, made.stderr
-    table = pd.read_csv(io.StringIO(made.stdout))
-    assert table["class"].tolist() == list(truth.values())
+    status, output, error = command("classify", *(EXAMPLES / name for name in truth), "--format", "csv")
+    assert status == 0, error
+    assert pd.read_csv(io.StringIO(output))["class"].tolist() == list(truth.values())
+
+
+# ---- parameter files ------------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_a_parameter_file_are_as_people_write_them_and_flags_have_the_last_word(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("lr: 1e-3\nweight_decay: 0\nfresh: yes\nseed: 5\n")
+    config, _ = parse(TrainConfig, ["-f", str(file), "--seed", "77"])
+    assert config == TrainConfig(lr=0.001, weight_decay=0.0, fresh=True, seed=77)
+
+
+@pytest.mark.parametrize("cls, text, message", [
+    (SimulateConfig, "n_binaries: 5\n", "n_binaries"),
+    (SimulateConfig, "- 5\n", "name: value"),
+    (TrainConfig, "lr: 1e-3x\n", "lr: came '1e-3x', expected > 0"),
+    (TrainConfig, "fresh: 'no'\n", "fresh: came 'no', expected true or false"),
+    (TrainConfig, "epochs: [1\n", "no readable YAML"),
+])
+def test_bad_parameter_file_is_one_line_that_names_the_parameter(tmp_path, cls, text, message):
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        parse(cls, ["-f", str(file)])
+    assert "\n" not in str(caught.value)
+
+
+# ---- notebooks ------------------------------------------------------------------------------------------------------
 
 
 def test_parameter_that_a_notebook_does_not_declare(tmp_path):
