@@ -5,7 +5,8 @@
     log_p = classifier.log_prob(flux, delta_t)                   # (n, 3): flat, pspl, binary
     stream = classifier.stream(); p = stream.update(flux_now, delta_t_now)
 
-For a guided tour read config.py, then data/events.py (how one event is made), network/model.py and evaluate/__init__.py.
+For a guided tour read config.py, then data/events.py (how one event is made), network/model.py and
+evaluate/__init__.py.
 """
 
 import microlens.files  # noqa: F401  before anything imports numba
@@ -16,7 +17,8 @@ def load(name=None, checkpoint="best", device="cpu"):
 
     name : a shipped network (`baseline`, `roman`) or a unique part of a run's name; unset means the shipped `baseline`.
     checkpoint : best, latest or epoch_NNN.   device : cpu, cuda or auto.
-    Returns a microlens.network.Classifier. Raises FileNotFoundError that lists what there is, ValueError for an ambiguous name.
+    Returns a microlens.network.Classifier. Raises FileNotFoundError that lists what there is, ValueError for an
+    ambiguous name.
     """
     from microlens.network.runs import load_run
 

@@ -2,15 +2,14 @@
 
     SimulateConfig(n_flat=100, n_pspl=100, n_binary=100, output="data/raw/test.h5")
 
-A field says what it is, its unit and its range once, in `option(...)`. `Config` checks the range, the command line makes flags
-and help of the same statement, and files carry the configuration as JSON (`to_json`).
+A field says what it is, its unit and its range once, in `option(...)`. `Config` checks the range, the command line
+makes flags and help of the same statement, and files carry the configuration as JSON (`to_json`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import types
 import typing
@@ -29,7 +28,7 @@ THRESHOLD_FLAT = 500.0
 THRESHOLD_PSPL = 160.0
 """delta chi^2 against the best single lens above which a binary lens is observable (Penny+ 2019, second hand)."""
 THRESHOLD_PREMATURE = 40.0
-"""delta chi^2 against the best single lens below which an alert is premature: half a standard deviation of noise at 160."""
+"""delta chi^2 against the best single lens below which an alert is premature."""
 PERSISTENCE = 2
 """Network steps that P(binary) has to stay at or above the threshold before an alert is raised."""
 
@@ -38,14 +37,17 @@ SCHEDULES = ("thesis", "roman")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
 VIEWS = ("flux", "running")
 SPLITS = {"train": 0, "val": 1, "test": 2, "quick": 3}
-"""Independent random streams: events of two splits are never shared. `quick` is that of the notebooks' small datasets."""
+"""Independent random streams: events of two splits are never shared. `quick` is that of the notebooks' small
+datasets."""
 
 # Spawn keys of numpy's SeedSequence. An event's own stream has the key (split, class, index).
-SPLIT_STREAM, BATCH_STREAM, PREFIX_STREAM, DROPOUT_STREAM, FRESH_STREAM, PAUSE_STREAM, ORDER_STREAM = 11, 12, 13, 14, 15, 77, 99
+SPLIT_STREAM, BATCH_STREAM, PREFIX_STREAM, DROPOUT_STREAM, FRESH_STREAM = 11, 12, 13, 14, 15
+PAUSE_STREAM, ORDER_STREAM = 77, 99
 
 
 class Parameter(NamedTuple):
-    """A parameter of an event: unit in arrays and files, the range that is possible at all, symbol for figures, meaning."""
+    """A parameter of an event: unit in arrays and files, the range that is possible at all, symbol for figures,
+    meaning."""
 
     unit: str
     low: float
@@ -97,6 +99,7 @@ def describe_range(field: dataclasses.Field) -> str:
     return f"<= {high:g}" if high is not None else ""
 
 
+_LARGEST = 1e300  # of a number; NaN and infinity are beyond it
 _TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -120,13 +123,18 @@ def _checked_value(field, kinds, value):
     m = field.metadata
     unit = f" {m['unit']}" if m.get("unit") else ""
     kind = next(k for k in kinds if k is not type(None))
-    wanted = f"{field.name}: came {value!r}, expected {describe_range(field) or _TYPE_WORDS[kind]}{unit}."
-    if not _is_a(value, kind) or (m.get("choices") and value not in m["choices"]):
+    shown = str(value)[:80]
+    came = f"{field.name}: came {shown!r}" if isinstance(value, str) else f"{field.name}: came {shown}"
+    wanted = f"{came}, expected {describe_range(field) or _TYPE_WORDS[kind]}{unit}."
+    if not _is_a(value, kind):
+        raise ValueError(wanted.replace("expected ", "expected a whole number ") if kind is int else wanted)
+    if m.get("choices") and value not in m["choices"]:
         raise ValueError(wanted)
     if kind not in (int, float):
         return value
-    outside = (not math.isfinite(value) or (m.get("low") is not None and value < m["low"])
-               or (m.get("high") is not None and value > m["high"]) or (m.get("above") is not None and value <= m["above"]))
+    low, high, above = m.get("low"), m.get("high"), m.get("above")
+    outside = (kind is float and not abs(value) <= _LARGEST) or (low is not None and value < low)
+    outside = outside or (high is not None and value > high) or (above is not None and value <= above)
     if outside:
         raise ValueError(wanted)
     return kind(value)
@@ -189,7 +197,8 @@ _SEED = {"low": 0, "high": 2**32 - 1}
 def _check_run_name(name: str | None):
     """Raise ValueError where a run's name would leave the runs folder or is no name of a folder."""
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
-        raise ValueError(f"experiment_name: came {name!r}, expected letters, digits and . _ + - alone: it names a folder in runs/.")
+        raise ValueError(f"experiment_name: came {name!r}, expected letters, digits and . _ + - alone: it names a "
+                         f"folder in runs/.")
 
 
 # ---- the stages -----------------------------------------------------------------------------------------------------
@@ -197,12 +206,15 @@ def _check_run_name(name: str | None):
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Config):
-    """What disturbs a light curve. SimulateConfig inherits these fields, so a simulation's configuration is a Noise, too."""
+    """What disturbs a light curve. SimulateConfig inherits these fields, so a simulation's configuration is a Noise,
+    too."""
 
-    detector: str = option("roman", "Detector noise set: zero point, exposure, encircled energy and background.", choices=DETECTORS)
+    detector: str = option("roman", "Detector noise set: zero point, exposure, encircled energy and "
+                                    "background.", choices=DETECTORS)
     noise_scale: float = option(1.0, "Factor on the photometric error.", above=0)
     missing_fraction: float = option(0.05, "Share of the epochs that are lost at random.", low=0, high=0.99)
-    correlated_noise: float = option(0.0, "Amplitude of correlated (Ornstein-Uhlenbeck) noise, in photometric errors.", low=0)
+    correlated_noise: float = option(0.0, "Amplitude of correlated (Ornstein-Uhlenbeck) noise, in photometric "
+                                          "errors.", low=0)
     correlated_timescale: float = option(1.0, "Correlation time of the correlated noise.", unit="d", above=0)
     outlier_fraction: float = option(0.0, "Share of the epochs that are outliers.", low=0, high=1)
     outlier_size: float = option(10.0, "Standard deviation of the outliers, in photometric errors.", above=0)
@@ -215,19 +227,25 @@ class SimulateConfig(Noise):
     n_flat: int = option(100, "Number of flat (constant) light curves.", unit="events", low=0)
     n_pspl: int = option(100, "Number of single-lens light curves.", unit="events", low=0)
     n_binary: int = option(100, "Number of binary-lens light curves.", unit="events", low=0)
-    binary_preset: str = option("baseline", "Prior of the lens parameters: distinct, planetary, stellar, baseline, roman, or the path "
+    binary_preset: str = option("baseline", "Prior of the lens parameters: distinct, planetary, stellar, baseline, "
+                                            "roman, or the path "
                                 "of a YAML file of your own.")
-    limb_darkening: float = option(0.0, "Linear limb-darkening coefficient of the source; 0 is a uniform disc.", low=0, high=1)
+    limb_darkening: float = option(0.0, "Linear limb-darkening coefficient of the source; 0 is a uniform "
+                                        "disc.", low=0, high=1)
     output: str = option("data/raw/events.h5", "Dataset file to make.")
-    split: str = option("train", "Which independent random streams to draw from: events of two splits are never shared.",
+    split: str = option("train", "Which independent random streams to draw from: events of two splits are never "
+                                 "shared.",
                         choices=tuple(SPLITS))
     seed: int = option(0, "Seed of the random streams.", **_SEED)
-    schedule: str | None = option(None, "Epochs of the season. Unset means what the preset says: roman for preset roman, else thesis.",
+    schedule: str | None = option(None, "Epochs of the season. Unset means what the preset says: roman for preset "
+                                        "roman, else thesis.",
                                   choices=SCHEDULES)
-    oversample: float = option(20.0, "At most this many draws for each wanted event of a class; fewer accepted events are an error.",
+    oversample: float = option(20.0, "At most this many draws for each wanted event of a class; fewer accepted events "
+                                     "are an error.",
                                low=1)
     num_workers: int = option(0, "Number of worker processes; 0 means one a core.", unit="processes", low=0, high=4096)
-    part: str | None = option(None, "For an array job: simulate only the k-th of n parts, 'k/n' with k from 0. A later run without "
+    part: str | None = option(None, "For an array job: simulate only the k-th of n parts, 'k/n' with k from 0. A later "
+                                    "run without "
                               "this option joins the parts.")
 
     def __post_init__(self):
@@ -342,21 +360,25 @@ class EvaluateConfig(Config):
 class ReadConfig(Config):
     """What a light-curve file does not say of itself; see docs/light_curve_files.md."""
 
-    time: str | None = option(None, "Column of times: its name, or its number from 1, with its unit in brackets if need be: 't [s]'.")
+    time: str | None = option(None, "Column of times: its name, or its number from 1, with its unit in brackets if "
+                                    "need be: 't [s]'.")
     value: str | None = option(None, "Column of brightness, named in the same way: '4', 'I', 'flux [uJy]'.")
     error: str | None = option(None, "Column of the brightness' error, named in the same way.")
     unit: str = option("auto", "What the brightness column holds; auto asks the header and the values.",
                        choices=("auto", "mag", "mmag", "flux", "uJy", "mJy"))
-    band: str | None = option(None, "Band, telescope or camera to read of a file with several. Unset means F146 where there is one, "
+    band: str | None = option(None, "Band, telescope or camera to read of a file with several. Unset means F146 where "
+                                    "there is one, "
                               "else each on its own.")
-    event: str | None = option(None, "Star or event, by name or number, to read of a file with several. Unset means each on its own.")
+    event: str | None = option(None, "Star or event, by name or number, to read of a file with several. Unset means "
+                                     "each on its own.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyConfig(ReadConfig):
     """Classify other people's light-curve files."""
 
-    experiment_name: str | None = option(None, "A shipped network or a unique part of a run's name. Unset means the shipped baseline "
+    experiment_name: str | None = option(None, "A shipped network or a unique part of a run's name. Unset means the "
+                                               "shipped baseline "
                                          "network.")
     format: str = option("table", "How the answers are printed.", choices=("table", "csv", "json"))
     season_gap: float = option(30.0, "A longer gap between two epochs starts a new season.", unit="d", above=0)
