@@ -2,7 +2,8 @@
 
     binary light curve     adaptive nodes against the library at every epoch: at equal tolerance, and at its default
     renderer               light curves with noise from stored nodes
-    single-lens fit        fits of 6912 noisy epochs; the observable labels against the simulation they belong to
+    single-lens fit        fits of 6912 noisy epochs
+    labels                 the observable labels against the simulation they belong to
     simulation             events a second with one process and with two
     storage                size, writing and random batches: the layout of the dataset file against gzip throughout
     prefix output          one forward pass against as many passes as there are prefixes
@@ -25,14 +26,15 @@ import numpy as np
 import torch
 
 import microlens
-from microlens import magnification, survey
+from microlens import lens, magnification, sky
 from microlens.config import CLASSES, SimulateConfig, TrainConfig
-from microlens.fit import fit_single_lens, observability
+from microlens.data.events import observable_from, true_flux
+from microlens.fit import fit_single_lens
 from microlens.data.fresh import FreshEvents
 from microlens.lens.engine import new_engine
 from microlens.network.model import Classifier, loss_parts, n_flops, n_parameters
 from microlens.sky.population import draw, load_preset
-from microlens.data.simulation import event, event_stream, render_event, simulate
+from microlens.data.simulation import event_stream, render_event, simulate, simulate_event
 from microlens.data.format import ROWS, open_dataset, param_dtype, write_dataset
 from microlens.network.training import N_PREFIXES, matmul_rate
 
@@ -106,8 +108,8 @@ def fits(n=200):
     rng = np.random.default_rng(1)
     curves = []
     for _ in range(n):
-        flux = magnification.pspl(T, rng.uniform(7, 65), rng.uniform(0.01, 1), rng.uniform(5, 30))
-        sigma = survey.sigma_flux(flux, rng.uniform(18, 24))
+        flux = lens.pspl(T, rng.uniform(7, 65), rng.uniform(0.01, 1), rng.uniform(5, 30))
+        sigma = sky.sigma_flux(flux, rng.uniform(18, 24))
         curves.append((flux + sigma * rng.normal(size=len(T)), sigma))
     for finite in (False, True):
         fit_single_lens(T, *curves[0], finite_source=finite)  # compiles
@@ -116,19 +118,28 @@ def fits(n=200):
               f"median {1e3 * np.median(took):.2f} ms, n = {n}")
 
 
-def simulation(n=150):
-    config, preset = SimulateConfig(), load_preset("baseline")
-    label = magnify = 0.0
-    for i in range(-20, n):
-        e = event(config, preset, "binary", event_stream(config, "binary", i + 20), T, 1)
-        if i < 0:
-            continue  # compiles
-        seen, p = e.flux != 0, e.params
-        label += seconds(lambda e=e, seen=seen, p=p: observability(T[seen], e.flux_true[seen], e.sigma[seen], True,
-                                                               (p["t_0"], p["t_E"], p["u_0"])))
-        magnify += seconds(lambda i=i: event(config, preset, "binary", event_stream(config, "binary", i + 20), T, 1))
-    print(f"simulated binary: {1e3 * magnify / n:.2f} ms, of which observable labels {1e3 * label / n:.2f} ms "
-          f"({label / (magnify - label):.2f} of the rest), n = {n}")
+def labels(n=150):
+    """What the observable labels of a simulated binary cost, against everything else of its simulation."""
+    config, preset = SimulateConfig(), sky.load_preset("baseline")
+
+    def simulated(i):
+        return simulate_event(config, preset, "binary", event_stream(config, "binary", i), T, 1)
+
+    def label(event):
+        flux_true = true_flux(event.curve, *(event.params[p] for p in ("t_0", "t_E", "f_s")), T)
+        seen = event.flux != 0
+        return observable_from("binary", event.params, T[seen], flux_true[seen], config)
+
+    for i in range(20):
+        label(simulated(i))  # compiles
+    events = [simulated(i) for i in range(20, n + 20)]
+    whole = sum(seconds(lambda i=i: simulated(i)) for i in range(20, n + 20)) / n
+    part = sum(seconds(lambda e=e: label(e)) for e in events) / n
+    print(f"simulated binary: {1e3 * whole:.2f} ms, of which observable labels {1e3 * part:.2f} ms "
+          f"({part / (whole - part):.2f} of the rest), n = {n}")
+
+
+def simulation():
     with tempfile.TemporaryDirectory() as folder:
         for how in ([], ["--virtual"]):
             took = {w: [] for w in (1, 2)}
@@ -254,6 +265,6 @@ def fresh_events(n=60):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    parts = {f.__name__: f for f in (binaries, fits, simulation, storage, prefixes, training, inference, streaming, fresh_events)}
+    parts = {f.__name__: f for f in (binaries, fits, labels, simulation, storage, prefixes, training, inference, streaming, fresh_events)}
     for name in sys.argv[1:] or parts:
         parts[name]()

@@ -22,7 +22,8 @@ class Stream:
         self._core = classifier.initial_state(n, device)
         self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
         self._count = torch.zeros(n, dtype=torch.long, device=device)
-        self._fits = torch.from_numpy(running.new_state(n if classifier.view == "running" else 0, classifier.stem_stride))
+        fits = running.new_state(n if classifier.view == "running" else 0, classifier.stem_stride)
+        self._fits = torch.from_numpy(running.as_floats(fits))
         with torch.inference_mode():
             start = torch.zeros(n, 2 * classifier.d_model, device=device)
             self._log_p = classifier.heads(start)["log_p"]
@@ -55,7 +56,8 @@ class Stream:
         flux, delta_t, extra = self._pending[rows, :, 0], self._pending[rows, :, 1], None
         if c.view == "running":
             fits = self._fits if every else self._fits[rows]
-            extra = torch.from_numpy(running.advance(fits.numpy(), flux.cpu().numpy(), delta_t.cpu().numpy())).to(flux.device)
+            state = running.from_floats(fits.numpy())  # the same memory
+            extra = torch.from_numpy(running.advance(state, flux.cpu().numpy(), delta_t.cpu().numpy())).to(flux.device)
             if not every:
                 self._fits[rows] = fits
         patches = c.patches(flux, delta_t, extra)
