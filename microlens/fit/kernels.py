@@ -1,8 +1,8 @@
 """A single lens through points: the model, its two fluxes, and Levenberg-Marquardt steps, as compiled kernels.
 
-A light curve is F = F_s A(t; t_0, u_0, t_E[, rho]) + F_b with the magnification A of Paczynski (1986). The two fluxes enter
-linearly and are solved exactly for every trial (variable projection, Golub & Pereyra 1973, in Kaufman's form), with
-F_s >= 0. The finite source uses A_FS(u, rho) = A(u) B0(u/rho) (Gould 1994; Yoo et al. 2004), good to about rho^2.
+A light curve is F = F_s A(t; t_0, u_0, t_E[, rho]) + F_b with the magnification A of Paczynski (1986). The two fluxes
+enter linearly and are solved exactly for every trial (variable projection, Golub & Pereyra 1973, in Kaufman's form),
+with F_s >= 0. The finite source uses A_FS(u, rho) = A(u) B0(u/rho) (Gould 1994; Yoo et al. 2004), good to about rho^2.
 
 A single lens is an array p (4,) of t_0 (d), ln t_E (d), u_0 and ln rho, the last of them always ln rho.
 """
@@ -135,7 +135,7 @@ def _model(points, p, table, a, d):
 
 @numba.njit(cache=True, nogil=True)
 def _enlarge_source(points, p, table, a, d):
-    """Turn magnification a (n,) and derivatives d of a point source into those of a source of radius rho: A B0(u/rho)."""
+    """Turn magnification a (n,) and derivatives d of a point source into those of a source of radius rho."""
     t = points.t
     rate, per_rho = np.exp(-p[LN_T_E]), np.exp(-p[-1])
     d_t_0, d_ln_t_E, d_u_0, d_ln_rho = d[T_0], d[LN_T_E], d[U_0], d[len(p) - 1]
@@ -192,7 +192,7 @@ def fluxes_of(points, p, table):
 def _normal_equations(points, a, d, fluxes, h, g):
     """Normal matrix h and right side g (n_parameters,) of a step, the columns d projected on the complement of (a, 1).
 
-    d is used up. Everything is summed in this order, whatever the compiler would prefer: files are compared bit for bit.
+    d is used up. The sums keep this order, whatever the compiler would prefer: files are compared bit for bit.
     """
     y, w = points.y, points.w
     n_par, n = d.shape
@@ -251,14 +251,14 @@ def _solution(m, g):
 
 @numba.njit(cache=True, nogil=True)
 def bounds_for(earliest, latest, shortest=SHORTEST_LN_T_E, closest=0.0):
-    """Bounds of a single lens whose t_0 lies from `earliest` to `latest` days, with ln t_E >= shortest, u_0 >= closest."""
+    """Bounds of a single lens with t_0 from `earliest` to `latest` days, ln t_E >= shortest and u_0 >= closest."""
     return Bounds(np.array([earliest, shortest, closest, SMALLEST_LN_RHO]),
                   np.array([latest, LONGEST_LN_T_E, LARGEST_U_0, LARGEST_LN_RHO]))
 
 
 @numba.njit(cache=True, nogil=True)
 def _stepped(p, step, bounds, trial):
-    """Put into `trial` the single lens p after a step: no parameter moves too far or leaves its bounds, u_0 is positive."""
+    """Put into `trial` the single lens p after a step, which is cut where it goes too far or leaves the bounds."""
     low, high = bounds
     for j in range(len(step)):
         limit = LONGEST_STEP if j != T_0 else LONGEST_STEP_T_0 * np.exp(p[LN_T_E])
@@ -270,9 +270,10 @@ def _stepped(p, step, bounds, trial):
 
 @numba.njit(cache=True, nogil=True)
 def levenberg_marquardt(points, p, table, steps, bounds, gain):
-    """At most so many Levenberg-Marquardt steps from the single lens p, changed in place, until one promises too little.
+    """Improve the single lens p in place by Levenberg-Marquardt steps, until one promises too little.
 
-    gain : Gain that a step must promise.   Returns a FluxFit and the magnification (n,) of the p that was reached.
+    steps : the most that are made.   gain : Gain that a step must promise.
+    Returns a FluxFit and the magnification (n,) of the p that was reached.
     """
     n_par, n = n_parameters(p), len(points.t)
     a, d, other_a, other_d = np.empty(n), np.empty((n_par, n)), np.empty(n), np.empty((n_par, n))

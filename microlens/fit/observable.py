@@ -1,9 +1,9 @@
-"""What an observer can know: delta chi^2 of noise-free curves, the moment at which an event becomes observable, the label.
+"""What an observer can know: delta chi^2 of noise-free curves, moments of observability, the label.
 
     seen = observability(timestamps, flux_true, sigma, is_binary, start)
 
-Noise-free delta chi^2 of a growing prefix never falls, and any single lens bounds that of all prefixes from above: the moment
-at which it passes a threshold is found from below, in a few fits.
+Noise-free delta chi^2 of a growing prefix never falls, and any single lens bounds that of all prefixes from above: the
+moment at which it passes a threshold is found from below, in a few fits.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ CLIMB_STEPS = (4, 25)  # Levenberg-Marquardt steps after which a prefix below th
 class Observability(NamedTuple):
     """What an observer can know of one event.
 
-    delta_chi2_flat, delta_chi2_pspl : of the noise-free curve against a constant and against the best single lens; the latter
-    is 0 for an event that is no binary.
-    t_observable_flat, t_observable_pspl, t_premature : days at which delta chi^2 of the growing prefix passes THRESHOLD_FLAT
-    against a constant, THRESHOLD_PSPL and THRESHOLD_PREMATURE against the best single lens; NaN if never.
+    delta_chi2_flat, delta_chi2_pspl : of the noise-free curve against a constant and against the best single lens; the
+    latter is 0 for an event that is no binary.
+    t_observable_flat, t_observable_pspl, t_premature : days at which delta chi^2 of the growing prefix passes
+    THRESHOLD_FLAT against a constant, THRESHOLD_PSPL and THRESHOLD_PREMATURE against the best single lens; NaN if
+    never.
     """
 
     delta_chi2_flat: float
@@ -91,8 +92,8 @@ def delta_chi2_flat(flux, sigma) -> np.ndarray:
 class Search(NamedTuple):
     """What the search for a moment of observability goes through.
 
-    curve : Points of the noise-free curve, all epochs.   few : fewer Points that stand for it.   last : index of the last
-    epoch that each of the few stands for.   given : (k, 3) starts of the fits.   table, bounds : of the fits.
+    curve : Points of the noise-free curve, all epochs.   few : fewer Points that stand for it.   last : index of the
+    last epoch that each of the few stands for.   given : (k, 3) starts of the fits.   table, bounds : of the fits.
     """
 
     curve: Points
@@ -103,11 +104,11 @@ class Search(NamedTuple):
     bounds: Bounds
 
 
-class Reached(NamedTuple):
-    """How far a search has come.
+class SearchEnd(NamedTuple):
+    """The end of a search for the prefix that passes a threshold.
 
-    n_below : the prefix of so many epochs is below the threshold.   p : the single lens to go on from.
-    below : the single lens that keeps that prefix below.
+    n_below : the prefix of so many epochs is below, and one epoch more is above; all epochs if none is.   p : the best
+    single lens of the prefix that is above.   below : the single lens that keeps the shorter one below.
     """
 
     n_below: int
@@ -117,8 +118,8 @@ class Reached(NamedTuple):
 
 @numba.njit(cache=True, nogil=True)
 def _crossing(points, p, table, threshold, begin):
-    """Length of the shortest prefix, longer than `begin`, whose chi^2 against the single lens p with its best fluxes passes
-    the threshold; one more than the number of points if none does.
+    """Length of the shortest prefix, longer than `begin`, whose chi^2 against the single lens p with its best fluxes
+    passes the threshold; one more than the number of points if none does.
     """
     y, w, a = points.y, points.w, magnification(points, p, table)
     sw = ma = my = saa = say = syy = 0.0
@@ -142,8 +143,8 @@ def _climb(points, p, below, begin, threshold, table, bounds):
 
     Changes p in place, and `below` to the single lens that keeps all shorter prefixes below.
 
-    Any single lens bounds the delta chi^2 of all prefixes from above, so no prefix before its crossing can have passed. A fit
-    to the prefix at the crossing moves the crossing to the right, in ever smaller steps, until it gains nothing.
+    Any single lens bounds the delta chi^2 of all prefixes from above, so no prefix before its crossing can have passed.
+    A fit to the prefix at the crossing moves the crossing to the right, in ever smaller steps, until it gains nothing.
     """
     while True:
         n = _crossing(points, p, table, threshold, begin)
@@ -170,21 +171,21 @@ def _resolved(curve, few, n_few, first, end):
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_above(search, reached, threshold):
-    """How far the prefix stays below the threshold when the single lens is fitted to it anew: Reached, the end of the search.
+def _first_above(search, start, threshold):
+    """How far the growing prefix stays below the threshold when a single lens is fitted to it anew, as a SearchEnd.
 
-    reached : where to begin.   n_below of the result is the index of the first epoch at which delta chi^2 passes, and the
-    number of epochs if it never does.
+    start (4,) : the single lens to begin with, the better the more of the curve it keeps below the threshold.
     """
     curve, few, last, given, table, bounds = search
     starts = np.empty((len(given) + 1, 3))
     starts[1:] = given
-    p, below, n_below = reached.p.copy(), reached.below.copy(), reached.n_below
-    begin = np.searchsorted(last, n_below)  # of the few points, those that end within the prefix
+    p, below = start.copy(), start.copy()
+    n_below = FEWEST_EPOCHS - 1
+    begin = 0  # of the few points, those that end within the prefix
     while True:
         n_few = _climb(few, p, below, begin, threshold, table, bounds)
         if n_few > len(few.t):
-            return Reached(len(curve.t), p, below)
+            return SearchEnd(len(curve.t), p, below)
         # Epoch by epoch within the run in which it passes.
         first, end = last[n_few - 2] + 1 if n_few > 1 else 0, last[n_few - 1] + 1
         resolved = _resolved(curve, few, n_few - 1, first, end)
@@ -194,29 +195,18 @@ def _first_above(search, reached, threshold):
         best = fit_points(prefix(resolved, n), starts, table, bounds)
         n_below = first + n - (n_few - 1)
         if best.fluxes.chi2 > threshold:
-            return Reached(n_below - 1, best.p, below)
+            return SearchEnd(n_below - 1, best.p, below)
         p[:], below[:] = best.p, best.p
         begin = n_few if n == len(resolved.t) else n_few - 1
 
 
-@numba.njit(cache=True, nogil=True)
-def _furthest(search, lenses, threshold):
-    """That of the single lenses (k, 4) whose crossing of the threshold comes last."""
-    best, at = -1, 0
-    for k in range(len(lenses)):
-        n = _crossing(search.few, lenses[k], search.table, threshold, 0)
-        if n > best:
-            best, at = n, k
-    return lenses[at].copy()
-
-
-def _checked_first_above(search: Search, reached: Reached, threshold: float) -> Reached:
+def checked_first_above(search: Search, p, threshold: float) -> SearchEnd:
     """The end of the search over few points, or over many where the few do not stand for the curve."""
-    end = _first_above(search, reached, threshold)
+    end = _first_above(search, p, threshold)
     n = max(end.n_below - SLACK, 0)
     if n > 0 and fluxes_of(prefix(search.curve, n), end.below, search.table).chi2 > (1 + AGREE) * threshold:
         many, last = compress(search.curve, search.curve.y, COMPRESSION)
-        return _first_above(search._replace(few=many, last=last), reached, threshold)
+        return _first_above(search._replace(few=many, last=last), p, threshold)
     return end
 
 
@@ -225,26 +215,24 @@ def _epochs_above(search: Search, p, chi2: float) -> tuple[int | None, int | Non
 
     p (4,), chi2 : the best single lens of the whole curve.   None where a threshold is never passed.
 
-    Delta chi^2 of a growing prefix never falls, so the search for the higher threshold goes on where that for the lower one
-    ended, with whichever single lens keeps the longest prefix below.
+    The higher threshold is searched first. The single lens at which that search ends fits the prefix there, so it keeps
+    nearly all of the prefix below the lower threshold, too: the second search begins with it, and it ends no later.
     """
     if chi2 <= THRESHOLD_PREMATURE:
         return None, None
-    last = len(search.curve.t) - 1
-    low = _checked_first_above(search, Reached(FEWEST_EPOCHS - 1, p, p), THRESHOLD_PREMATURE)
-    premature = min(low.n_below, last)
-    if chi2 <= THRESHOLD_PSPL:
-        return premature, None
-    start = _furthest(search, np.stack([p, low.below, low.p]), THRESHOLD_PSPL)
-    n_below = max(low.n_below - SLACK, FEWEST_EPOCHS - 1)
-    high = _checked_first_above(search, Reached(n_below, start, start), THRESHOLD_PSPL)
-    return premature, max(premature, min(high.n_below, last))
+    last, high = len(search.curve.t) - 1, None
+    if chi2 > THRESHOLD_PSPL:
+        end = checked_first_above(search, p, THRESHOLD_PSPL)
+        high, p = min(end.n_below, last), end.p
+    low = min(checked_first_above(search, p, THRESHOLD_PREMATURE).n_below, last)
+    return (low if high is None else min(low, high)), high
 
 
 def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0) -> Observability:
     """delta chi^2 and times of observability of one noise-free light curve.
 
-    t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   start : (t_0, t_E, u_0) to try first.
+    t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   start : (t_0, t_E, u_0) to try
+    first.
     limb_darkening : linear coefficient of the source, for the FSPL that is fitted.
     """
     curve = noise_free_points(t, flux_true, sigma)
@@ -268,8 +256,8 @@ def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0
 def observable_label(labels, delta_chi2_flat, delta_chi2_pspl):
     """The class that an observer can know, (N,) int8, from what was simulated (N,) and both delta chi^2 (N,).
 
-    flat if delta chi^2 against a constant <= THRESHOLD_FLAT; else binary if simulated binary and delta chi^2 > THRESHOLD_PSPL
-    against the best single lens (Penny et al. 2019); else pspl.
+    flat if delta chi^2 against a constant <= THRESHOLD_FLAT; else binary if simulated binary and delta chi^2 >
+    THRESHOLD_PSPL against the best single lens (Penny et al. 2019); else pspl.
     """
     labels = np.asarray(labels)
     binary = (labels == BINARY) & (np.asarray(delta_chi2_pspl) > THRESHOLD_PSPL)

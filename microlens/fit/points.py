@@ -74,8 +74,9 @@ def _between(t, y, at, k):
 
 @numba.njit(cache=True, nogil=True)
 def _straight_run(points, i, bend):
-    """The longest run of neighbours from epoch i on within which the flux keeps within `bend` errors of its mean from its chord.
+    """The longest run of neighbours from epoch i on within which the flux is straight.
 
+    It keeps within `bend` errors of the run's mean from its chord.
     Returns the epoch after it, its weight, and the weighted mean and standard deviation of its times after epoch i.
     """
     t, y, w = points
@@ -99,13 +100,13 @@ def _straight_run(points, i, bend):
 def sample(points, bend):
     """A noise-free curve by few points: two stand for each run of neighbours within which the flux is straight.
 
-    A run's flux keeps within `bend` errors of its mean from its chord. Its points lie on the curve one standard deviation
-    before and after its mean time, with half of its weight each (Gauss' rule with two nodes: the square of a residual that
-    is straight in the run is summed exactly), so the residual to a smooth model may be as steep as the flux: several times
-    fewer points than `compress` needs.
+    A run's flux keeps within `bend` errors of its mean from its chord. Its points lie on the curve one standard
+    deviation before and after its mean time, with half of its weight each (Gauss' rule with two nodes: the square of a
+    residual that is straight in the run is summed exactly), so the residual to a smooth model may be as steep as the
+    flux: several times fewer points than `compress` needs.
     Returns Points and `last`, the index of the last epoch that each of them stands for.
     """
-    t, y, w = points
+    t, y = points.t, points.y
     n = len(t)
     ts, ys, ws, last = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
     m = i = 0

@@ -37,7 +37,7 @@ def single_lens_residual(t, flux, sigma) -> np.ndarray:
 
 
 def largest_window(residual, windows=(8, 24, 72, 216)):
-    """Largest chi^2 excess of a run of consecutive standardised residuals (n,), over window lengths, in standard deviations.
+    """Largest chi^2 excess, in standard deviations, of a run of consecutive standardised residuals (n,).
 
     Returns max over windows of (sum r^2 - m)/sqrt(2 m): sharper than the chi^2 of the whole curve for a short anomaly.
     """
@@ -72,8 +72,9 @@ def seen(z, flux, sigma) -> tuple[bool, bool]:
     """Whether a measured curve shows an event, and an anomaly on it, by the thresholds that define the labels.
 
     z : (n,) residual to the best single lens in errors; flux, sigma : (n,) of the valid epochs.
-    Event: chi^2 falls by more than 500 from the best constant to the single lens. Anomaly: the residual's chi^2 exceeds its
-    expectation by more than 160 in a window. Both need RUN consecutive residuals of one sign, so no single outlier counts.
+    Event: chi^2 falls by more than 500 from the best constant to the single lens. Anomaly: the residual's chi^2 exceeds
+    its expectation by more than 160 in a window. Both need RUN consecutive residuals of one sign, so no single outlier
+    counts.
     """
     w = 1 / np.square(sigma)
     constant = (flux - np.sum(w * flux) / np.sum(w)) / sigma
@@ -84,7 +85,7 @@ def seen(z, flux, sigma) -> tuple[bool, bool]:
 
 
 def curve_features(flux, delta_t, flux_err):
-    """Features (len(FEATURES),) of a light curve of valid epochs, and what the literature's thresholds see in it (see `seen`).
+    """Features (len(FEATURES),) of a light curve of valid epochs, and what the literature's thresholds see in it.
 
     flux (n,) F/F_base, delta_t (n,) days, flux_err (n,).
     """

@@ -1,14 +1,14 @@
 """The best single lens through what has been observed so far, brought up to date with every block of epochs.
 
-    state = new_state(n, block)                            # n light curves, taken `block` epochs at a time
-    view = advance(state, flux, delta_t)                   # (n, L, CHANNELS) of the next L epochs, L a multiple of the block
+    state = new_state(n, block)                  # n light curves, taken `block` epochs at a time
+    view = advance(state, flux, delta_t)         # (n, L, CHANNELS) of the next L epochs, L a multiple of the block
 
-It reads the flux alone and never looks ahead. The noise is a clipped running mean square of second differences, carried from
-one flux to another by the law of detector set `roman`. The past is kept as at most MAX_BINS averages: epochs where the flux
-changes inside a block, blocks elsewhere, and neighbours that agree are joined where the model is smooth. The fit goes on from
-the one before, when the newest block disagrees or after EVERY epochs, and is begun again from other starts where its excess
-has grown; in between its chi^2 is carried on. So an update takes bounded time and memory at any cadence, and a curve fed
-block by block gives the same numbers as one fed at once, since both run this code.
+It reads the flux alone and never looks ahead. The noise is a clipped running mean square of second differences, carried
+from one flux to another by the law of detector set `roman`. The past is kept as at most MAX_BINS averages: epochs where
+the flux changes inside a block, blocks elsewhere, and neighbours that agree are joined where the model is smooth. The
+fit goes on from the one before, when the newest block disagrees or after EVERY epochs, and is begun again from other
+starts where its excess has grown; in between its chi^2 is carried on. So an update takes bounded time and memory at any
+cadence, and a curve fed block by block gives the same numbers as one fed at once, since both run this code.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ VARIES = 9.0  # standard deviations of a block's chi^2 about its mean beyond whi
 BACKGROUND = DETECTORS["roman"].background  # e-^2 an epoch
 FLOOR = (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2  # systematic variance of F/F_base
 
-# Neighbouring averages are joined where, in units of the variance of their difference, the model's change squared and the
-# residuals' difference squared are below these; each round that leaves too many averages multiplies them by these factors.
+# Neighbouring averages are joined where, in units of the variance of their difference, the model's change squared and
+# the residuals' difference squared are below these; each round that leaves too many averages multiplies them by these
+# factors.
 SMOOTH, AGREE = 0.3, 9.0
 SMOOTHER, LOOSER = 4.0, 2.0
 ROUNDS = 64  # after which averages are joined as they come: 0.3 * 4^64 is more than any two finite averages differ by
@@ -55,10 +56,12 @@ SPAN_IN_MEAN_SPANS = 2.0  # the same in mean distances of KEPT_BINS averages, fo
 
 STARTED = 40.0  # chi^2 excess over a constant at which an event is fitted
 EVERY = 64  # epochs after which the fit is brought up to date even if the newest agree with it
-DISAGREE = 4.0  # chi^2 of a block's mean, in units of the fit's reduced chi^2, at which it is brought up to date at once
+# chi^2 of a block's mean, in units of the fit's reduced chi^2, at which it is brought up to date at once
+DISAGREE = 4.0
 AGAIN, AGAIN_BY = 30.0, 1.3  # the fit is begun again when its excess has passed 30 and grown by this factor;
 HOPELESS, SELDOM_BY = 100.0, 2.0  # beyond 100, where hardly a search finds better, by this one
-STEPS, START_STEPS, LAST_STEPS = 4, 4, 30  # Levenberg-Marquardt steps of an update, of each trial start, of the best of these
+# Levenberg-Marquardt steps of an update, of each trial start, of the best of these
+STEPS, START_STEPS, LAST_STEPS = 4, 4, 30
 FSPL_GAIN = 1.0  # chi^2 by which a finite source must be better than a point
 GAIN = Gain(0.01, 1e-4)  # that a step must promise
 SHORTEST_LN_T_E = -0.7  # the far wing of a still shorter event is a power law of no scale, lost in rounding
@@ -66,15 +69,16 @@ CLOSEST = 1e-3  # u_0: a peak narrower than the time between two epochs says not
 AHEAD = 60.0  # d after the last epoch at which a peak may lie
 
 FIRST_LN_T_E, FIRST_U_0 = 2.0, 0.3  # of an event that begins (t_E = 7.4 d); its peak is put at the newest epoch
-# Trial starts. Past the peak, which is at the brightest average: t_E = 3, 6.6, 15, 32 d with u_0 = 0.05, 0.1, 0.2, 0.4. Still
-# rising: the peak lies 0.6, 1.8, 5.4, 16 d ahead with t_E = 4, 6.8, 12, 20 d and u_0 = 0.2.
+# Trial starts. Past the peak, which is at the brightest average: t_E = 3, 6.6, 15, 32 d with u_0 = 0.05, 0.1, 0.2, 0.4.
+# Still rising: the peak lies 0.6, 1.8, 5.4, 16 d ahead with t_E = 4, 6.8, 12, 20 d and u_0 = 0.2.
 PAST_STARTS, RISING_STARTS = 4, 4
 PAST_T_E, PAST_T_E_BY, PAST_U_0, PAST_U_0_BY = 3.0, 2.2, 0.05, 2.0
 RISING_AHEAD, RISING_AHEAD_BY, RISING_T_E, RISING_T_E_BY, RISING_U_0 = 0.6, 3.0, 4.0, 1.7, 0.2
 
 CHANNELS = 6
-"""Channels of the view: residual after and before the fit has seen the block, chi^2 excess of the fit, largest run of three
-averages, log10 of the baseline's electrons, chi^2 excess over a constant. All but the fifth are asinh of a scaled value."""
+"""Channels of the view: residual after and before the fit has seen the block, chi^2 excess of the fit, largest run of
+three averages, log10 of the baseline's electrons, chi^2 excess over a constant. All but the fifth are asinh of a scaled
+value."""
 AFTER, BEFORE, EXCESS, RUN, PHOTONS, FLAT_EXCESS = range(CHANNELS)
 CHI2_SCALE = 10.0  # chi^2 at which asinh turns from linear to logarithmic
 
@@ -125,7 +129,7 @@ def as_floats(state: np.ndarray) -> np.ndarray:
 
 
 def from_floats(numbers: np.ndarray) -> np.ndarray:
-    """The state (n,) that `numbers` (n, k), as as_floats gave them, stand for; it shares their memory if that is contiguous."""
+    """The state (n,) of which as_floats made `numbers` (n, k). It shares their memory if they are contiguous."""
     return np.ascontiguousarray(numbers, dtype=np.float64).view(STATE)[:, 0]
 
 
@@ -134,7 +138,7 @@ def from_floats(numbers: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def _photons(variance):
-    """Electrons N of the baseline in one epoch for the variance of F/F_base there: (N + B)/N^2 + floor, solved for N."""
+    """Electrons N of the baseline in one epoch, from the variance of F/F_base: (N + B)/N^2 + floor solved for N."""
     v = max(variance - FLOOR, LEAST_PHOTON_SHARE * variance)
     return 0.5 * (1 + np.sqrt(1 + 4 * v * BACKGROUND)) / v
 
@@ -150,8 +154,8 @@ def _variance(flux, photons):
 def _update_noise(state, t, flux):
     """Take one block into the noise estimate. Returns the electrons of the baseline.
 
-    An epoch's second difference is its distance from the straight line through the two epochs before. The estimate before
-    the block carries the noise from one flux to another.
+    An epoch's second difference is its distance from the straight line through the two epochs before. The estimate
+    before the block carries the noise from one flux to another.
     """
     photons = _photons(max(state.variance, LEAST_VARIANCE))
     for i in range(len(t)):
@@ -216,8 +220,8 @@ def _append(state, t, flux, before, middle, photons):
     """Add a block to the averages: epoch by epoch where its flux varies, else as its mean.
 
     before (block,), middle : the fit so far at its epochs and at their mean time.
-    Returns the number of averages whose weights are as they were: none while the first estimates of the noise are poor, in
-    which time all averages take the weight of the newest.
+    Returns the number of averages whose weights are as they were: none while the first estimates of the noise are poor,
+    in which time all averages take the weight of the newest.
     """
     block, n = len(flux), int(state.n)
     settled = state.n_seen > NOISE_MEMORY
@@ -252,7 +256,7 @@ def _update_constant(state, first):
 
 @numba.njit(cache=True, nogil=True)
 def _update_chi2(state, averages, model, first):
-    """Take the averages from `first` on, less the model, into chi^2 and the largest run of three; first = 0 begins anew.
+    """Take the averages from `first` on, less the model, into chi^2 and largest run; first = 0 begins anew.
 
     averages, model : from max(first - 2, 0) on, so that runs of three are complete.
     """
@@ -270,11 +274,11 @@ def _update_chi2(state, averages, model, first):
 
 
 @numba.njit(cache=True, nogil=True)
-def _longest_span(t):
+def longest_span(t):
     """The largest distance, in days, of neighbours among the averages at times t that may be joined.
 
-    It is LONGEST_SPAN, and more for a curve so long that KEPT_BINS averages could not be so close: fewer than half of all
-    distances are larger than twice their mean, so there are always neighbours to join.
+    It is LONGEST_SPAN, and more for a curve so long that KEPT_BINS averages could not be so close: fewer than half of
+    all distances are larger than twice their mean, so there are always neighbours to join.
     """
     return max(LONGEST_SPAN, SPAN_IN_MEAN_SPANS * (t[-1] - t[0]) / KEPT_BINS)
 
@@ -307,14 +311,14 @@ def _join_round(t, residual, w, model, n, smooth, agree, span):
 
 
 @numba.njit(cache=True, nogil=True)
-def _join(t, residual, w, model, n):
+def join(t, residual, w, model, n):
     """Join agreeing neighbours among the first n averages where the model is smooth, until KEPT_BINS are left.
 
-    residual : from the model. Averaging residuals rather than fluxes leaves no error of the curvature inside a long average.
-    Each round permits more than the one before, and after ROUNDS all neighbours are joined, which halves at most MAX_BINS +
-    MAX_BLOCK = 2 KEPT_BINS averages. Returns how many are left: KEPT_BINS.
+    residual : from the model. Averaging residuals rather than fluxes leaves no error of the curvature inside a long
+    average. Each round permits more than the one before, and after ROUNDS all neighbours are joined, which halves at
+    most MAX_BINS + MAX_BLOCK = 2 KEPT_BINS averages. Returns how many are left: KEPT_BINS.
     """
-    smooth, agree, span = SMOOTH, AGREE, _longest_span(t[:n])
+    smooth, agree, span = SMOOTH, AGREE, longest_span(t[:n])
     for _ in range(ROUNDS):
         if n <= KEPT_BINS:
             return n
@@ -329,7 +333,7 @@ def _shorten(state, table):
     averages = _averages(state, 0)
     model = _model_of(state, averages.t, table)
     residual = averages.y - model
-    n = _join(averages.t, residual, averages.w, model, len(averages.t))
+    n = join(averages.t, residual, averages.w, model, len(averages.t))
     state.n = n
     averages = _averages(state, 0)
     model = _model_of(state, averages.t, table)
@@ -343,7 +347,7 @@ def _shorten(state, table):
 
 @numba.njit(cache=True, nogil=True)
 def _trial_start(averages, k, out):
-    """Put the k-th trial start into `out` (4,): first those whose peak is past, narrow to wide, then those that still rise."""
+    """Put the k-th trial start into `out` (4,): first those whose peak is past, then those that still rise."""
     t = averages.t
     if k < PAST_STARTS:
         out[T_0], out[LN_T_E] = t[np.argmax(averages.y)], np.log(PAST_T_E * PAST_T_E_BY**k)
@@ -393,7 +397,7 @@ def _is_due(state, flux, before, photons):
 
 @numba.njit(cache=True, nogil=True)
 def _refit(state, averages, table, bounds):
-    """Bring the fit up to date, from other starts, too, if its excess has grown. Returns its model (n,) of the averages."""
+    """Bring the fit up to date, and begin it again if its excess has grown. Returns its flux (n,) at the averages."""
     n, p = len(averages.t), state.lens
     fluxes, a = levenberg_marquardt(averages, p, table, STEPS, bounds, GAIN)
     growth = AGAIN_BY if state.searched < HOPELESS else SELDOM_BY
@@ -409,7 +413,8 @@ def _refit(state, averages, table, bounds):
 def _follow_event(state, t, flux, before, first, photons, table):
     """Bring the single lens up to date with the block t, flux (block,), or only its chi^2 if that will do.
 
-    before (block,) : the fit so far.   first : averages whose weights are as they were.   Returns the fit now, (block,).
+    before (block,) : the fit so far.   first : averages whose weights are as they were.   Returns the fit now,
+    (block,).
     """
     averages = _averages(state, 0)
     bounds = bounds_for(state.first_time - AHEAD, t[-1] + AHEAD, SHORTEST_LN_T_E, CLOSEST)
@@ -450,7 +455,10 @@ def _asinh(x):
 
 @numba.njit(cache=True, nogil=True)
 def _write_channels(state, flux, before, after, photons, out):
-    """Put the channels of one block into out (block, CHANNELS); before, after (block,) : the fit without and with the block."""
+    """Put the channels of one block into out (block, CHANNELS).
+
+    before, after (block,) : the fit without and with the block.
+    """
     n, excess, flat, run = state.n, 0.0, 0.0, 0.0
     if state.n_seen >= FIRST:  # before that there is nothing to go by
         n_par = 2.0 + n_parameters(state.lens) if state.event_epochs > 0 else 1.0
@@ -465,7 +473,7 @@ def _write_channels(state, flux, before, after, photons, out):
 
 @numba.njit(cache=True, nogil=True)
 def _take_block(state, t, flux, table, out):
-    """Take one block t, flux (block,) of one light curve into its state and put its channels into out (block, CHANNELS)."""
+    """Take one block t, flux (block,) into the state of its light curve and put its channels into out."""
     if state.n == 0:
         state.first_time = t[0]
         state.f_blend = np.mean(flux)
@@ -501,8 +509,8 @@ def _advance(states, flux, delta_t, blocks, table, out):
 def advance(state, flux, delta_t, lengths=None) -> np.ndarray:
     """Take the next L epochs of n light curves; changes `state` (n,), as new_state made it, in place.
 
-    flux (n, L) F/F_base and delta_t (n, L) days of valid epochs; lengths (n,): how many of them each curve has, unset = L.
-    Only whole blocks count, so L must be a multiple of the block in all but the last call.
+    flux (n, L) F/F_base and delta_t (n, L) days of valid epochs; lengths (n,): how many of them each curve has, unset =
+    L. Only whole blocks count, so L must be a multiple of the block in all but the last call.
     Returns (n, L, CHANNELS) float32; 0 beyond the last whole block.
     """
     flux, delta_t = np.ascontiguousarray(flux, dtype=float), np.ascontiguousarray(delta_t, dtype=float)

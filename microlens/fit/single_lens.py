@@ -3,8 +3,8 @@
     fit = fit_single_lens(t, flux, sigma)       fit.chi2, fit.t_0, fit.u_0, fit.t_E, fit.rho, fit.f_source, fit.f_blend
     model = single_lens_model(t, fit)
 
-Points are averaged first where nothing is lost by it: a noise-free curve where it changes by less than a small fraction of
-the common error of neighbours, noisy points where the fitted single lens does.
+Points are averaged first where nothing is lost by it: a noise-free curve where it changes by less than a small fraction
+of the common error of neighbours, noisy points where the fitted single lens does.
 """
 
 from __future__ import annotations
@@ -40,23 +40,27 @@ BEND = 1.0  # largest bend of the flux inside a straight run, in errors of its m
 AGREE = 0.05  # relative difference of chi^2 over few points and over many up to which the few will do
 AGREE_CHI2 = 1.0  # and the difference that is no matter in any case
 
-GAIN = Gain(1e-2, 1e-5)  # that a step must promise: noise-free curves, whose chi^2 is compared with thresholds of 40 and more
+# that a step must promise: noise-free curves, whose chi^2 is compared with thresholds of 40 and more
+GAIN = Gain(1e-2, 1e-5)
 NOISY_GAIN = Gain(1e-4, 1e-5)  # and noisy points, whose best parameters are wanted
 MANY_STEPS = 40  # Levenberg-Marquardt steps of a fit that is to end by itself
 
 # Starts of a point source at the brightest point: u_0, and t_E in widths of the peak at half of its height. A peak of
-# height A_max - 1 ~ 1/u_0 is as wide as about 3.5 u_0 t_E; the third is a shallow event, the last one that is strongly blended.
+# height A_max - 1 ~ 1/u_0 is as wide as about 3.5 u_0 t_E; the third is a shallow event, the last one that is strongly
+# blended.
 START_SHAPES = ((0.05, 5.0), (0.3, 1.2), (1.0, 0.5), (0.3, 4.0))
 FINE_BINS, FINE_STEPS = 100, 5  # coarse bins and steps that choose a start, noise-free curves
 START_BINS, COARSE_STEPS = 200, 10  # the same for noisy points
-CLOSE_CHI2, CLOSE_SHARE = 100.0, 0.2  # the second best start is followed, too, if its chi^2 is no more than this above the best
+# the second best start is followed, too, if its chi^2 is no more than this above the best
+CLOSE_CHI2, CLOSE_SHARE = 100.0, 0.2
 SAME_LENS = 0.02  # and if a parameter differs by this much
 
 FSPL_CHI2 = 200.0  # delta chi^2 against a constant below which a finite source cannot be seen
 FSPL_U_0 = 0.3  # a finite source matters only for a lens passing this close
 RHO_FACTORS = (0.5, 1.5)  # starts of rho, in u_0: the source passes beside the lens and across it
 SMALLEST_START_RHO = 3e-4
-LARGE_SOURCE = (0.03, 0.08)  # u_0 and rho of a large source with the lens across it, for which a rising curve is often taken
+# u_0 and rho of a large source with the lens across it, for which a rising curve is often taken
+LARGE_SOURCE = (0.03, 0.08)
 LARGE_STEPS, LARGE_HOPE = 6, 3.0  # steps after which that start is left if its chi^2 is so many times the best
 FSPL_GAIN = 1e-3  # chi^2 by which a finite source must be better than a point
 
@@ -140,7 +144,7 @@ def finite_source(p, factor):
 
 @numba.njit(cache=True, nogil=True)
 def _best_starts(points, given, table, n_bins, steps, bounds):
-    """The best start after so many steps on about so many bins, and the second if it is close in chi^2 and not the same.
+    """The best start after so many steps on about so many bins, and the second best if it is close and not the same.
 
     Returns (1 or 2, 4).
     """
@@ -158,7 +162,7 @@ def _best_starts(points, given, table, n_bins, steps, bounds):
 
 @numba.njit(cache=True, nogil=True)
 def fit_points(points, given, table, bounds):
-    """Best single lens, PSPL or FSPL, through noise-free points: starts on coarse bins, the two best refined. Returns Best.
+    """Best single lens, PSPL or FSPL, through noise-free points, as Best: of several starts the two best are refined.
 
     given : (k, 3) t_0, ln t_E, u_0 of further starts.
     """
@@ -189,8 +193,8 @@ def fit_points(points, given, table, bounds):
 def fit_curve(curve, given, table, bounds):
     """Best single lens through a noise-free curve. Returns Best, the points that it was fitted to and their `last`.
 
-    The fit sees few points. Where chi^2 over many says otherwise (a peak of the model between them), it is made again with
-    many.
+    The fit sees few points. Where chi^2 over many says otherwise (a peak of the model between them), it is made again
+    with many.
     """
     many, last_of_many = compress(curve, curve.y, COMPRESSION)
     few, last = sample(curve, BEND)
@@ -212,7 +216,7 @@ def _refine(points, p, table, bounds):
 
 @numba.njit(cache=True, nogil=True)
 def _refined(points, p, times, best, best_chi2, table, bounds):
-    """Refine p so many times; put the best that it was on the way, the end included, into `best`. Returns the chi^2 of `best`."""
+    """Refine p so many times and copy it into `best` if it is better. Returns the chi^2 of `best`."""
     for _ in range(times):
         _refine(points, p, table, bounds)
     chi2 = fluxes_of(points, p, table).chi2
@@ -241,7 +245,8 @@ def _fit_noisy(points, given, table, with_finite_source, bounds):
             for factor in RHO_FACTORS:
                 chi2 = _refined(points, finite_source(point, factor), 1, best, chi2, table, bounds)
     if best[U_0] < SHARP and chi2 > n + POOR * np.sqrt(2.0 * n):
-        # A peak narrower than the coarse bins: u_0 ran to 0, where its derivative vanishes. Start at the brightest epoch.
+        # A peak narrower than the coarse bins: u_0 ran to 0, where its derivative vanishes. Start at the brightest
+        # epoch.
         for u_0 in SHARP_STARTS:
             p = np.array([points.t[np.argmax(y)], best[LN_T_E], u_0, POINT])
             chi2 = _refined(points, p, 2, best, chi2, table, bounds)
@@ -275,7 +280,8 @@ def _valid_points(t, flux, sigma) -> Points:
     """The observed epochs as Points. Raises ValueError for misshapen input or too few valid epochs."""
     t, flux, sigma = (np.ascontiguousarray(x, dtype=float) for x in (t, flux, sigma))
     if not (t.ndim == 1 and t.shape == flux.shape == sigma.shape):
-        raise ValueError(f"t, flux, sigma: came shapes {t.shape}, {flux.shape}, {sigma.shape}; expected one shape (T,).")
+        raise ValueError(f"t, flux, sigma: came shapes {t.shape}, {flux.shape}, {sigma.shape}; "
+                         "expected one shape (T,).")
     ok = (flux != 0) & np.isfinite(flux) & (sigma > 0)
     if ok.sum() < FEWEST_EPOCHS:
         raise ValueError(f"{int(ok.sum())} valid epochs: a single-lens fit needs at least {FEWEST_EPOCHS}.")
@@ -296,8 +302,8 @@ def fit_single_lens(t, flux, sigma, *, start=None, finite_source=False) -> Singl
 def fit_noise_free(t, flux_true, sigma, start=None, limb_darkening=0.0) -> SingleLensFit:
     """Best single lens (PSPL or FSPL) through a noise-free curve; its chi2 is the delta chi^2 of the labels.
 
-    t, flux_true, sigma (n,): valid epochs only, n >= 5.   start : (t_0, t_E, u_0) to try first.   limb_darkening : linear
-    coefficient of the FSPL's disc.
+    t, flux_true, sigma (n,): valid epochs only, n >= 5.   start : (t_0, t_E, u_0) to try first.   limb_darkening :
+    linear coefficient of the FSPL's disc.
     """
     points = noise_free_points(t, flux_true, sigma)
     if np.ptp(points.y) == 0:  # a constant is exact
