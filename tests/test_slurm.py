@@ -1,249 +1,170 @@
-"""The whole pipeline on a real SLURM with two nodes, started here: Debian's slurmctld, slurmd, munge, as root."""
+"""The batch scripts' own logic, with sbatch, srun and scontrol replaced by ones that write down how they were called;
+the parameter files; the model cards. tests/test_cluster.py (`make validate`) runs the scripts on a real SLURM.
+"""
 
 import json
 import os
-import shutil
-import signal
-import socket
 import subprocess
-import sys
-import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import torch
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
-CONF = """ClusterName=local
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort=17010
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-CredType=cred/munge
-AuthInfo=cred_expire=5
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-MpiDefault=none
-SwitchType=switch/none
-ReturnToService=2
-InactiveLimit=0
-KillWait=5
-MinJobAge=3600
-Waittime=0
-SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-JobRequeue=1
-DebugFlags=NO_CONF_HASH
-StateSaveLocation={place}/state
-SlurmdSpoolDir={place}/spool.%n
-SlurmctldPidFile={place}/ctld.pid
-SlurmdPidFile={place}/slurmd.%n.pid
-SlurmctldLogFile={place}/ctld.log
-SlurmdLogFile={place}/slurmd.%n.log
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port=17011 CPUs=2 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port=17012 CPUs=2 State=UNKNOWN
-PartitionName=debug Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
-"""
-EVENTS = "--n_flat 30 --n_pspl 30 --n_binary 30 --seed 3 --shard_size 30"
-SMALL = "--batch-size 16 --d-model 8 --n-layers 1 --n-heads 2 --stem-stride 32 --dropout 0 --device cpu"
-TRAIN, LONG = f"--epochs 6 {SMALL}", f"--epochs 30 {SMALL} --checkpoint-minutes 0.01"
+from benchmarks import model_card
+from microlens.__main__ import parse
+from microlens.config import SimulateConfig, TrainConfig
+from microlens.data import simulation
+from microlens.files import read_parameters, weights_dir
+from microlens.network import load_run, runs
+from microlens.network.model import from_config, n_parameters
+from microlens.notebook import declared_parameters, find_notebook
 
-pytestmark = [pytest.mark.slurm, pytest.mark.validate, pytest.mark.skipif(os.geteuid() != 0, reason="starting SLURM needs root"),
-              pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="installs Debian's SLURM; this is no Debian")]
+SLURM = Path(__file__).parents[1] / "slurm"
+STUBS = {"sbatch": 'echo "sbatch LINKS=${LINKS:-} REACHED=${REACHED:-} $*" >> calls; echo 9',
+         "srun": 'echo "srun $*" >> calls; eval "${TRAINING:-}"',
+         "scontrol": "echo n1; echo n2",
+         "python": 'echo "python $*" >> calls'}
+CHECKPOINT = "runs/chain/checkpoints/checkpoint_latest.pt"
 
 
-def install():
-    """Debian's SLURM, if it is not there; the test is skipped where it cannot be had."""
-    if all(shutil.which(p) for p in ("slurmctld", "slurmd", "munged", "sbatch")):
-        return
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]):
-        made = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
-        if made.returncode:
-            pytest.skip(f"SLURM cannot be installed: {' '.join(command)}: {made.stderr.strip()[-200:]}")
+@pytest.fixture
+def link(tmp_path):
+    """Runs a script in a folder of its own; returns its exit code, the calls that it made, and its errors."""
+    (tmp_path / "bin").mkdir()
+    for name, body in STUBS.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    def link(script="train.sbatch", **variables):
+        (tmp_path / "calls").write_text("")
+        environment = {
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]",
+            "SLURM_JOB_NUM_NODES": "2", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_FOLDER": str(SLURM), "NAME": "chain",
+            "MICROLENS_RUNS": "runs", "DATA": "x.h5", "LINKS": "3", **variables}
+        made = subprocess.run(["bash", str(SLURM / script)], cwd=tmp_path, env=environment, capture_output=True,
+                              text=True)
+        return made.returncode, (tmp_path / "calls").read_text().splitlines(), made.stderr
+
+    link.place = tmp_path
+    (tmp_path / CHECKPOINT).parent.mkdir(parents=True)
+    return link
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    install()
-    place, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().split(".")[0]
-    (place / "state").mkdir()
-    started = []
-    if subprocess.run(["munge", "-n"], capture_output=True).returncode:
-        key = Path("/etc/munge/munge.key")
-        if not key.exists():
-            key.write_bytes(os.urandom(1024))
-            key.chmod(0o400)
-            shutil.chown(key, "munge", "munge")
-        for folder in ("/run/munge", "/var/log/munge", "/var/lib/munge"):
-            os.makedirs(folder, exist_ok=True)
-            shutil.chown(folder, "munge", "munge")
-        subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
-    hosts = Path("/etc/hosts")
-    if " n1 n2" not in hosts.read_text():
-        with hosts.open("a") as f:
-            f.write("127.0.0.1 n1 n2\n")
-    conf = place / "slurm.conf"
-    conf.write_text(CONF.format(host=host, place=place))
-    environment = {**os.environ, "SLURM_CONF": str(conf), "OMP_NUM_THREADS": "1", "MICROLENS_RUNS": str(place / "runs"),
-                   "MICROLENS_DATA": str(place / "data"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-    def start(*command):
-        with open(place / "slurm.log", "a") as out:
-            started.append(subprocess.Popen([*command, "-D", "-f", str(conf)], stdout=out, stderr=out))
-        return started[-1]
-
-    start("slurmctld", "-i")
-    nodes = {n: start("slurmd", "-N", n) for n in ("n1", "n2")}
-
-    def run(*command, **more):
-        made = subprocess.run(command, cwd=place, env={**environment, **more}, capture_output=True, text=True, timeout=900)
-        assert made.returncode == 0, made.stderr
-        return made.stdout.strip()
-
-    for _ in range(100):
-        if subprocess.run(["sinfo", "-h", "-t", "idle", "-o", "%D"], env=environment, capture_output=True, text=True).stdout == "2\n":
-            break
-        time.sleep(0.3)
-    run.place, run.environment, run.start, run.nodes = place, environment, start, nodes
-    yield run
-    subprocess.run(["scancel", "--user=root", "--full", "--signal=KILL"], env=environment)
-    subprocess.run(["scancel", "--user=root"], env=environment)
-    for process in reversed(started):
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+def test_a_link_submits_its_successor_first_and_then_trains(link):
+    code, (successor, training), _ = link()
+    assert code == 0
+    assert successor.startswith("sbatch LINKS=2 REACHED=nothing") and "--dependency=afterany:7" in successor
+    assert successor.endswith(f"{SLURM}/train.sbatch")
+    assert "--rdzv-endpoint=n1:10007" in training and "--nnodes=2" in training and "--resume auto" in training
 
 
-def until(cluster, condition, seconds, what):
-    """Wait for a condition, but not for ever."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"no {what} within {seconds} s\n{cluster('squeue')}\n{logs(cluster)}"
-        time.sleep(0.5)
+def test_a_link_that_wrote_no_checkpoint_is_the_last(link):
+    code, calls, error = link(REACHED="nothing")
+    assert code == 1 and not calls and "no checkpoint" in error
+    (link.place / CHECKPOINT).write_text("one")
+    code, (successor, _), _ = link(REACHED="nothing")
+    assert code == 0
+    # The file is as that link found it.
+    code, calls, _ = link(REACHED=successor.split("REACHED=")[1].split()[0])
+    assert code == 1 and not calls
 
 
-def wait(cluster, seconds, *which):
-    """Until no job is left in the queue."""
-    until(cluster, lambda: not cluster("squeue", "-h", *which), seconds, "empty queue")
+def test_a_requeued_link_does_not_submit_another_successor(link):
+    code, calls, _ = link(SLURM_RESTART_COUNT="1", REACHED="nothing")
+    assert code == 0 and len(calls) == 1 and calls[0].startswith("srun")
 
 
-def processes(cluster, **of):
-    """Ids of the processes whose environment says that they belong to this cluster and to `of`."""
-    wanted = {f"{k}={v}".encode() for k, v in {"SLURM_CONF": cluster.environment["SLURM_CONF"], **of}.items()}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted <= set((entry / "environ").read_bytes().split(b"\0")):
-                yield int(entry.name)
-        except OSError:  # it has ended
-            continue
+def test_a_failed_training_is_a_failed_link_whose_successor_stands(link):
+    code, calls, _ = link(TRAINING="exit 3")
+    assert code == 3 and len(calls) == 2
 
 
-def logs(cluster):
-    return "\n".join(f"{p.name}: {p.read_text(errors='replace')[-1500:]}" for p in sorted(cluster.place.glob("microlens-*.log")))
+@pytest.mark.parametrize("variables, n_trained", [
+    ({}, 0),
+    ({"LINKS": "0", "TRAINING": "touch runs/chain/complete"}, 1),
+])
+def test_a_complete_run_is_evaluated_and_drawn(link, variables, n_trained):
+    if not n_trained:
+        (link.place / "runs/chain/complete").write_text("")
+    code, calls, _ = link(**variables)
+    assert code == 0 and sum(c.startswith("srun") for c in calls) == n_trained
+    evaluated, drawn = calls[n_trained:]
+    assert evaluated.endswith("evaluate.sbatch")
+    assert drawn.endswith("figures.sbatch") and "--dependency=afterok:9" in drawn
 
 
-def trained_at_once(cluster, name, flags):
-    """Weights of the same training on one rank, uninterrupted."""
-    made = subprocess.run([sys.executable, "-m", "microlens", "train", "-f", str(ROOT / "slurm" / "train.yaml"), "--data", "x.h5",
-                           "--experiment-name", name, *flags.split()],
-                          cwd=cluster.place, env=cluster.environment, capture_output=True, text=True, timeout=900)
-    assert made.returncode == 0, made.stderr
-    return weights(cluster, name)
+def test_the_figures_are_those_of_the_evaluation_just_made(link):
+    _, (evaluated,), _ = link("evaluate.sbatch")
+    _, (drawn,), _ = link("figures.sbatch")
+    folder = evaluated.split("--output ")[1]
+    assert folder == "runs/chain/eval" and f"--evaluation {folder} " in drawn and "--run chain " in drawn
+    assert drawn.startswith("python -m microlens figures ")
 
 
-def weights(cluster, name):
-    return torch.load(cluster.place / "runs" / name / "checkpoints" / "checkpoint_latest.pt", weights_only=True)["model"]
+@pytest.mark.parametrize("script", ["simulate.sbatch", "join.sbatch", "train.sbatch"])
+def test_parameter_files_that_scripts_name_exist(script):
+    named = [word.strip('"}') for word in (SLURM / script).read_text().split() if word.endswith('.yaml}"')]
+    assert named and all((SLURM / name.rsplit("/", 1)[1]).is_file() for name in named)
 
 
-def assert_same(a, b):
-    """Two ranks add up in another order than one: rounding, which training amplifies."""
-    assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
+# ---- parameter files ------------------------------------------------------------------------------------------------
 
 
-def epochs_logged(cluster, name):
-    path = cluster.place / "runs" / name / "log.jsonl"
-    return [json.loads(x)["epoch"] for x in path.read_text().splitlines()] if path.exists() else []
+@pytest.mark.parametrize("name", runs.shipped_networks())
+def test_parameter_files_make_the_shipped_network(name):
+    simulated = SimulateConfig.from_dict(read_parameters(SLURM / f"simulate_{name}.yaml"))
+    assert not simulated.differences(load_run(name).data["config"], simulation.NOT_COMPARED)
+    trained = TrainConfig.from_dict(read_parameters(SLURM / f"train_{name}.yaml"))
+    stated = json.loads((weights_dir() / name / "config.json").read_text())
+    assert not trained.differences(stated, runs.NOT_COMPARED)
+    assert trained.experiment_name == stated["experiment_name"]
+    # What a parameter file does not say is the default: so the defaults are those of the shipped networks.
+    assert not trained.replace(seed=0, experiment_name=None).differences(TrainConfig().to_dict())
 
 
-def test_pipeline_in_links_ends_like_one_uninterrupted_training(cluster):
-    # A wall-clock budget of nothing: each link takes one step, on a machine of any speed. Three links, and the chain has run out.
-    sizes = {"DATA": "x.h5", "NAME": "chain", "TRAIN": TRAIN, "TASKS": "2", "NODES": "2", "CPUS": "1", "GPUS": "",
-             "LOCAL": str(cluster.place / "local"), "FIGURES": "-p n_flat 40 -p n_lensed 40 -p n_compared 5"}
-    cluster("bash", str(ROOT / "slurm" / "pipeline.sh"), EVENTS=EVENTS, WALL_MINUTES="1e-9", LINKS="2", **sizes)
-    wait(cluster, 300)
-    run, links = cluster.place / "runs" / "chain", sorted(cluster.place.glob("microlens-train_*.log"))
-    texts = [p.read_text(errors="replace") for p in links]
-    assert len(links) == 3 and sum("--wall-minutes 1e-09 is used up" in text for text in texts) == 3, logs(cluster)
-    assert any("resuming chain at epoch 0, batch 2" in text for text in texts) and not (run / "complete").exists()
-    # Submitted once more it goes on to the end, and then evaluates and draws.
-    cluster("sbatch", "--nodes=2", str(ROOT / "slurm" / "train.sbatch"), WALL_MINUTES="0", LINKS="0", SLURM_FOLDER=str(ROOT / "slurm"),
-            **sizes)
-    wait(cluster, 400)
-    assert (run / "complete").exists(), logs(cluster)
-    jobs = [p.stem.split("_")[1] for p in cluster.place.glob("microlens-*_*.log")]
-    states = [cluster("scontrol", "show", "job", job) for job in jobs]
-    assert all("JobState=COMPLETED" in state and "ExitCode=0:0" in state for state in states), logs(cluster)
-    assert list(run.glob("eval_*/evaluation_summary.json")), logs(cluster)
-    assert (cluster.place / "runs" / "figures" / "confusion_matrix.pdf").exists(), logs(cluster)
-    assert list((cluster.place / "local" / "microlens" / "cache").glob("*.flux.npy"))
-    assert_same(weights(cluster, "chain"), trained_at_once(cluster, "whole", TRAIN))
-    assert epochs_logged(cluster, "chain") == list(range(1, 7))
+def test_parameter_file_of_the_thesis_makes_its_network():
+    config = TrainConfig.from_dict(read_parameters(SLURM / "train_thesis.yaml"))
+    assert runs.default_name(config).startswith("d64_l4_hier_")
+    network = from_config(config.to_dict())
+    assert (network.stem_stride, network.view, network.gru.num_layers) == (1, "flux", 4)
+    assert n_parameters(network) > 100_000
 
 
-@pytest.fixture(scope="module")
-def whole(cluster):
-    """Weights of an uninterrupted training with the flags of LONG, on the pipeline's data."""
-    cluster(sys.executable, "-m", "microlens", "simulate", "-f", str(ROOT / "slurm" / "simulate.yaml"), *EVENTS.split(), "--output",
-            "x.h5", "--num_workers", "1")
-    return trained_at_once(cluster, "long", LONG)
+@pytest.mark.parametrize("name", runs.shipped_networks())
+def test_model_card_is_what_is_made_of_the_files_beside_it(name):
+    folder = weights_dir() / name
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    card = model_card.model_card(load_run(name), log, json.loads((folder / "scores.json").read_text()))
+    assert (folder / "README.md").read_text() == card  # if not: python -m benchmarks.model_card NAME
+    for file in ("simulate", "train"):
+        assert f"slurm/{file}_{name}.yaml" in card
 
 
-def submit(cluster, name, links):
-    flags = "--nodes=2 --cpus-per-task=1 --time=00:20:00"
-    return cluster("sbatch", "--parsable", *flags.split(), str(ROOT / "slurm" / "train.sbatch"), DATA="x.h5", NAME=name, TRAIN=LONG,
-                   WALL_MINUTES="0", LINKS=links, NODE_FLAGS=flags, SLURM_FOLDER=str(ROOT / "slurm"))
+def test_scores_of_a_card_are_read_from_an_evaluation(tmp_path):
+    share = {"value": 0.9, "interval_95": [0.8, 0.95]}
+    called = {"purity": 0.5, "purity_interval_95": [0.4, 0.6], "completeness_observable": None,
+              "completeness_observable_interval_95": [None, None]}
+    summary = {"n": 9, "average_precision_binary_observable": 0.99, "at_threshold": called,
+               "average_precision_binary_observable_interval_95": [0.9, 1],
+               "early": {"alerts": {"within_1_day": share, "premature_of_binary_alerts": share}}}
+    (tmp_path / "evaluation_summary.json").write_text(json.dumps(summary))
+    scores = model_card.scores_of(tmp_path)
+    assert scores["purity"] == [0.5, 0.4, 0.6] and scores["alerts within a day of being observable"] == [0.9, 0.8, 0.95]
+    assert model_card.score_text(*scores["purity"]) == "0.5 [0.4, 0.6]"
+    assert model_card.score_text(*scores["completeness of observable binaries"]) == "not defined"
 
 
-def finish(cluster, name):
-    wait(cluster, 400, "--name=microlens-train")
-    assert (cluster.place / "runs" / name / "complete").exists(), logs(cluster)
-    assert sorted(cluster("squeue", "-h", "-o", "%j").split()) == ["microlens-evaluate", "microlens-figures"]
-    cluster("scancel", "--name=microlens-evaluate")
-    cluster("scancel", "--name=microlens-figures")
-    wait(cluster, 60)
+@pytest.mark.parametrize("network", runs.shipped_networks())
+def test_parameter_files_serve_the_command_and_the_notebook(network):
+    declared = declared_parameters(find_notebook("03_train"))
+    for cls, name in ((SimulateConfig, f"simulate_{network}.yaml"), (TrainConfig, f"train_{network}.yaml")):
+        given = read_parameters(SLURM / name)
+        assert set(given) <= {f.name for f in fields(cls)} and set(given) <= set(declared)
+        config, _ = parse(cls, ["-f", str(SLURM / name)])
+        assert config == cls(**given)
 
 
-def test_link_that_hits_its_time_limit_is_continued(cluster, whole):
-    job = submit(cluster, "limit", "2")
-    until(cluster, lambda: len(epochs_logged(cluster, "limit")) >= 2, 300, "second epoch")
-    for process in processes(cluster, SLURM_JOB_ID=job):  # as slow as can be, so that the limit comes first on any machine
-        os.kill(process, signal.SIGSTOP)
-    cluster("scontrol", "update", f"jobid={job}", "timelimit=1")  # in minutes, from the job's start
-    until(cluster, lambda: "JobState=TIMEOUT" in cluster("scontrol", "show", "job", job), 180, "TIMEOUT")
-    assert not (cluster.place / "runs" / "limit" / "complete").exists()
-    finish(cluster, "limit")
-    assert_same(weights(cluster, "limit"), whole)
-
-
-def test_node_that_fails_is_survived(cluster, whole):
-    job = submit(cluster, "failure", "0")
-    until(cluster, lambda: len(epochs_logged(cluster, "failure")) >= 2, 300, "second epoch")
-    cluster.nodes["n2"].kill()
-    for process in processes(cluster, SLURMD_NODENAME="n2"):
-        os.kill(process, signal.SIGKILL)
-    cluster("scontrol", "update", "nodename=n2", "state=down", "reason=test")
-    assert not (cluster.place / "runs" / "failure" / "complete").exists()
-    until(cluster, lambda: "Restarts=1" in cluster("scontrol", "show", "job", job), 120, "requeued job")
-    cluster.nodes["n2"] = cluster.start("slurmd", "-N", "n2")
-    cluster("scontrol", "update", "nodename=n2", "state=resume")
-    finish(cluster, "failure")
-    assert "resuming failure at epoch" in (cluster.place / f"microlens-train_{job}.log").read_text()
-    assert_same(weights(cluster, "failure"), whole)
+@pytest.mark.parametrize("path", sorted(SLURM.glob("*.s*")), ids=lambda p: p.name)
+def test_scripts_are_valid_bash_that_stops_at_an_error(path):
+    assert subprocess.run(["bash", "-n", str(path)]).returncode == 0
+    assert "set -euo pipefail" in path.read_text()

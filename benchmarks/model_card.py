@@ -1,0 +1,114 @@
+"""The README.md of a shipped network, made from its files and its scores.
+
+    python -m benchmarks.model_card baseline [FOLDER]
+
+FOLDER is an evaluation of the network on an independent test set; its scores are then kept as scores.json beside the
+network. Without it the scores that are kept there are used.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from microlens.files import weights_dir
+from microlens.network import Run, load_run
+from microlens.network.model import n_parameters
+
+CARD = """# {name}: a causal network for the season of preset `{preset}`
+
+**For** telling flat, single-lens and binary-lens light curves apart, after a whole season or at any epoch of it, in a
+season of {season:.1f} days with an epoch every {cadence:.1f} minutes, Roman F146, with stars and lenses as in
+preset `{preset}`.
+
+**Not for** nightly ground-based cadences, correlated noise, variable stars, or more than two lenses.
+
+| | |
+|---|---|
+| sees | flux and time step, and the best single lens through the past (view `{view}`) |
+| answers | at every epoch, streams, raises alerts |
+| size | {n_parameters:,} parameters: width {d_model}, {n_layers} GRU layers, {stem_stride} epochs a network step |
+| training | {n_train:,} of {n_events:,} events, {epochs} passes, {minutes:.0f} minutes on one CPU core |
+| validation | {n_val:,} events; loss after each pass: {losses} |
+
+On {n:,} independent events of another season (preset `{preset}`, seed 5, split `test`; half of them flat, a quarter
+single lenses, a quarter binaries), with intervals of 95 %:
+
+| score | value |
+|---|---|
+{scores}
+
+`config.json` is the whole configuration with its seeds, `log.jsonl` the learning curve. `best.pt` holds the network,
+its data statistics (`mean` and `std` of each feature) and its output on the validation events;
+`validation_features.npz` holds the baselines' features of these events. Thresholds, temperature and gradient boosting
+are taken from both.
+
+The network is made again, with `--seed 2` for another split, initialisation and order of the events, by
+
+    microlens simulate -f slurm/simulate_{name}.yaml --output data/raw/{data}
+    microlens train -f slurm/train_{name}.yaml --data data/raw/{data}
+    microlens export {experiment_name} FOLDER
+"""
+
+
+def scores_of(evaluation: Path) -> dict:
+    """The scores of an evaluation folder that a card states, {name: (value, low, high)}; n is the number of events."""
+    summary = json.loads((evaluation / "evaluation_summary.json").read_text())
+    called, alerts = summary["at_threshold"], summary["early"]["alerts"]
+
+    def with_interval(group, name):
+        return [group[name], *group[f"{name}_interval_95"]]
+
+    def of_share(share):
+        return [share["value"], *share["interval_95"]]
+
+    return {
+        "n": summary["n"],
+        "completeness of observable binaries": with_interval(called, "completeness_observable"),
+        "purity": with_interval(called, "purity"),
+        "average precision": with_interval(summary, "average_precision_binary_observable"),
+        "alerts within a day of being observable": of_share(alerts["within_1_day"]),
+        "premature alerts, of those on binaries": of_share(alerts["premature_of_binary_alerts"]),
+    }
+
+
+def score_text(value, low, high) -> str:
+    """'0.992 [0.988, 0.995]', without an interval where none is known."""
+    if value is None:
+        return "not defined"
+    return f"{value:.4g}" + ("" if low is None else f" [{low:.4g}, {high:.4g}]")
+
+
+def model_card(run: Run, log: list[dict], scores: dict) -> str:
+    """The text of a card. log : the lines of log.jsonl.   scores : as scores_of gives them."""
+    rows = [f"| {name} | {score_text(*value)} |" for name, value in scores.items() if name != "n"]
+    return CARD.format(
+        **run.config,
+        name=run.name,
+        preset=run.data["config"]["binary_preset"],
+        season=run.timestamps[-1] - run.timestamps[0],
+        cadence=24 * 60 * np.median(np.diff(run.timestamps)),
+        n_parameters=n_parameters(run.network),
+        n_train=len(run.rows["train"]),
+        n_val=len(run.rows["val"]),
+        n_events=sum(map(len, run.rows.values())),
+        minutes=sum(line["seconds"] for line in log) / 60,
+        losses=", ".join(f"{line['val_loss']:.4f}" for line in log),
+        n=scores["n"],
+        scores="\n".join(rows),
+    )
+
+
+def main(name: str, evaluation: str | None = None):
+    """Write the card of a shipped network, and its scores where an evaluation is given."""
+    folder = weights_dir() / name
+    kept = folder / "scores.json"
+    if evaluation:
+        kept.write_text(json.dumps(scores_of(Path(evaluation)), indent=1) + "\n")
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    (folder / "README.md").write_text(model_card(load_run(name), log, json.loads(kept.read_text())))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
