@@ -118,8 +118,12 @@ def test_parameter_files_make_the_shipped_network(name):
     stated = json.loads((weights_dir() / name / "config.json").read_text())
     assert not trained.differences(stated, runs.NOT_COMPARED)
     assert trained.experiment_name == stated["experiment_name"]
-    # What a parameter file does not say is the default: so the defaults are those of the shipped networks.
-    assert not trained.replace(seed=0, experiment_name=None).differences(TrainConfig().to_dict())
+    # What a parameter file does not say is the default: so the defaults are those of the shipped networks, but for
+    # width and depth, which are the thesis', as its run names d64_l4_hier say.
+    default = TrainConfig()
+    assert runs.default_name(default).startswith("d64_l4_hier_")
+    width = {"d_model": default.d_model, "n_layers": default.n_layers}
+    assert not trained.replace(seed=0, experiment_name=None, **width).differences(default.to_dict())
 
 
 def test_parameter_file_of_the_thesis_makes_its_network():
