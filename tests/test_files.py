@@ -171,8 +171,8 @@ def test_a_value_of_another_kind_or_out_of_range_names_the_field(kind, name, val
 
 
 def test_a_whole_number_is_a_number_and_unset_is_unset():
-    config = cfg.TrainConfig(lr=1, experiment_name=None, view=None)
-    assert config.lr == 1.0 and type(config.lr) is float and config.view == "running"
+    config = cfg.TrainConfig(lr=1, experiment_name=None, resume=None)
+    assert config.lr == 1.0 and type(config.lr) is float and config.resume is None
 
 
 @pytest.mark.parametrize("command", [

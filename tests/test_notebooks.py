@@ -89,7 +89,7 @@ def small(tmp_path):
              nbformat.v4.new_code_cell(SMALL)]
     path = tmp_path / "notebooks" / "small.ipynb"
     path.parent.mkdir()
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
     return path
 

@@ -14,13 +14,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from microlens.config import BINARY, EvaluateConfig
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.files import atomic
-from microlens.network.runs import VALIDATION_FEATURES, Run, checkpoint_path, load_run, read_checkpoint
+from microlens.network.runs import (
+    VALIDATION_FEATURES,
+    Run,
+    checkpoint_path,
+    load_run,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 
 class Thresholds(NamedTuple):
@@ -98,8 +104,7 @@ def export(name: str, folder) -> Path:
         own["initial"] = Path(run.config["initial"]).name
     saved["config"] |= own
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / "best.pt") as temporary:
-        torch.save(saved, temporary)
+    write_checkpoint(folder / "best.pt", saved)
     with atomic(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(saved["config"], indent=1, sort_keys=True) + "\n")
     for kept in ("log.jsonl", VALIDATION_FEATURES):

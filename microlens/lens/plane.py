@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from microlens.lens.caustics import caustics, critical_curves
-from microlens.lens.curves import trajectory
+from microlens.lens.path import trajectory
 
 N_OUTLINE = 41  # points of the outline of the source
 N_RING = 121  # points of a single lens' Einstein ring
