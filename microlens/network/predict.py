@@ -18,7 +18,6 @@ from microlens.data.packed import PackedDataset, class_mix
 
 FRACTIONS = np.arange(1, 101) / 100  # of the season
 BLOCK = 128  # curves a forward pass
-SCORED_AT_ONCE = 512  # curves whose steps are held as float32
 
 
 class Steps(NamedTuple):
@@ -84,22 +83,16 @@ def alert_scores(score, until=None) -> np.ndarray:
 
     until : (n,) steps; where it is given, an alert at that step or a later one does not count.
     """
-    out = np.zeros(len(score), np.float32)
-    for i in range(0, len(score), SCORED_AT_ONCE):
-        part = sustained(score[i : i + SCORED_AT_ONCE])
-        if until is not None:
-            part[np.arange(part.shape[1]) >= until[i : i + SCORED_AT_ONCE, None]] = 0.0
-        out[i : i + SCORED_AT_ONCE] = part.max(axis=1)
-    return out
+    held = sustained(score)
+    if until is not None:
+        held[np.arange(held.shape[1]) >= until[:, None]] = 0.0
+    return held.max(axis=1)
 
 
 def alert_steps(score, threshold: float) -> np.ndarray:
     """Step (n,) of each row's alert, -1 where there is none."""
-    out = np.full(len(score), -1)
-    for i in range(0, len(score), SCORED_AT_ONCE):
-        above = sustained(score[i : i + SCORED_AT_ONCE]) >= np.float32(threshold)
-        out[i : i + SCORED_AT_ONCE] = np.where(above.any(axis=1), above.argmax(axis=1), -1)
-    return out
+    above = sustained(score) >= np.float32(threshold)
+    return np.where(above.any(axis=1), above.argmax(axis=1), -1)
 
 
 def validation_outputs(network, data: PackedDataset, rows, progress=False) -> dict[str, np.ndarray]:
