@@ -355,7 +355,7 @@ def test_newest_predictions_of_the_dataset_are_taken(data, tmp_path):
 
 
 def test_wrong_use_of_the_browser_is_a_message_in_the_widget(data, predictions, tmp_path):
-    assert "no such" in EventBrowser(tmp_path / "gone.h5").message.value.lower()
+    assert "no dataset" in EventBrowser(tmp_path / "gone.h5").message.value.lower()
     (tmp_path / "bad.h5").write_bytes(b"not HDF5")
     assert "bad.h5" in EventBrowser(tmp_path / "bad.h5").message.value
     assert "no predictions there" in EventBrowser(data, tmp_path).message.value
