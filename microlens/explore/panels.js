@@ -51,8 +51,7 @@ function render({ model, el }) {
   events.forEach(([name, f]) => model.on(name, f));
 
   async function resize() {
-    // Once the widget stands in the page: no key pressed in it reaches the notebook, where `d d` deletes the cell.
-    el.closest(".microlens-explorer")?.setAttribute("data-lm-suppress-shortcuts", "true");
+    keepKeys(el.closest(".microlens-explorer")); // once the widget stands in the page
     await ready;
     if (!div.clientWidth) return;
     await Plotly().Plots.resize(div);
@@ -68,5 +67,13 @@ function render({ model, el }) {
     watcher.disconnect();
     Plotly().purge(div);
   };
+}
+
+// No key pressed in a control reaches the notebook, where `d d` deletes the cell. JupyterLab looks for the mark on the
+// element that has the focus before it looks for its shortcuts, so that element itself has to carry it.
+function keepKeys(explorer) {
+  if (!explorer || explorer.dataset.keepsKeys) return;
+  explorer.dataset.keepsKeys = "true";
+  explorer.addEventListener("focusin", (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
 }
 export default { render };
