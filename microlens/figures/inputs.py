@@ -33,6 +33,7 @@ from microlens.figures.style import (
 )
 from microlens.fit import fit_single_lens, single_lens_model
 from microlens.fit.points import epochs_to_draw
+from microlens.lens.plane import lens_plane
 
 # sigma_mag as published: Penny+ 2019; S/N of McKinnon & van der Marel (2602.00310); RMDC26 medians.
 PUBLISHED = {"m": [15, 18, 20, 21, 22, 24, 26],
@@ -118,20 +119,15 @@ def draw_example_light_curves(table):
 def plane(params: dict, reach=2.0) -> pd.DataFrame:
     """The lens plane of a 2L1S event: panel (caustic, critical, lens, trajectory, source), part, x, y (theta_E).
 
-    params : t_0, u_0, t_E, rho, s, q, alpha.   reach : Einstein times of the trajectory on either side.
+    params : u_0, rho, s, q, alpha.   reach : Einstein times of the trajectory on either side.
     """
-    s, q = params["s"], params["q"]
-    parts = []
-    for panel, function, n in (("caustic", lens.caustics, 160), ("critical", lens.critical_curves, 40)):
-        parts += [pd.DataFrame(curve.round(3), columns=["x", "y"]).assign(panel=panel, part=i)
-                  for i, curve in enumerate(function(s=s, q=q, n=n))]
-    parts.append(pd.DataFrame({"x": [-q * s / (1 + q), s / (1 + q)], "y": 0.0, "panel": "lens"}).round(4))
-    t = params["t_0"] + params["t_E"] * np.array([-reach, 0.0, 0.5, reach])
-    path = np.column_stack(lens.trajectory(t, *(params[k] for k in ("t_0", "u_0", "t_E", "alpha"))))
-    parts.append(pd.DataFrame(path, columns=["x", "y"]).round(4).assign(panel="trajectory"))
-    phase = np.linspace(0, 2 * np.pi, 25)
-    disc = path[1] + params["rho"] * np.column_stack([np.cos(phase), np.sin(phase)])
-    return pd.concat([*parts, pd.DataFrame(disc, columns=["x", "y"]).assign(panel="source")])
+    shown = lens_plane(params, np.array([-reach, 0.0, 0.5, reach]), n_caustic=160, n_critical=40)
+    curves = {"caustic": shown.caustics, "critical": shown.critical_curves}
+    parts = [pd.DataFrame(curve.round(3), columns=["x", "y"]).assign(panel=panel, part=i)
+             for panel, found in curves.items() for i, curve in enumerate(found)]
+    for panel, points in (("lens", shown.lenses), ("trajectory", shown.trajectory)):
+        parts.append(pd.DataFrame(points.round(4), columns=["x", "y"]).assign(panel=panel))
+    return pd.concat([*parts, pd.DataFrame(shown.source, columns=["x", "y"]).assign(panel="source")])
 
 
 def draw_plane(ax, table, reach=1.6):
