@@ -91,7 +91,10 @@ def test_a_panel_keeps_its_view_and_its_legend_at_every_width(page, tmp_path):
         assert not page.evaluate(OVERLAP), width
     buttons = page.eval_on_selector_all(".modebar-btn", "all => all.map((b) => b.dataset.title)")
     assert "Zoom" in buttons and not [b for b in buttons if "Share" in b or "Select" in b]
-    assert page.get_attribute(".microlens-explorer", "data-lm-suppress-shortcuts") == "true"
+    # What has the focus carries the mark by which JupyterLab leaves its keys alone.
+    page.evaluate("() => document.querySelector('.microlens-explorer').insertAdjacentHTML('beforeend', '<button>x</button>')")
+    page.get_by_role("button", name="x", exact=True).focus()
+    assert page.evaluate("() => document.activeElement.hasAttribute('data-lm-suppress-shortcuts')")
     assert not page.errors
 
 
