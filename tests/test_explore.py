@@ -20,7 +20,7 @@ from microlens.evaluate import classify
 from microlens.explore import EventBrowser, LensExplorer, TrainingMonitor, browser, events, lens, panels, traces
 from microlens.fit import fit_noise_free
 from microlens.fit.points import FLUX_STEPS, epochs_to_draw
-from microlens.lens import binary, crosses_caustic
+from microlens.lens import binary, crosses_caustic, straight_track
 from microlens.lens.plane import lens_plane
 from microlens.notebook import FOLDER, declared_parameters
 
@@ -208,7 +208,7 @@ def test_surprise_is_a_binary_of_the_preset_within_the_season(preset, schedule):
         low = {"distinct": 0.1, "planetary": 1e-4, "stellar": 0.1, "baseline": 1e-4, "roman": 1e-6}
         assert low[preset] <= p["q"] <= 1 and 0.1 * t[-1] < p["t_0"] < 0.9 * sky.season_length(t) + 1e-4
         if preset == "distinct":
-            assert crosses_caustic((t - p["t_0"]) / p["t_E"], p["u_0"], p["rho"], p["s"], p["q"], p["alpha"])
+            assert crosses_caustic((t - p["t_0"]) / p["t_E"], straight_track(p["u_0"], p["alpha"]), p["rho"], p["s"], p["q"])
 
 
 def test_surprise_that_meets_no_condition_is_a_message(monkeypatch):

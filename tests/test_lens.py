@@ -89,10 +89,10 @@ def test_a_disc_meets_the_caustic_where_its_points_have_three_and_five_images():
         counts = {n_images(a, b, s, q) for a, b in zip(*map(np.ravel, disc), strict=True)}
         assert counts <= {3, 5}
         if len(counts) == 2:
-            assert mg.crosses_caustic(tau, u_0, 1.001 * rho, s, q, alpha)  # the polyline is good to 1e-3 of this radius
+            assert mg.crosses_caustic(tau, mg.straight_track(u_0, alpha), 1.001 * rho, s, q)  # the polyline is good to 1e-3 of this radius
             met += 1
         else:  # the grid of points misses a sliver of the caustic at the limb
-            assert not mg.crosses_caustic(tau, u_0, 0.9 * rho, s, q, alpha)
+            assert not mg.crosses_caustic(tau, mg.straight_track(u_0, alpha), 0.9 * rho, s, q)
     assert 10 < met < 50
 
 

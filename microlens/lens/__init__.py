@@ -7,38 +7,66 @@ in Einstein radii of the total mass, angles in radians. The source moves along
 
     x = tau cos(alpha) - u_0 sin(alpha)      y = tau sin(alpha) + u_0 cos(alpha)      tau = (t - t_0)/t_E
 
-roots      roots of polynomials                              path       where source and lenses are, the lens equation
-engine     the only file that calls the lens libraries       single     point and finite source, one lens caustics
-critical curves, caustics, topology               expansion  point source and hexadecapole, away from caustics curves
-whole light curves: few adaptive nodes, or every epoch
+roots      roots of polynomials
+parallax   the Earth's motion and what it does to a path
+path       where source and lenses are, tracks, the lens equation
+engine     the only file that calls the lens libraries
+single     one lens: point source, finite source, two sources
+caustics   critical curves, caustics, topology
+expansion  point source and hexadecapole, away from caustics
+curves     whole light curves: few adaptive nodes, or every epoch
+
+With annual parallax the path is bent: `Parallax(pi_EN, pi_EE)` is an argument of all light curves.
 """
 
 from microlens.lens.caustics import caustics, critical_curves, crosses_caustic, topology
-from microlens.lens.curves import REACH, Nodes, binary, nodes, render, single_nodes
+from microlens.lens.curves import (
+    REACH,
+    LensedSource,
+    Nodes,
+    binary,
+    nodes,
+    nodes_along,
+    render,
+    single_nodes,
+    single_nodes_along,
+)
 from microlens.lens.engine import ENGINES, MagnificationError, binary_at, engine_version
-from microlens.lens.path import lens_positions, source_position, trajectory
-from microlens.lens.single import fspl, fspl_at, pspl, pspl_at
+from microlens.lens.parallax import Field, Parallax, displacement, parallax_offsets
+from microlens.lens.path import Track, bent_track, lens_positions, source_position, straight_track, trajectory
+from microlens.lens.single import fspl, fspl_at, pspl, pspl_at, two_sources
 
 __all__ = [
     "ENGINES",
     "REACH",
+    "Field",
+    "LensedSource",
     "MagnificationError",
     "Nodes",
+    "Parallax",
+    "Track",
+    "bent_track",
     "binary",
     "binary_at",
     "caustics",
     "critical_curves",
     "crosses_caustic",
+    "displacement",
     "engine_version",
     "fspl",
     "fspl_at",
     "lens_positions",
     "nodes",
+    "nodes_along",
+    "parallax_offsets",
     "pspl",
     "pspl_at",
     "render",
     "single_nodes",
+    "single_nodes_along",
     "source_position",
+    "straight_track",
     "topology",
     "trajectory",
+    "two_sources",
 ]

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from microlens.lens.engine import check_lens
-from microlens.lens.path import lens_equation, lens_positions, point_masses, source_position
+from microlens.lens.path import Track, lens_equation, lens_positions, point_masses, position_on
 from microlens.lens.roots import find_roots
 
 N_PHASES = 400  # phases of the curves; 200 leave the polyline off by up to 0.08 source radii
@@ -227,29 +227,29 @@ def distance_to_arc(x, y, line, k):
 
 
 @numba.njit(cache=True)
-def _any_within(tau, u_0, alpha, rho, polyline):
+def _any_within(tau, track, rho, polyline):
     """Whether a source of radius rho is within rho of the caustic at one of the epochs tau (n,), ascending."""
     i = 0
     while i < len(tau):
-        x, y = source_position(tau[i], u_0, alpha)
+        x, y = position_on(track, tau[i])
         d = distance_to_caustic(x, y, polyline)
         if d <= rho:
             return True
-        # The source moves |delta tau|, so no epoch nearer than d - rho can meet the caustic.
-        reach = tau[i] + (d - rho)
+        # The source does not move d - rho before this time, so no earlier epoch can meet the caustic.
+        reach = tau[i] + (d - rho) / track.fastest
         i += 1
         while i < len(tau) and tau[i] < reach:
             i += 1
     return False
 
 
-def crosses_caustic(tau, u_0, rho, s, q, alpha) -> bool:
-    """Whether the source disc meets a caustic at one of the epochs tau (n,), ascending, (t - t_0)/t_E.
+def crosses_caustic(tau, track: Track, rho, s, q) -> bool:
+    """Whether the source disc meets a caustic at one of the epochs tau (n,), ascending, (t - t_0)/t_E, on its track.
 
     This is geometry (distance of the disc's centre to the caustic <= rho), not a test of the light curve.
-    u_0, rho, s : Einstein radii.   alpha : radians.   Raises ValueError for impossible s, q or rho.
+    rho, s : Einstein radii.   Raises ValueError for impossible s, q or rho.
     """
     check_lens(s, q, rho)
     tau = np.ascontiguousarray(tau, dtype=float)
     polyline = caustic_polyline(float(s), float(q), N_PHASES)
-    return bool(_any_within(tau, float(u_0), float(alpha), float(rho), polyline))
+    return bool(_any_within(tau, track, float(rho), polyline))

@@ -29,7 +29,8 @@ from microlens.lens.caustics import (
 )
 from microlens.lens.engine import check_finite, check_lens, evaluate, new_engine
 from microlens.lens.expansion import expand, new_scratch
-from microlens.lens.path import Lens, source_position
+from microlens.lens.parallax import Parallax
+from microlens.lens.path import Lens, Track, bent_track, position_on, straight_track, trajectory, velocity_on
 from microlens.lens.single import fspl_at
 
 MAX_STEP = 1.0  # Einstein times
@@ -69,24 +70,24 @@ class Nodes(NamedTuple):
 
 
 @numba.njit(cache=True)
-def _march(lens, lo, hi, polyline, epochs):
+def _march(track, lens, lo, hi, polyline, epochs):
     """Seed nodes, their distances to the caustic and their shifts, from before lo to beyond hi.
 
     The steps are proportional to the distance. A shift says how far beside a node its magnification is computed.
 
-    lens : path.Lens.   epochs : see `nodes`; a step that holds none of them goes on to the next.
+    track, lens : path.Track, path.Lens.   epochs : see `nodes`; a step that holds none of them goes on to the next.
     """
-    u_0, rho, alpha = lens.u_0, lens.rho, lens.alpha
+    rho = lens.rho
     seeds, distances, shifts = [], [], []
     tau, step, outside, crossings = lo, 0.0, -END_NODES, 0
     while outside < END_NODES:
-        x, y = source_position(tau, u_0, alpha)
+        x, y = position_on(track, tau)
         d = distance_to_caustic(x, y, polyline)
         if outside > -END_NODES:
             before = crossings
             crossings = limb_crossings(x, y, rho, polyline) if d < rho else 0
             if (before > 0 or crossings > 0) and len(seeds) > 0 and _holds_epoch(seeds[-1], tau, epochs):
-                for touch, side in _touches(seeds[-1], tau, before, lens, polyline):
+                for touch, side in _touches(seeds[-1], tau, before, track, rho, polyline):
                     for _ in range(2):
                         seeds.append(touch)
                         distances.append(0.0)
@@ -95,7 +96,8 @@ def _march(lens, lo, hi, polyline, epochs):
             distances.append(d)
             shifts.append(0.0)
             outside += tau >= hi
-        step = min(max(MAX_STEP, FAR_STEP * d), max(CAUSTIC_STEP * abs(d - rho), SOURCE_STEP * rho, SHORTEST_STEP))
+        way = min(max(MAX_STEP, FAR_STEP * d), max(CAUSTIC_STEP * abs(d - rho), SOURCE_STEP * rho, SHORTEST_STEP))
+        step = way / track.fastest
         if outside == -END_NODES:  # the nodes at the ends are as well surrounded as those within
             tau, outside = lo - END_NODES * step, 0
         else:
@@ -107,20 +109,19 @@ def _march(lens, lo, hi, polyline, epochs):
 
 
 @numba.njit(cache=True)
-def _touches(a, b, before, lens, polyline):
+def _touches(a, b, before, track, rho, polyline):
     """Epochs between a and b at which the limb touches the caustic, each with the side (-1, 1) of fewer crossings.
 
     before : how often limb and caustic cross at a.
     """
-    u_0, rho, alpha = lens.u_0, lens.rho, lens.alpha
-    n = int(np.ceil((b - a) / (SCAN * rho)))
+    n = int(np.ceil(track.fastest * (b - a) / (SCAN * rho)))
     out, tau = [(0.0, 0.0) for _ in range(0)], a
     for k in range(1, n + 1):
         last, tau = tau, a + (b - a) * k / n
-        x, y = source_position(tau, u_0, alpha)
+        x, y = position_on(track, tau)
         crossings = limb_crossings(x, y, rho, polyline)
         if crossings != before:
-            touch = min(max(_touch(last, tau, before, lens, polyline), last), tau)
+            touch = min(max(_touch(last, tau, before, track, rho, polyline), last), tau)
             out.append((touch, 1.0 if crossings < before else -1.0))
         before = crossings
     return out
@@ -133,23 +134,22 @@ def _holds_epoch(a, b, epochs):
 
 
 @numba.njit(cache=True)
-def _touch(a, b, before, lens, polyline):
+def _touch(a, b, before, track, rho, polyline):
     """The epoch in a..b at which the limb touches the caustic: they cross `before` times at a, not at b."""
-    u_0, rho, alpha = lens.u_0, lens.rho, lens.alpha
     while b - a > TOUCH * rho:
         tau = 0.5 * (a + b)
-        x, y = source_position(tau, u_0, alpha)
+        x, y = position_on(track, tau)
         if limb_crossings(x, y, rho, polyline) == before:
             a = tau
         else:
             b = tau
     tau = 0.5 * (a + b)
     start = tau
-    at_a, at_b = source_position(a, u_0, alpha), source_position(b, u_0, alpha)
+    at_a, at_b = position_on(track, a), position_on(track, b)
     block, k = touching_vertex(at_a, at_b, rho, polyline)
-    direction = source_position(1.0, 0.0, alpha)
+    direction = velocity_on(track, tau)
     for _ in range(TOUCH_CORRECTIONS):  # the caustic between the vertices is curved
-        x, y = source_position(tau, u_0, alpha)
+        x, y = position_on(track, tau)
         d = distance_to_arc(x, y, polyline[0][block], k)
         v = polyline[0][block, k]
         slope = ((x - v.real) * direction[0] + (y - v.imag) * direction[1]) / rho
@@ -160,22 +160,22 @@ def _touch(a, b, before, lens, polyline):
 
 
 @numba.njit(cache=True)
-def _distances(tau, lens, polyline):
+def _distances(tau, track, polyline):
     """Distance (n,) to the caustic at epochs tau (n,)."""
     out = np.empty(len(tau))
     for i in range(len(tau)):
-        x, y = source_position(tau[i], lens.u_0, lens.alpha)
+        x, y = position_on(track, tau[i])
         out[i] = distance_to_caustic(x, y, polyline)
     return out
 
 
 @numba.njit(cache=True)
-def _expanded(tau, distances, lens, tolerance):
+def _expanded(tau, distances, track, lens, tolerance):
     """log A (n,) at epochs tau (n,) by the expansion, NaN where it takes a contour."""
     scratch = new_scratch(lens.s)
     out = np.empty(len(tau))
     for i in range(len(tau)):
-        x, y = source_position(tau[i], lens.u_0, lens.alpha)
+        x, y = position_on(track, tau[i])
         out[i] = np.log(expand(x, y, lens, distances[i] / lens.rho, tolerance, scratch))
     return out
 
@@ -273,8 +273,10 @@ def _left_out(tau, y):
 
 
 @numba.njit(cache=True)
-def _new_nodes(tau, y, tolerance, rho, epochs):
+def _new_nodes(tau, y, tolerance, radius, epochs):
     """Where nodes are wanted: the intervals (their first node), and the epochs (n,) within them near their middles.
+
+    radius : Einstein times in which the source moves by its radius.
 
     An interval is divided beside a node that its neighbours do not predict, if it is much longer than a neighbour,
     and beside a break, where the curve can begin with h log h, if it is long.
@@ -285,12 +287,12 @@ def _new_nodes(tau, y, tolerance, rho, epochs):
         length = tau[i + 1] - tau[i]
         longest = np.inf  # steps that change abruptly amplify the errors of the nodes
         if i > 0:
-            longest = GRADING * (tau[i] - tau[i - 1]) if tau[i] > tau[i - 1] else BREAK_STEP * rho
+            longest = GRADING * (tau[i] - tau[i - 1]) if tau[i] > tau[i - 1] else BREAK_STEP * radius
         if i + 2 < len(tau):
-            after = GRADING * (tau[i + 2] - tau[i + 1]) if tau[i + 2] > tau[i + 1] else BREAK_STEP * rho
+            after = GRADING * (tau[i + 2] - tau[i + 1]) if tau[i + 2] > tau[i + 1] else BREAK_STEP * radius
             longest = min(longest, after)
         wrong = max(error[i], error[i + 1]) > LEFT_OUT * tolerance
-        shortest = max(CLOSEST * (tau[-1] - tau[0]), FINEST * rho)
+        shortest = max(CLOSEST * (tau[-1] - tau[0]), FINEST * radius)
         divisible = length > shortest and _holds_epoch(tau[i], tau[i + 1], epochs)
         if not (divisible and (wrong or length > longest)):
             continue
@@ -319,13 +321,13 @@ def _insert(a, after, values):
 
 
 @numba.njit(cache=True)
-def _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs):
+def _refine_expanded(tau, log_A, rounds, track, lens, tolerance, polyline, epochs):
     """Add nodes until no node needs it, or a contour is needed. Returns tau, log_A with NaN for contours, rounds."""
     while rounds < MAX_ROUNDS:
-        at, new = _new_nodes(tau, log_A, tolerance, lens.rho, epochs)
+        at, new = _new_nodes(tau, log_A, tolerance, lens.rho / track.fastest, epochs)
         if len(at) == 0:
             return tau, log_A, MAX_ROUNDS
-        values = _expanded(new, _distances(new, lens, polyline), lens, tolerance)
+        values = _expanded(new, _distances(new, track, polyline), track, lens, tolerance)
         tau, log_A = _insert(tau, at, new), _insert(log_A, at, values)
         rounds += 1
         if np.isnan(values).any():
@@ -333,64 +335,116 @@ def _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs):
     return tau, log_A, rounds
 
 
-def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, engine="VBBinaryLensing",
-          limb_darkening=0.0, epochs=EVERYWHERE) -> Nodes:
-    """Adaptive nodes of a 2L1S curve on [tau_min, tau_max] (Einstein times); without limits, of the whole curve.
+def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, **choices) -> Nodes:
+    """Adaptive nodes of a 2L1S curve without parallax on [tau_min, tau_max]; without limits, of the whole curve.
+
+    u_0, rho, s : Einstein radii.   alpha : radians.   choices : engine, limb_darkening, epochs of `nodes_along`, which
+    says what is returned and raised.
+    """
+    check_finite(u_0=u_0, alpha=alpha)
+    tau_min, tau_max = (-REACH - s if tau_min is None else tau_min), (REACH + s if tau_max is None else tau_max)
+    return nodes_along(straight_track(u_0, alpha), rho, s, q, tau_min, tau_max, tolerance, **choices)
+
+
+def nodes_along(track: Track, rho, s, q, tau_min, tau_max, tolerance=1e-3, *, engine="VBBinaryLensing",
+                limb_darkening=0.0, epochs=EVERYWHERE) -> Nodes:
+    """Adaptive nodes of a 2L1S curve along a track, straight or bent, on [tau_min, tau_max] (Einstein times).
 
     Returns Nodes(tau (k,), log_A (k,)).   tolerance : aimed-at relative error of the rendered magnification.
     epochs : (n,) ascending, Einstein times: nodes only as they are needed to render these; unset means any.
     Raises ValueError for impossible input and MagnificationError if the library fails.
     """
     check_lens(s, q, rho, limb_darkening)
-    tau_min, tau_max = (-REACH - s if tau_min is None else tau_min), (REACH + s if tau_max is None else tau_max)
-    check_finite(u_0=u_0, alpha=alpha, tau_min=tau_min, tau_max=tau_max)
+    check_finite(tau_min=tau_min, tau_max=tau_max)
     if rho == 0:
         raise ValueError("rho = 0: nodes need a source with rho > 0; binary(..., method='exact') takes a point source.")
     if not tau_max > tau_min:
         raise ValueError(f"tau_max = {tau_max!r}: expected more than tau_min = {tau_min!r}.")
-    gamma = 2 * float(limb_darkening) / (3 - limb_darkening)
-    lens = Lens(float(u_0), float(rho), float(s), float(q), float(alpha), gamma)
+    lens = Lens(float(rho), float(s), float(q), 2 * float(limb_darkening) / (3 - limb_darkening))
     polyline = caustic_polyline(lens.s, lens.q, N_PHASES)
-    tau, distances, shifts = _march(lens, float(tau_min), float(tau_max), polyline, epochs)
-    log_A, rounds, library = _expanded(tau, distances, lens, tolerance), 0, None
+    tau, distances, shifts = _march(track, lens, float(tau_min), float(tau_max), polyline, epochs)
+    log_A, rounds, library = _expanded(tau, distances, track, lens, tolerance), 0, None
     while True:
         contours = np.flatnonzero(np.isnan(log_A))
         if len(contours):
             library = library or new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
             at = tau[contours] + shifts[contours] if rounds == 0 else tau[contours]
             once, again = np.unique(at, return_inverse=True)  # a break is there twice
-            x, y = source_position(once, u_0, alpha)
+            x, y = _positions(track, once)
             A = evaluate(library, x, y, lens.s, lens.q, lens.rho, limb_darkening)
             log_A[contours] = np.log(A)[again]
         if rounds == MAX_ROUNDS:
             return Nodes(tau, log_A)
-        tau, log_A, rounds = _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs)
+        tau, log_A, rounds = _refine_expanded(tau, log_A, rounds, track, lens, tolerance, polyline, epochs)
+
+
+@numba.njit(cache=True)
+def _positions(track, tau):
+    """Source positions (x, y), each (n,), at tau (n,) on a track."""
+    x, y = np.empty(len(tau)), np.empty(len(tau))
+    for i in range(len(tau)):
+        x[i], y[i] = position_on(track, tau[i])
+    return x, y
+
+
+class LensedSource(NamedTuple):
+    """One of the sources behind a single lens.
+
+    track : its path.   late : Einstein times by which its t_0 is later than that of the first source.
+    rho : Einstein radii.   share : of the flux of all sources.
+    """
+
+    track: Track
+    late: float
+    rho: float
+    share: float
 
 
 def single_nodes(u_0, rho, tau_min=-REACH, tau_max=REACH, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
-    """Adaptive nodes of a single-lens curve on [tau_min, tau_max] (Einstein times); without limits, of the whole curve.
+    """Adaptive nodes of a single-lens curve without parallax on [tau_min, tau_max]; without limits, the whole curve.
 
-    u_0, rho : Einstein radii; rho = 0 is a point source.   tolerance : aimed-at relative error of the rendered
-    magnification.
-    Returns Nodes(tau (k,), log_A (k,)).   Raises ValueError for impossible input.
+    u_0, rho : Einstein radii; rho = 0 is a point source.   See `single_nodes_along`.
     """
     check_finite(u_0=u_0, rho=rho, tau_min=tau_min, tau_max=tau_max)
-    scale = max(abs(u_0), rho, SHARPEST)
-    reach = max(abs(tau_min), abs(tau_max))
-    half = scale * np.sinh(np.linspace(0, np.arcsinh(reach / scale), SINGLE_SEEDS))
-    seeds = np.concatenate([-half[:0:-1], half, [tau_min, tau_max], [-rho, rho] if rho > 0 else []])
-    seeds = np.unique(seeds[(seeds >= tau_min) & (seeds <= tau_max)])
+    source = LensedSource(straight_track(u_0, 0.0), 0.0, rho, 1.0)
+    return single_nodes_along([source], tau_min, tau_max, tolerance, limb_darkening=limb_darkening)
+
+
+def single_nodes_along(sources: list[LensedSource], tau_min, tau_max, tolerance=1e-3, *, limb_darkening=0.0) -> Nodes:
+    """Adaptive nodes of the magnification of one source or more behind a single lens on [tau_min, tau_max].
+
+    tolerance : aimed-at relative error of the rendered magnification.
+    Returns Nodes(tau (k,), log_A (k,)).   Raises ValueError for impossible input.
+    """
+    def log_magnification(tau):
+        total = 0.0
+        for source in sources:
+            u = np.hypot(*_positions(source.track, tau - source.late))
+            total = total + source.share * fspl_at(u, source.rho, limb_darkening)
+        return np.log(total)
+
+    seeds = np.unique(np.concatenate([_seeds(source, tau_min, tau_max) for source in sources]))
     # Rounding can bring two seeds together; the last one is kept in any case.
     apart = np.append(np.diff(seeds) > CLOSEST * (seeds[-1] - seeds[0]), True)
     tau = seeds[apart]
-    log_A = np.log(fspl_at(np.hypot(u_0, tau), rho, limb_darkening))
+    log_A = log_magnification(tau)
+    radius = min(source.rho / source.track.fastest for source in sources)
     for _ in range(MAX_ROUNDS):
-        at, new = _new_nodes(tau, log_A, tolerance, rho, EVERYWHERE)
+        at, new = _new_nodes(tau, log_A, tolerance, radius, EVERYWHERE)
         if len(at) == 0:
             break
-        values = np.log(fspl_at(np.hypot(u_0, new), rho, limb_darkening))
-        tau, log_A = _insert(tau, at, new), _insert(log_A, at, values)
+        tau, log_A = _insert(tau, at, new), _insert(log_A, at, log_magnification(new))
     return Nodes(tau, log_A)
+
+
+def _seeds(source: LensedSource, tau_min, tau_max) -> np.ndarray:
+    """First nodes of a source's curve: the closer to its t_0 the denser, the limb on either side of it, the limits."""
+    rho = source.rho
+    scale = max(abs(source.track.u_0), rho, SHARPEST)
+    reach = max(abs(tau_min - source.late), abs(tau_max - source.late))
+    half = scale * np.sinh(np.linspace(0, np.arcsinh(reach / scale), SINGLE_SEEDS))
+    seeds = source.late + np.concatenate([-half[:0:-1], half, [-rho, rho] if rho > 0 else []])
+    return np.concatenate([[tau_min], seeds[(seeds > tau_min) & (seeds < tau_max)], [tau_max]])
 
 
 def render(nodes_tau, nodes_log_A, tau):
@@ -403,13 +457,14 @@ def render(nodes_tau, nodes_log_A, tau):
                                np.asarray(tau, dtype=float)))
 
 
-def binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="fast", *, engine="VBBinaryLensing", tolerance=1e-3,
-           limb_darkening=0.0):
+def binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="fast", *, parallax: Parallax | None = None,
+           engine="VBBinaryLensing", tolerance=1e-3, limb_darkening=0.0):
     """Binary-lens (2L1S) magnification.
 
     t : (n,) days, any order    t_0, t_E : days    u_0, rho, s : theta_E of the total mass    alpha : radians
     method : 'fast' interpolates adaptive nodes (error <= tolerance), 'exact' calls the library at every epoch with
     Tol = RelTol = tolerance. A point source (rho = 0) is always exact.
+    parallax : see microlens.lens.parallax.
     Returns A : (n,).   Raises ValueError for impossible input, MagnificationError if the library fails.
     """
     if method not in ("fast", "exact"):
@@ -421,9 +476,12 @@ def binary(t, t_0, u_0, t_E, rho, s, q, alpha, method="fast", *, engine="VBBinar
     t = np.atleast_1d(np.asarray(t, dtype=float))
     tau = (t - t_0) / t_E
     if method == "exact" or rho == 0 or len(t) < 2 or np.ptp(tau) == 0:
-        x, y = source_position(tau, u_0, alpha)
+        x, y = trajectory(t, t_0, u_0, t_E, alpha, parallax)
         return evaluate(new_engine(engine, tolerance), x, y, float(s), float(q), float(rho), limb_darkening)
+    track = straight_track(u_0, alpha)
+    if parallax is not None:
+        track = bent_track(t_0, u_0, t_E, alpha, parallax, t.min(), t.max())
     epochs = np.sort(tau)
-    curve = nodes(u_0, rho, s, q, alpha, epochs[0], epochs[-1], tolerance, engine=engine, limb_darkening=limb_darkening,
-                  epochs=epochs)
+    curve = nodes_along(track, rho, s, q, epochs[0], epochs[-1], tolerance, engine=engine,
+                        limb_darkening=limb_darkening, epochs=epochs)
     return render(curve.tau, curve.log_A, tau)
