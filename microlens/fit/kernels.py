@@ -4,7 +4,8 @@ A light curve is F = F_s A(t; t_0, u_0, t_E[, rho]) + F_b with the magnification
 enter linearly and are solved exactly for every trial (variable projection, Golub & Pereyra 1973, in Kaufman's form),
 with F_s >= 0. The finite source uses A_FS(u, rho) = A(u) B0(u/rho) (Gould 1994; Yoo et al. 2004), good to about rho^2.
 
-A single lens is an array p (4,) of t_0 (d), ln t_E (d), u_0 and ln rho, the last of them always ln rho.
+A single lens is an array p (4,) of t_0 (d), ln t_E (d), u_0 and ln rho. With annual parallax it is p (6,): pi_EN and
+pi_EE stand before ln rho, which is always the last.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from microlens.lens import fspl_at
+from microlens.lens import displacement, fspl_at
 
-T_0, LN_T_E, U_0 = range(3)
+T_0, LN_T_E, U_0, PI_EN, PI_EE = range(5)
 """Places of the parameters in a single lens p; ln rho is p[-1]."""
+
+WITHOUT_PARALLAX = 4
+"""Length of a single lens that has no parallax."""
 
 POINT = -20.0
 """ln rho of a point source: a smaller or equal value means that the source's radius is no parameter of the fit."""
 
 SHORTEST_LN_T_E, LONGEST_LN_T_E = -4.6, 6.9  # 0.01 d and 1000 d, the range that the package's priors permit
 LARGEST_U_0 = 4.0  # beyond it a lens magnifies by less than a per cent
+LARGEST_PI_E = 1.0  # of either component: the largest parallax that the package's priors permit
 SMALLEST_LN_RHO, LARGEST_LN_RHO = -11.5, np.log(0.1)  # 1e-5 is a point; A B0 is good to rho^2 and few stars are larger
 
 B0_MAX, B0_STEP = 40.0, 0.01  # the table of B0(z) ends where 1 + 1/(8 z^2) is right to 1e-6
@@ -41,11 +46,17 @@ LONGEST_STEP_T_0 = 0.5  # of t_0, in t_E
 
 
 class Points(NamedTuple):
-    """Points of a light curve: times t (n,) in days, fluxes y (n,), inverse variances w (n,)."""
+    """Points of a light curve.
+
+    t (n,) : days.   y (n,) : fluxes.   w (n,) : inverse variances.
+    north, east (n,) : the Sun's offsets at these times, au (lens.parallax_offsets); empty where no parallax is fitted.
+    """
 
     t: np.ndarray
     y: np.ndarray
     w: np.ndarray
+    north: np.ndarray
+    east: np.ndarray
 
 
 class Bounds(NamedTuple):
@@ -97,7 +108,19 @@ def _b0(z, table):
 @numba.njit(cache=True, nogil=True)
 def prefix(points, n):
     """The first n of the points."""
-    return Points(points.t[:n], points.y[:n], points.w[:n])
+    return Points(points.t[:n], points.y[:n], points.w[:n], points.north[:n], points.east[:n])
+
+
+@numba.njit(cache=True, nogil=True)
+def without_parallax(t, y, w):
+    """The Points of times, fluxes and inverse variances, each (n,), to which no parallax is fitted."""
+    return Points(t, y, w, t[:0], t[:0])
+
+
+@numba.njit(cache=True, nogil=True)
+def has_parallax(p):
+    """Whether the single lens p has parallax."""
+    return len(p) > WITHOUT_PARALLAX
 
 
 @numba.njit(cache=True, nogil=True)
@@ -114,9 +137,20 @@ def n_parameters(p):
 
 @numba.njit(cache=True, nogil=True)
 def _model(points, p, table, a, d):
-    """Magnification a (n,) of the single lens p and its derivatives d (n_parameters, n), in the order of p.
+    """Magnification a (n,) of the single lens p and its derivatives d (n_parameters, n), in the order of p."""
+    if has_parallax(p):
+        _bent(points, p, a, d)
+    else:
+        _straight(points, p, a, d)
+    if is_finite_source(p):
+        _enlarge_source(points, p, table, a, d)
 
-    Nothing in the first loop keeps the compiler from taking several epochs at once.
+
+@numba.njit(cache=True, nogil=True)
+def _straight(points, p, a, d):
+    """Magnification and derivatives of a point source without parallax.
+
+    Nothing in the loop keeps the compiler from taking several epochs at once.
     """
     t = points.t
     rate, d_t_0, d_ln_t_E, d_u_0 = np.exp(-p[LN_T_E]), d[T_0], d[LN_T_E], d[U_0]
@@ -129,28 +163,56 @@ def _model(points, p, table, a, d):
         a[i] = (u2 + 2.0) * root
         slope = -8.0 * root * inverse  # dA/du, divided by u
         d_t_0[i], d_ln_t_E[i], d_u_0[i] = -slope * tau * rate, -slope * tau * tau, slope * p[U_0]
-    if is_finite_source(p):
-        _enlarge_source(points, p, table, a, d)
+
+
+@numba.njit(cache=True, nogil=True)
+def _bent(points, p, a, d):
+    """Magnification and derivatives of a point source with parallax (see microlens.lens.parallax)."""
+    t, north, east = points.t, points.north, points.east
+    rate, d_t_0, d_ln_t_E, d_u_0, d_pi_EN, d_pi_EE = np.exp(-p[LN_T_E]), d[T_0], d[LN_T_E], d[U_0], d[PI_EN], d[PI_EE]
+    for i in range(len(t)):
+        straight = (t[i] - p[T_0]) * rate
+        along, across = displacement(north[i], east[i], p[PI_EN], p[PI_EE])
+        tau, beta = straight + along, p[U_0] + across
+        u2 = beta * beta + tau * tau
+        u2 = u2 if u2 > LEAST_U2 else LEAST_U2
+        inverse = 1.0 / (u2 * (u2 + 4.0))
+        root = np.sqrt(inverse)
+        a[i] = (u2 + 2.0) * root
+        slope = -8.0 * root * inverse  # dA/du, divided by u
+        d_t_0[i], d_ln_t_E[i], d_u_0[i] = -slope * tau * rate, -slope * tau * straight, slope * beta
+        d_pi_EN[i] = slope * (tau * north[i] + beta * east[i])
+        d_pi_EE[i] = slope * (tau * east[i] - beta * north[i])
+
+
+@numba.njit(cache=True, nogil=True)
+def _separation2(points, p, rate, i):
+    """Square of the separation of source and lens at point i, at least LEAST_U2.   rate : 1/t_E."""
+    tau, beta = (points.t[i] - p[T_0]) * rate, p[U_0]
+    if has_parallax(p):
+        along, across = displacement(points.north[i], points.east[i], p[PI_EN], p[PI_EE])
+        tau, beta = tau + along, beta + across
+    return max(beta * beta + tau * tau, LEAST_U2)
 
 
 @numba.njit(cache=True, nogil=True)
 def _enlarge_source(points, p, table, a, d):
-    """Turn magnification a (n,) and derivatives d of a point source into those of a source of radius rho."""
-    t = points.t
-    rate, per_rho = np.exp(-p[LN_T_E]), np.exp(-p[-1])
-    d_t_0, d_ln_t_E, d_u_0, d_ln_rho = d[T_0], d[LN_T_E], d[U_0], d[len(p) - 1]
-    for i in range(len(t)):
-        tau = (t[i] - p[T_0]) * rate
-        u2 = p[U_0] * p[U_0] + tau * tau
-        u2 = u2 if u2 > LEAST_U2 else LEAST_U2
+    """Turn magnification a (n,) and derivatives d of a point source into those of a source of radius rho.
+
+    All parameters but rho act through the separation u alone, so their derivatives grow by one factor.
+    """
+    rate, per_rho, last = np.exp(-p[LN_T_E]), np.exp(-p[-1]), len(p) - 1
+    for i in range(len(a)):
+        u2 = _separation2(points, p, rate, i)
         z = np.sqrt(u2) * per_rho
         b, db = _b0(z, table)
         bend = a[i] * db * z  # A dB0/dln z
-        slope = bend / u2
-        d_t_0[i] = d_t_0[i] * b - slope * tau * rate
-        d_ln_t_E[i] = d_ln_t_E[i] * b - slope * tau * tau
-        d_u_0[i] = d_u_0[i] * b + slope * p[U_0]
-        d_ln_rho[i] = -bend
+        inverse = 1.0 / (u2 * (u2 + 4.0))
+        slope = -8.0 * np.sqrt(inverse) * inverse  # dA/du, divided by u
+        factor = b + bend / (u2 * slope)
+        for j in range(last):
+            d[j, i] *= factor
+        d[last, i] = -bend
         a[i] *= b
 
 
@@ -257,13 +319,23 @@ def bounds_for(earliest, latest, shortest=SHORTEST_LN_T_E, closest=0.0):
 
 
 @numba.njit(cache=True, nogil=True)
+def bounds_with_parallax(bounds):
+    """The bounds of a single lens with parallax, whose u_0 has a sign, from those of one without."""
+    low, high = np.empty(len(bounds.low) + 2), np.empty(len(bounds.low) + 2)
+    low[:PI_EN], low[PI_EN : PI_EE + 1], low[-1] = bounds.low[:-1], -LARGEST_PI_E, bounds.low[-1]
+    high[:PI_EN], high[PI_EN : PI_EE + 1], high[-1] = bounds.high[:-1], LARGEST_PI_E, bounds.high[-1]
+    low[U_0] = -high[U_0]
+    return Bounds(low, high)
+
+
+@numba.njit(cache=True, nogil=True)
 def _stepped(p, step, bounds, trial):
     """Put into `trial` the single lens p after a step, which is cut where it goes too far or leaves the bounds."""
     low, high = bounds
     for j in range(len(step)):
         limit = LONGEST_STEP if j != T_0 else LONGEST_STEP_T_0 * np.exp(p[LN_T_E])
         trial[j] = p[j] + min(limit, max(-limit, step[j]))
-        if j == U_0:
+        if j == U_0 and low[j] >= 0:
             trial[j] = abs(trial[j])
         trial[j] = min(high[j], max(low[j], trial[j]))
 

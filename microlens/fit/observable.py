@@ -15,10 +15,15 @@ import numpy as np
 
 from microlens.config import BINARY, FLAT, PSPL, THRESHOLD_FLAT, THRESHOLD_PREMATURE, THRESHOLD_PSPL
 from microlens.fit.kernels import (
+    PI_EE,
+    PI_EN,
+    WITHOUT_PARALLAX,
     Bounds,
     Points,
     b0_table,
+    bounds_with_parallax,
     fluxes_of,
+    has_parallax,
     levenberg_marquardt,
     magnification,
     prefix,
@@ -32,9 +37,12 @@ from microlens.fit.single_lens import (
     fit_curve,
     fit_points,
     noise_free_points,
+    reference_time,
     season_bounds,
     trial_start,
+    with_sun,
 )
+from microlens.lens import Field
 
 SLACK = 4  # epochs by which few points may find the moment late
 CLIMB_STEPS = (4, 25)  # Levenberg-Marquardt steps after which a prefix below the threshold is left, at first and then
@@ -93,7 +101,8 @@ class Search(NamedTuple):
     """What the search for a moment of observability goes through.
 
     curve : Points of the noise-free curve, all epochs.   few : fewer Points that stand for it.   last : index of the
-    last epoch that each of the few stands for.   given : (k, 3) starts of the fits.   table, bounds : of the fits.
+    last epoch that each of the few stands for.   given : (k, 5) starts of the fits.   table, bounds : of the fits, the
+    bounds without parallax.
     """
 
     curve: Points
@@ -163,23 +172,26 @@ def _climb(points, p, below, begin, threshold, table, bounds):
 @numba.njit(cache=True, nogil=True)
 def _resolved(curve, few, n_few, first, end):
     """The first n_few of the few points, then the curve's epochs from `first` to `end` - 1 as they are."""
-    n = n_few + end - first
-    t, y, w = np.empty(n), np.empty(n), np.empty(n)
-    t[:n_few], y[:n_few], w[:n_few] = few.t[:n_few], few.y[:n_few], few.w[:n_few]
-    t[n_few:], y[n_few:], w[n_few:] = curve.t[first:end], curve.y[first:end], curve.w[first:end]
-    return Points(t, y, w)
+    return Points(np.concatenate((few.t[:n_few], curve.t[first:end])),
+                  np.concatenate((few.y[:n_few], curve.y[first:end])),
+                  np.concatenate((few.w[:n_few], curve.w[first:end])),
+                  np.concatenate((few.north[:n_few], curve.north[first:end])),
+                  np.concatenate((few.east[:n_few], curve.east[first:end])))
 
 
 @numba.njit(cache=True, nogil=True)
 def _first_above(search, start, threshold):
     """How far the growing prefix stays below the threshold when a single lens is fitted to it anew, as a SearchEnd.
 
-    start (4,) : the single lens to begin with, the better the more of the curve it keeps below the threshold.
+    start (4,) or (6,) : the single lens to begin with, the better the more of the curve it keeps below the threshold.
     """
     curve, few, last, given, table, bounds = search
-    starts = np.empty((len(given) + 1, 3))
+    starts = np.zeros((len(given) + 1, PI_EE + 1))
     starts[1:] = given
+    n_given = len(start) - 1 if len(start) > WITHOUT_PARALLAX else PI_EN  # parameters that a start states
     p, below = start.copy(), start.copy()
+    if has_parallax(start):
+        bounds = bounds_with_parallax(bounds)
     n_below = FEWEST_EPOCHS - 1
     begin = 0  # of the few points, those that end within the prefix
     while True:
@@ -191,8 +203,8 @@ def _first_above(search, start, threshold):
         resolved = _resolved(curve, few, n_few - 1, first, end)
         skip = max(n_below - first, 0) + n_few - 1
         n = min(_climb(resolved, p, below, skip, threshold, table, bounds), len(resolved.t))
-        starts[0] = p[:3]
-        best = fit_points(prefix(resolved, n), starts, table, bounds)
+        starts[0, :n_given] = p[:n_given]
+        best = fit_points(prefix(resolved, n), starts, table, search.bounds)
         n_below = first + n - (n_few - 1)
         if best.fluxes.chi2 > threshold:
             return SearchEnd(n_below - 1, best.p, below)
@@ -213,7 +225,7 @@ def checked_first_above(search: Search, p, threshold: float) -> SearchEnd:
 def _epochs_above(search: Search, p, chi2: float) -> tuple[int | None, int | None]:
     """Indices of the epochs at which delta chi^2 of the growing prefix passes THRESHOLD_PREMATURE and THRESHOLD_PSPL.
 
-    p (4,), chi2 : the best single lens of the whole curve.   None where a threshold is never passed.
+    p, chi2 : the best single lens of the whole curve.   None where a threshold is never passed.
 
     The higher threshold is searched first. The single lens at which that search ends fits the prefix there, so it keeps
     nearly all of the prefix below the lower threshold, too: the second search begins with it, and it ends no later.
@@ -228,12 +240,13 @@ def _epochs_above(search: Search, p, chi2: float) -> tuple[int | None, int | Non
     return (low if high is None else min(low, high)), high
 
 
-def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0) -> Observability:
+def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0,
+                  field: Field | None = None) -> Observability:
     """delta chi^2 and times of observability of one noise-free light curve.
 
-    t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   start : (t_0, t_E, u_0) to try
-    first.
-    limb_darkening : linear coefficient of the source, for the FSPL that is fitted.
+    t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   start : (t_0, t_E, u_0[, pi_EN,
+    pi_EE]) to try first.   limb_darkening : linear coefficient of the source, for the FSPL that is fitted.
+    field : where in the sky and when, for single lenses with parallax; t is then days after field.season_start.
     """
     curve = noise_free_points(t, flux_true, sigma)
     growing = _chi2_of_prefixes(curve)
@@ -243,6 +256,7 @@ def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0
     if not is_binary:
         return Observability(flat, 0.0, t_flat, np.nan, np.nan)
     given, table, bounds = trial_start(start), b0_table(limb_darkening), season_bounds(curve.t)
+    curve = with_sun(curve, field, reference_time(curve, given))
     best, few, last = fit_curve(curve, given, table, bounds)
     chi2 = float(best.fluxes.chi2)
     epochs = _epochs_above(Search(curve, few, last, given, table, bounds), best.p, chi2)

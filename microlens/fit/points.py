@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from microlens.fit.kernels import Points
+from microlens.fit.kernels import Points, without_parallax
 
 LONGEST_BIN = 64  # epochs of an average
 LONGEST_RUN = 192  # epochs of a straight run
@@ -23,7 +23,7 @@ LARGE = 4.0  # standard deviations; such a residual is always drawn, until there
 @numba.njit(cache=True, nogil=True)
 def bins(points, per_bin):
     """Points that are weighted means of `per_bin` neighbours each."""
-    t, y, w = points
+    t, y, w, _, _ = points
     n = (len(t) + per_bin - 1) // per_bin
     tb, yb, wb = np.zeros(n), np.zeros(n), np.zeros(n)
     for i in range(len(t)):
@@ -31,7 +31,27 @@ def bins(points, per_bin):
         wb[k] += w[i]
         tb[k] += w[i] * t[i]
         yb[k] += w[i] * y[i]
-    return Points(tb / wb, yb / wb, wb)
+    return _with_offsets(points, tb / wb, yb / wb, wb)
+
+
+@numba.njit(cache=True, nogil=True)
+def _with_offsets(points, t, y, w):
+    """Points at other times t (m,), ascending, with the Sun's offsets between those of `points`, where these have any.
+
+    The offsets are so smooth that a straight line between neighbouring epochs will do.
+    """
+    if len(points.north) == 0:
+        return without_parallax(t, y, w)
+    north, east = np.empty(len(t)), np.empty(len(t))
+    k = 0
+    for i in range(len(t)):
+        while k < len(points.t) - 2 and points.t[k + 1] <= t[i]:
+            k += 1
+        share = (t[i] - points.t[k]) / (points.t[k + 1] - points.t[k]) if len(points.t) > 1 else 0.0
+        after = min(k + 1, len(points.t) - 1)
+        north[i] = points.north[k] + share * (points.north[after] - points.north[k])
+        east[i] = points.east[k] + share * (points.east[after] - points.east[k])
+    return Points(t, y, w, north, east)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -41,7 +61,7 @@ def compress(points, smooth, largest_change):
     smooth : (n,), the noise-free flux or a model's.
     Returns Points and `last`, the index of the last epoch that each of them stands for.
     """
-    t, y, w = points
+    t, y, w, _, _ = points
     n = len(t)
     tb, yb, wb, last = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
     m = i = 0
@@ -61,7 +81,7 @@ def compress(points, smooth, largest_change):
         tb[m], yb[m], wb[m], last[m] = st / sw, sy / sw, sw, j - 1
         m += 1
         i = j
-    return Points(tb[:m], yb[:m], wb[:m]), last[:m]
+    return _with_offsets(points, tb[:m], yb[:m], wb[:m]), last[:m]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -79,7 +99,7 @@ def _straight_run(points, i, bend):
     It keeps within `bend` errors of the run's mean from its chord.
     Returns the epoch after it, its weight, and the weighted mean and standard deviation of its times after epoch i.
     """
-    t, y, w = points
+    t, y, w, _, _ = points
     sw, st, stt, turned, slope = w[i], 0.0, 0.0, 0.0, 0.0
     j = i + 1
     while j < len(t) and j - i < LONGEST_RUN:
@@ -123,7 +143,7 @@ def sample(points, bend):
                 last[m] = j - 1 if side == 1 else (i + j - 2) // 2
                 m += 1
         i = j
-    return Points(ts[:m], ys[:m], ws[:m]), last[:m]
+    return _with_offsets(points, ts[:m], ys[:m], ws[:m]), last[:m]
 
 
 def epochs_to_draw(t, y, residual=None, time_steps=220, flux_steps=FLUX_STEPS) -> np.ndarray:

@@ -22,12 +22,12 @@ from microlens.fit.kernels import (
     T_0,
     U_0,
     Gain,
-    Points,
     b0_table,
     bounds_for,
     levenberg_marquardt,
     magnification,
     n_parameters,
+    without_parallax,
 )
 from microlens.fit.single_lens import FSPL_U_0, RHO_FACTORS, finite_source
 from microlens.sky.noise import DETECTORS, MAG_PER_RELATIVE_FLUX, SYSTEMATIC_MAG
@@ -183,7 +183,7 @@ def _update_noise(state, t, flux):
 def _averages(state, first):
     """The averages of the state from `first` on, as Points that share its memory."""
     n = int(state.n)
-    return Points(state.t[first:n], state.y[first:n], state.w[first:n])
+    return without_parallax(state.t[first:n], state.y[first:n], state.w[first:n])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -191,7 +191,7 @@ def _model_of(state, t, table):
     """Flux (n,) of the fit at times t (n,): a single lens once there is an event, else a constant."""
     out = np.full(len(t), state.f_blend)
     if state.event_epochs > 0:
-        out += state.f_source * magnification(Points(t, t, t), state.lens, table)
+        out += state.f_source * magnification(without_parallax(t, t, t), state.lens, table)
     return out
 
 
@@ -246,7 +246,7 @@ def _update_constant(state, first):
     """Take the averages from `first` on into the best constant through all of them; first = 0 begins anew."""
     if first == 0:
         state.weight = state.mean = state.chi2_flat = 0.0
-    _, y, w = _averages(state, first)
+    _, y, w, _, _ = _averages(state, first)
     for i in range(len(y)):
         state.weight += w[i]
         delta = y[i] - state.mean
@@ -262,7 +262,7 @@ def _update_chi2(state, averages, model, first):
     """
     if first == 0:
         state.chi2 = state.largest_run = 0.0
-    _, y, w = averages
+    _, y, w, _, _ = averages
     earlier = last = 0.0
     for i in range(len(model)):
         square = w[i] * (y[i] - model[i]) ** 2

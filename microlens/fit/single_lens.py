@@ -1,6 +1,7 @@
-"""Best single lenses, PSPL and FSPL, from several starts.
+"""Best single lenses, PSPL and FSPL, with and without annual parallax, from several starts.
 
     fit = fit_single_lens(t, flux, sigma)       fit.chi2, fit.t_0, fit.u_0, fit.t_E, fit.rho, fit.f_source, fit.f_blend
+    fit = fit_single_lens(t, flux, sigma, field=ROMAN_FIELD)                  fit.parallax.pi_EN, fit.parallax.pi_EE
     model = single_lens_model(t, fit)
 
 Points are averaged first where nothing is lost by it: a noise-free curve where it changes by less than a small fraction
@@ -16,9 +17,12 @@ import numpy as np
 
 from microlens.fit.kernels import (
     LN_T_E,
+    PI_EE,
+    PI_EN,
     POINT,
     T_0,
     U_0,
+    WITHOUT_PARALLAX,
     Bounds,
     FluxFit,
     Gain,
@@ -26,11 +30,15 @@ from microlens.fit.kernels import (
     b0_table,
     best_fluxes,
     bounds_for,
+    bounds_with_parallax,
     fluxes_of,
+    has_parallax,
     levenberg_marquardt,
     magnification,
+    without_parallax,
 )
 from microlens.fit.points import bins, compress, sample
+from microlens.lens import Field, Parallax, parallax_offsets
 
 FEWEST_EPOCHS = 5
 """A single lens goes through 4 points or fewer as they are."""
@@ -68,11 +76,14 @@ SHARP, POOR = 0.05, 10.0  # u_0 below and excess chi^2 (standard deviations) abo
 SHARP_STARTS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # u_0
 
 
+BRIGHT_EPOCHS = 5  # whose mean flux decides where a light curve is brightest
+
+
 class SingleLensFit(NamedTuple):
     """Best single lens through one light curve: F = f_source A + f_blend.
 
     chi2 : of the points given.   t_0, t_E : days.   u_0, rho : Einstein radii; rho = 0 means a point source.
-    f_source, f_blend : in units of the flux that was fitted.
+    f_source, f_blend : in units of the flux that was fitted.   parallax : None where none was fitted.
     """
 
     chi2: float
@@ -82,6 +93,7 @@ class SingleLensFit(NamedTuple):
     rho: float
     f_source: float
     f_blend: float
+    parallax: Parallax | None = None
 
 
 class Best(NamedTuple):
@@ -111,7 +123,7 @@ def _brightest(points, base):
 def _starts(points, given):
     """Trial point sources (k, 4): those given, and the brightest point with several widths and depths.
 
-    given : (k, 3) t_0, ln t_E, u_0.
+    given : (k, 5) t_0, ln t_E, u_0, pi_EN, pi_EE; the last two are left out here.
     """
     t, y = points.t, points.y
     n, base = len(t), np.median(y)
@@ -125,7 +137,7 @@ def _starts(points, given):
         j += 1
     width = max(t[j] - t[i], 3 * (t[n - 1] - t[0]) / n)
     out = np.full((len(given) + len(START_SHAPES), 4), POINT)
-    out[: len(given), :3] = given
+    out[: len(given), :PI_EN] = given[:, :PI_EN]
     out[: len(given), U_0] = np.abs(given[:, U_0])
     k = len(given)
     for u_0, factor in START_SHAPES:
@@ -164,7 +176,8 @@ def _best_starts(points, given, table, n_bins, steps, bounds):
 def fit_points(points, given, table, bounds):
     """Best single lens, PSPL or FSPL, through noise-free points, as Best: of several starts the two best are refined.
 
-    given : (k, 3) t_0, ln t_E, u_0 of further starts.
+    It has parallax where the points have the Sun's offsets.
+    given : (k, 5) t_0, ln t_E, u_0, pi_EN, pi_EE of further starts.
     """
     starts = _best_starts(points, given, table, FINE_BINS, FINE_STEPS, bounds)
     best, reached = starts[0].copy(), FluxFit(0.0, 0.0, np.inf)
@@ -186,6 +199,36 @@ def fit_points(points, given, table, bounds):
         if fluxes.chi2 < reached.chi2 - FSPL_GAIN:
             reached = fluxes
             best[:] = p
+    if len(points.north) == 0:
+        return Best(best, reached)
+    return _with_parallax(points, best, given, table, bounds)
+
+
+@numba.njit(cache=True, nogil=True)
+def parallax_starts(p, given):
+    """Single lenses with parallax (k, 6) to start from: the single lens p without parallax and its mirror, those given.
+
+    A path has parallax 0 on either side of the lens at first, and the fit finds the rest.
+    """
+    out = np.zeros((2 + len(given), WITHOUT_PARALLAX + 2))
+    for k in range(2):
+        out[k, :U_0], out[k, U_0], out[k, -1] = p[:U_0], (1 - 2 * k) * p[U_0], p[-1]
+    for k in range(len(given)):
+        out[2 + k, : PI_EE + 1], out[2 + k, -1] = given[k], p[-1]
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _with_parallax(points, p, given, table, bounds):
+    """Best single lens with parallax through noise-free points, as Best, from the best one without, p."""
+    wide = bounds_with_parallax(bounds)
+    starts = parallax_starts(p, given)
+    best, reached = starts[0].copy(), FluxFit(0.0, 0.0, np.inf)
+    for start in starts:
+        fluxes, _ = levenberg_marquardt(points, start, table, MANY_STEPS, wide, GAIN)
+        if fluxes.chi2 < reached.chi2:
+            reached = fluxes
+            best[:] = start
     return Best(best, reached)
 
 
@@ -250,17 +293,28 @@ def _fit_noisy(points, given, table, with_finite_source, bounds):
         for u_0 in SHARP_STARTS:
             p = np.array([points.t[np.argmax(y)], best[LN_T_E], u_0, POINT])
             chi2 = _refined(points, p, 2, best, chi2, table, bounds)
+    if len(points.north) > 0:
+        starts, wide = parallax_starts(best, given), bounds_with_parallax(bounds)
+        best, chi2 = starts[0].copy(), np.inf
+        for p in starts:
+            chi2 = _refined(points, p, 1, best, chi2, table, wide)
+        chi2 = _refined(points, best.copy(), 1, best, chi2, table, wide)
     return Best(best, fluxes_of(points, best, table))
 
 
-NO_START = np.empty((0, 3))
+NO_START = np.empty((0, PI_EE + 1))
 
 
 def trial_start(start) -> np.ndarray:
-    """Trial values (k, 3) of t_0, t_E, u_0, or one such triple, or None, as the kernels take them: t_0, ln t_E, u_0."""
+    """Trial values as the kernels take them, (k, 5): t_0, ln t_E, u_0, pi_EN, pi_EE.
+
+    start : (k, 3) or (k, 5) of t_0, t_E, u_0[, pi_EN, pi_EE], or one such row, or None.
+    """
     if start is None:
         return NO_START
-    given = np.atleast_2d(np.array(start, dtype=float))
+    rows = np.atleast_2d(np.array(start, dtype=float))
+    given = np.zeros((len(rows), PI_EE + 1))
+    given[:, : rows.shape[1]] = rows
     given[:, LN_T_E] = np.log(given[:, LN_T_E])
     return given
 
@@ -273,7 +327,15 @@ def season_bounds(t) -> Bounds:
 def noise_free_points(t, flux_true, sigma) -> Points:
     """Points of a noise-free curve from times, fluxes and errors, each (n,)."""
     t, y, sigma = (np.ascontiguousarray(x, dtype=float) for x in (t, flux_true, sigma))
-    return Points(t, y, 1 / sigma**2)
+    return without_parallax(t, y, 1 / sigma**2)
+
+
+def with_sun(points: Points, field: Field | None, t_0_par: float) -> Points:
+    """The points with the Sun's offsets from its uniform motion at t_0_par; as they are without a field."""
+    if field is None:
+        return points
+    north, east = parallax_offsets(points.t, t_0_par, field)
+    return points._replace(north=north, east=east)
 
 
 def _valid_points(t, flux, sigma) -> Points:
@@ -285,42 +347,63 @@ def _valid_points(t, flux, sigma) -> Points:
     ok = (flux != 0) & np.isfinite(flux) & (sigma > 0)
     if ok.sum() < FEWEST_EPOCHS:
         raise ValueError(f"{int(ok.sum())} valid epochs: a single-lens fit needs at least {FEWEST_EPOCHS}.")
-    return Points(t[ok], flux[ok], 1 / sigma[ok] ** 2)
+    return without_parallax(t[ok], flux[ok], 1 / sigma[ok] ** 2)
 
 
-def fit_single_lens(t, flux, sigma, *, start=None, finite_source=False) -> SingleLensFit:
+def reference_time(points: Points, given) -> float:
+    """t_0,par of a fit: the t_0 of the first start if it is in the season, else where the curve is brightest."""
+    if len(given) and points.t[0] <= given[0, T_0] <= points.t[-1]:
+        return float(given[0, T_0])
+    mean = np.convolve(points.y, np.ones(BRIGHT_EPOCHS), "same")
+    return float(points.t[np.argmax(mean)])
+
+
+def fit_single_lens(t, flux, sigma, *, start=None, finite_source=False, field: Field | None = None) -> SingleLensFit:
     """Best PSPL (or, with finite_source, the better of PSPL and FSPL) through one light curve.
 
     t (T,) days; flux (T,) F/F_base, 0.0 or NaN = no observation; sigma (T,) its error. For noisy data give errors of a
-    model, not of the measured points, which bias chi^2.   start : (k, 3) further trial values t_0, t_E, u_0.
-    Raises ValueError for misshapen input or fewer than 5 valid epochs.
+    model, not of the measured points, which bias chi^2.   start : (k, 3) further trial values t_0, t_E, u_0, or (k, 5)
+    with pi_EN, pi_EE.   field : where in the sky and when, for a fit with annual parallax; t is then days after
+    field.season_start, and u_0 may be negative.
+    Raises ValueError for misshapen input, fewer than 5 valid epochs, or times that are no dates of the field.
     """
+    given = trial_start(start)
     points = _valid_points(t, flux, sigma)
-    return _result(_fit_noisy(points, trial_start(start), b0_table(), finite_source, season_bounds(points.t)))
+    t_0_par = reference_time(points, given)
+    best = _fit_noisy(with_sun(points, field, t_0_par), given, b0_table(), finite_source, season_bounds(points.t))
+    return _result(best, field, t_0_par)
 
 
-def fit_noise_free(t, flux_true, sigma, start=None, limb_darkening=0.0) -> SingleLensFit:
+def fit_noise_free(t, flux_true, sigma, start=None, limb_darkening=0.0, field: Field | None = None) -> SingleLensFit:
     """Best single lens (PSPL or FSPL) through a noise-free curve; its chi2 is the delta chi^2 of the labels.
 
-    t, flux_true, sigma (n,): valid epochs only, n >= 5.   start : (t_0, t_E, u_0) to try first.   limb_darkening :
+    t, flux_true, sigma (n,): valid epochs only, n >= 5.   start, field : as in fit_single_lens.   limb_darkening :
     linear coefficient of the FSPL's disc.
     """
-    points = noise_free_points(t, flux_true, sigma)
+    given, points = trial_start(start), noise_free_points(t, flux_true, sigma)
     if np.ptp(points.y) == 0:  # a constant is exact
         return SingleLensFit(0.0, float(points.t[0]), 1.0, 1.0, 0.0, 0.0, float(points.y[0]))
-    return _result(fit_curve(points, trial_start(start), b0_table(limb_darkening), season_bounds(points.t))[0])
+    t_0_par = reference_time(points, given)
+    points = with_sun(points, field, t_0_par)
+    best, _, _ = fit_curve(points, given, b0_table(limb_darkening), season_bounds(points.t))
+    return _result(best, field, t_0_par)
 
 
-def _result(best: Best) -> SingleLensFit:
+def _result(best: Best, field: Field | None, t_0_par: float) -> SingleLensFit:
     """The numbers of a fit by name."""
     p, fluxes = best
     rho = float(np.exp(p[-1])) if p[-1] > POINT else 0.0
+    parallax = Parallax(float(p[PI_EN]), float(p[PI_EE]), t_0_par, field) if has_parallax(p) else None
     return SingleLensFit(float(fluxes.chi2), float(p[T_0]), float(p[U_0]), float(np.exp(p[LN_T_E])), rho,
-                         float(fluxes.f_source), float(fluxes.f_blend))
+                         float(fluxes.f_source), float(fluxes.f_blend), parallax)
 
 
 def single_lens_model(t, fit: SingleLensFit) -> np.ndarray:
     """Flux (T,) of a fit at times t (T,) days."""
     t = np.ascontiguousarray(t, dtype=float)
-    p = np.array([fit.t_0, np.log(fit.t_E), fit.u_0, np.log(fit.rho) if fit.rho > 0 else POINT])
-    return fit.f_source * magnification(Points(t, t, t), p, b0_table()) + fit.f_blend
+    between = [] if fit.parallax is None else [fit.parallax.pi_EN, fit.parallax.pi_EE]
+    p = np.array([fit.t_0, np.log(fit.t_E), fit.u_0, *between, np.log(fit.rho) if fit.rho > 0 else POINT])
+    points = without_parallax(t, t, t)
+    if fit.parallax is not None:
+        points = with_sun(points, fit.parallax.field, fit.parallax.t_0_par)
+    return fit.f_source * magnification(points, p, b0_table()) + fit.f_blend
