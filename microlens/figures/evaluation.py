@@ -33,10 +33,10 @@ from microlens.figures.scores import (
 from microlens.figures.style import palette, save
 
 
-def draw_evaluation(folder) -> list[Path]:
-    """Draw the figures of an evaluation folder into it; returns their paths.
+def draw_evaluation(folder, into=None, formats: tuple[str, ...] | None = None) -> list[Path]:
+    """Draw the figures of an evaluation folder; returns their paths.
 
-    Raises FileNotFoundError where the folder or the dataset that was scored is gone, DatasetError where either is
+    into, formats : unset means the folder itself, and the formats that the evaluation was asked for. Raises FileNotFoundError where the folder or the dataset that was scored is gone, DatasetError where either is
     damaged.
     """
     folder = Path(folder)
@@ -51,7 +51,8 @@ def draw_evaluation(folder) -> list[Path]:
         else:
             arrays, attrs = read_predictions(folder / "predictions.h5")
             made = _scored_dataset(folder, summary, config, arrays, attrs)
-        return [path for name, figure in made.items() for path in save(folder, name, *figure, config.formats)]
+        return [path for name, figure in made.items()
+                for path in save(into or folder, name, *figure, formats or config.formats)]
 
 
 def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:

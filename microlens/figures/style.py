@@ -135,6 +135,8 @@ def save(folder, name: str, table: pd.DataFrame, caption: str, formats=("png", "
                 "svg": {"Date": None, "Description": caption}}
     out = [folder / f"{name}.{kind}" for kind in formats]
     with matplotlib.style.context(STYLE):
+        page.draw_without_rendering()
+        page.set_layout_engine("none")  # the layout, which takes longest, is that of all formats
         for path in out:
             page.savefig(path, metadata=metadata[path.suffix[1:]])
     write_captions(folder)

@@ -44,12 +44,12 @@ def thesis_figures(output=None, experiment_name: str | None = None, evaluation=N
     run = load_run(experiment_name)
     made = _input_figures(output, n_compared, seed)
     made += save(output, "learning_curves", *learning_curves(run.folder))
-    if not evaluation:
+    if evaluation:
+        made += redraw(evaluation, output)
+    else:
         test = quick_dataset(n_flat, n_lensed, n_lensed, seed=seed + 1)
         config = EvaluateConfig(experiment_name=experiment_name, data=str(test), n_evolution_per_type=1)
-        evaluation = evaluate(config)
-        draw_evaluation(evaluation)
-    made += redraw(evaluation, output)
+        made += draw_evaluation(evaluate(config), output, ("png", "pdf"))
     for folder, name in ((robustness, "robustness"), (light_curves, "sets")):
         if folder:
             made += save(output, name, *read_table(Path(folder) / f"{name}.csv"))
