@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binomtest, rankdata
 from sklearn import metrics as skm
 
-from microlens.config import BINARY, FLAT, PSPL, EvaluateConfig, SimulateConfig
+from microlens.config import BINARY, FLAT, PSPL, PURITY, EvaluateConfig, SimulateConfig
 from microlens.data import open_dataset, quick_dataset, simulate
 from microlens.data.events import observable_from
 from microlens.data.format import read_predictions
@@ -335,7 +335,7 @@ def test_thresholds_come_from_the_shipped_validation_rows(scored):
     def allowed(score, cut):
         called = score >= cut
         purity, false = weight[called & is_binary].sum() / weight[called].sum(), called[v["label"] == PSPL].mean()
-        return purity >= config.purity and false <= config.false_alarms
+        return purity >= PURITY and false <= config.false_alarms
 
     p = np.exp(v["log_p"][:, BINARY].astype(float))
     assert allowed(p, attrs["threshold"]) and not allowed(p, p[p < attrs["threshold"]].max())
@@ -344,7 +344,7 @@ def test_thresholds_come_from_the_shipped_validation_rows(scored):
         called = v["alert_score"] >= cut
         premature = (v["premature_score"] >= cut).sum() / (called & is_binary).sum()
         purity = weight[called & is_binary].sum() / weight[called].sum()
-        return purity >= config.purity and premature <= config.false_alarms
+        return purity >= PURITY and premature <= config.false_alarms
 
     cut = attrs["alert_threshold"]
     assert alerts_allowed(cut) and not alerts_allowed(v["alert_score"][v["alert_score"] < cut].max())
@@ -473,7 +473,7 @@ def test_alert_needs_persistence_and_a_premature_one_is_counted():
     assert alert_scores(score, np.array([4, 3, 6])) == pytest.approx([0, 0.9, 0], abs=1e-6)
     labels, never = np.array([2, 2, 0, 1]), np.nan
     report = alerts.report(labels, labels, np.array([12.0, 5.0, never, 3.0]), np.array([10.0, 9.0, never, never]),
-                           np.array([9.0, 8.0, never, never]), np.ones(4), 72.0)
+                           np.array([9.0, 8.0, never, never]), np.ones(4))
     assert report["purity"] == pytest.approx(2 / 3) and report["premature_of_binary_alerts"]["value"] == 0.5
     assert report["within_1_day"]["value"] == 0.5
     assert report["false_alerts_per_1000_light_curves_and_season"] == 500

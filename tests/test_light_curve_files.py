@@ -676,9 +676,12 @@ def test_a_constant_or_quantised_curve_keeps_its_errors(values, tmp_path):
 
 def test_a_column_of_flux_is_not_taken_for_magnitudes_because_it_is_near_20(tmp_path):
     path = write(tmp_path, "x.dat", lines(T, 12 * np.minimum(RELATIVE, 2.4), [0.05] * N))
-    with pytest.raises(LightCurveError, match="--unit mag or --unit flux"):
+    with pytest.raises(LightCurveError, match=r"--value '\[mag\]' or --value '\[flux\]'"):
         read_light_curve(path)
-    assert read_light_curve(path, ReadConfig(unit="flux")).unit == "flux"
+    assert read_light_curve(path, ReadConfig(value="[flux]")).unit == "flux"
+    assert read_light_curve(path, ReadConfig(value="2 [mag]")).unit == "mag"
+    with pytest.raises(LightCurveError, match=r"the unit \[parsec\] is unknown; expected mag, mmag"):
+        read_light_curve(path, ReadConfig(value="[parsec]"))
 
 
 # ---- refusals
@@ -743,7 +746,7 @@ REFUSED = {
         "no column is known to hold a magnitude",
     ),
     "long_header": ("HJD UT Date mag err\n" + PLAIN, "header has 5 words"),
-    "wrong_name": ("HJD mag err\n" + lines(T, 1000 * RELATIVE, RELATIVE_ERR), "are no magnitudes.*--unit flux"),
+    "wrong_name": ("HJD mag err\n" + lines(T, 1000 * RELATIVE, RELATIVE_ERR), "are no magnitudes.*--value .\\[flux"),
     "two_times": (lines(T, T + 0.001, MAG, ERR), "may be times"),
     "all_nan": (lines(T, ["nan"] * N, ERR), "usable points"),
     "one_time": (lines([2461000.5] * N, MAG, ERR), "does not change"),
@@ -923,8 +926,8 @@ def test_the_folder_s_scores_are_the_answers_of_classify(tmp_path, run):
     write(tmp_path, "a.dat", season_lines("pspl") + season_lines("flat", start=200.0))
     truth = write(tmp_path, "truth.csv", "set,file,unit,class_by_season\nx,a.dat,mag,pspl|flat\n")
     scored, mistakes, errors = light_curves.score_folder(tmp_path, truth, run)
-    table, _ = classify([tmp_path / "a.dat"], ClassifyConfig(unit="mag"), run)
-    assert not mistakes and not errors and scored["truth"].tolist() == ["pspl", "flat"]
+    table, _ = classify([tmp_path / "a.dat"], ClassifyConfig(value="[mag]"), run)
+    assert mistakes.empty and not errors and scored["truth"].tolist() == ["pspl", "flat"]
     for column in ("class", "flags", "season", *light_curves.PROBABILITIES):
         assert scored[column].tolist() == table[column].tolist()[:2]
 

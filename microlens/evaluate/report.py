@@ -110,7 +110,6 @@ class Scores:
             "at_threshold": self.at_threshold(p_binary, thresholds.whole_curve),
             "most_probable_class": self.at_threshold((self.called == BINARY).astype(float), 0.5),
             "oracle": self.at_threshold(np.where(self.labels == BINARY, delta_chi2, 0.0), THRESHOLD_PSPL),
-            "oracle_rule": f"knows the true curve and calls delta chi^2 > {THRESHOLD_PSPL:g} binary",
             "temperature": thresholds.temperature, "p_binary": self._calibration(p_binary),
             "p_binary_temperature_scaled": self._calibration(p_scaled[:, BINARY]),
             "temporal_bias": {CLASSES[c]: metrics.temporal_bias(t_0[self.labels == c], right[self.labels == c])
@@ -149,11 +148,10 @@ class Scores:
         """Accuracy against the fraction of the season, and alerts: numbers for the summary, arrays for predictions."""
         accuracy, by_fraction = self._against_fraction(data, steps, stride)
         t_observable, t_premature = (self.params[name].to_numpy() for name in ("t_observable_pspl", "t_premature"))
-        season = data.timestamps[-1] - data.timestamps[0]
         step = alert_steps(steps.p_binary, threshold)
         t_alert = np.array([step_times(data, row, stride)[k] if k >= 0 else np.nan
                             for row, k in zip(self.rows, step, strict=True)])
-        report = alerts.report(self.labels, self.observable, t_alert, t_observable, t_premature, self.weight, season)
+        report = alerts.report(self.labels, self.observable, t_alert, t_observable, t_premature, self.weight)
         numbers = {"accuracy_at_fraction": accuracy, "persistence_steps": PERSISTENCE,
                    "alerts": {"threshold": threshold, **report}}
         arrays = {"p_binary_steps": steps.p_binary, "called_at_fraction": steps.called, "t_alert": t_alert}

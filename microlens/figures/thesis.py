@@ -16,8 +16,8 @@ from microlens.data import open_dataset, quick_dataset
 from microlens.evaluate import evaluate
 from microlens.evaluate.light_curves import classify
 from microlens.figures import inputs
-from microlens.figures.answers import classified_seasons
 from microlens.figures.evaluation import draw_evaluation
+from microlens.figures.light_curves import real_light_curves
 from microlens.figures.scores import learning_curves
 from microlens.figures.style import read_table, redraw, save
 from microlens.files import runs_dir
@@ -39,7 +39,8 @@ def thesis_figures(output=None, experiment_name: str | None = None, evaluation=N
     """
     for given in (evaluation, robustness, light_curves):
         if given and not Path(given).is_dir():
-            raise FileNotFoundError(f"{given}: no such folder; `microlens evaluate` and notebook 07_robustness make them.")
+            raise FileNotFoundError(f"{given}: no such folder; `microlens evaluate` and notebook 07_robustness make "
+                                    "them.")
     output = Path(output or runs_dir() / "figures")
     run = load_run(experiment_name)
     made = _input_figures(output, n_compared, seed)
@@ -54,7 +55,7 @@ def thesis_figures(output=None, experiment_name: str | None = None, evaluation=N
         if folder:
             made += save(output, name, *read_table(Path(folder) / f"{name}.csv"))
     if files:
-        made += save(output, "real_light_curves", *classified_seasons(classify(files, ClassifyConfig(), run)[0]))
+        made += save(output, "real_light_curves", *real_light_curves(classify(files, ClassifyConfig(), run)[0]))
     return made
 
 
