@@ -134,10 +134,10 @@ def score(name, changes, folder, test):
            "answer, ms an event": 1e3 * seconds_an_answer(run.network, test), "n_test": held.n_events,
            "n_observable": int(seen.sum())}
     val = run.rows["val"]
-    tuned, is_binary = np.exp(predict(run.network, data, val)[:, BINARY].astype(float)), data.labels[val] == BINARY
+    tuned, known = np.exp(predict(run.network, data, val)[:, BINARY].astype(float)), data.labels[val]
     p, weight = np.exp(log_p[:, BINARY].astype(float)), class_mix(held.labels)
     for purity in PURITIES:
-        cut = metrics.threshold_at_purity(is_binary, tuned, class_mix(data.labels[val]), purity)
+        cut = metrics.operating_threshold(known, tuned, class_mix(known), purity, false_alarms=1.0)
         made = metrics.completeness_purity(held.labels, held.labels_observable, p, weight, cut)
         row |= {f"completeness at {purity:g}": made["completeness_observable"],
                 f"purity reached at {purity:g}": made["purity"]}

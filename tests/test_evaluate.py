@@ -359,11 +359,11 @@ def test_operating_threshold_limits_false_alarms():
     assert metrics.operating_threshold(labels, -score, weight, 0.9, 1.0) == np.inf
 
 
-def test_threshold_at_purity_by_hand():
+@pytest.mark.parametrize("purity, wrong, cut", [(0.75, False, 0.6), (1.0, False, 0.8), (0.9, True, np.inf)])
+def test_threshold_at_purity_by_hand(purity, wrong, cut):
     right, score = np.array([1, 1, 0, 1, 0], bool), np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-    assert metrics.threshold_at_purity(right, score, np.ones(5), 0.75) == 0.6
-    assert metrics.threshold_at_purity(right, score, np.ones(5), 1.0) == 0.8
-    assert metrics.threshold_at_purity(~right, score, np.ones(5), 0.9) == np.inf
+    holds = metrics.purity_holds(right != wrong, np.ones(5), purity)
+    assert metrics.lowest_threshold(score, holds) == cut
 
 
 def test_alert_threshold_keeps_purity_and_premature_share():

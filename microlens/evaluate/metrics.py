@@ -150,11 +150,6 @@ def purity_holds(right, weight, purity):
     return lambda order: np.cumsum((weight * right)[order]) >= purity * np.cumsum(weight[order])
 
 
-def threshold_at_purity(right, score, weight, purity) -> float:
-    """Lowest threshold on score (N,) at and above which the weighted share of `right` (N,) bool is >= purity."""
-    return lowest_threshold(score, purity_holds(right, weight, purity))
-
-
 def operating_threshold(labels, score, weight, purity, false_alarms) -> float:
     """Lowest threshold of purity >= purity that calls at most a share false_alarms of single lenses binary, and of
     flat curves. labels (N,) simulated classes.
