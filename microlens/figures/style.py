@@ -167,12 +167,13 @@ def write_captions(folder) -> Path:
     return Path(folder) / "captions.md"
 
 
-def redraw(folder, into=None) -> list[Path]:
+def redraw(folder, into=None, formats=("png", "pdf")) -> list[Path]:
     """Draw every figure of a folder again from its table alone, there or into another folder; returns their paths.
 
     Raises FileNotFoundError if the folder holds no table.
     """
-    done = [path for table in tables_of(folder) for path in save(into or folder, table.stem, *read_table(table))]
+    done = [path for table in tables_of(folder)
+            for path in save(into or folder, table.stem, *read_table(table), formats)]
     if not done:
         raise FileNotFoundError(f"{folder}: holds no figure table; `microlens figures` makes them.")
     return done
