@@ -24,12 +24,12 @@ from microlens.config import BINARY, SimulateConfig, TrainConfig
 from microlens.data import PackedDataset, open_dataset, simulate
 from microlens.data.packed import class_mix
 from microlens.evaluate import metrics
-from microlens.network import Classifier, load_run, runs, training
+from microlens.network import Classifier, load_run, loss, runs, training
 from microlens.network.model import from_config
 from microlens.network.predict import predict
 
 BASE = {"view": "running", "d_model": 48, "n_layers": 2, "stem_stride": 16, "dropout": 0.1, "batch_size": 64,
-        "epochs": 5, "seed": 1, "prefix_weight": 1.0, "save_every": 0, "device": "cpu"}
+        "epochs": 5, "seed": 1, "save_every": 0}
 TABLE = Path(__file__).parents[1] / "figures" / "choices.csv"
 N_TRAIN = {"n_flat": 800, "n_pspl": 1600, "n_binary": 1600}
 N_TEST = {"n_flat": 2000, "n_pspl": 1000, "n_binary": 1000}
@@ -59,7 +59,8 @@ class NoNoise(Classifier):
         return Classifier.raw_features(flux, delta_t, extra)
 
 
-# Changes to BASE; `network` is a class of its own, `share` the share of the training events.
+# Changes to BASE; `network` is a class of its own, `share` the share of the training events, `prefixes` how many of
+# each light curve are asked about.
 CHOICES = {
     "running view, stride 16, width 48, 2 layers": {},
     "flux view": {"view": "flux"},
@@ -67,8 +68,8 @@ CHOICES = {
     "no noise channel": {"network": NoNoise},
     "stride 8": {"stem_stride": 8},
     "stride 32": {"stem_stride": 32},
-    "no prefixes": {"prefix_weight": 0.0},
-    "simulated labels, no prefixes": {"labels": "simulated", "prefix_weight": 0.0},
+    "no prefixes": {"prefixes": 0},
+    "simulated labels, no prefixes": {"labels": "simulated"},
     "4 layers": {"n_layers": 4},
     "width 32": {"d_model": 32},
     "mean pooling": {"attention_pooling": False},
@@ -76,7 +77,7 @@ CHOICES = {
     "no auxiliary head": {"use_aux_head": False},
     "thesis: flux view, stride 1, width 64, 4 layers, simulated labels, half of the events once": {
         "view": "flux", "stem_stride": 1, "d_model": 64, "n_layers": 4, "dropout": 0.3, "labels": "simulated",
-        "prefix_weight": 0.0, "epochs": 1, "share": 0.5, "warmup_epochs": 0.3},
+        "epochs": 1, "share": 0.5, "warmup_epochs": 0.3},
 }
 
 
@@ -116,11 +117,12 @@ def seconds_an_answer(network, test):
 def score(name, changes, folder, test):
     """Train one choice and score it; a row of the table."""
     options = {**BASE, **changes}
+    n_prefixes = options.pop("prefixes", loss.N_PREFIXES)
     kind, path = options.pop("network", Classifier), training_file(folder, options.pop("share", 1.0))
     config = TrainConfig(data=str(path), experiment_name=run_name(name), **options)
     # packed and fitted before the clock starts
     data, held = (PackedDataset(p, config.view, config.stem_stride) for p in (path, test))
-    with network_class(kind):
+    with network_class(kind), mock.patch.object(loss, "N_PREFIXES", n_prefixes):
         begun = time.process_time()
         training.train(config)
         spent = time.process_time() - begun
@@ -132,10 +134,10 @@ def score(name, changes, folder, test):
            "answer, ms an event": 1e3 * seconds_an_answer(run.network, test), "n_test": held.n_events,
            "n_observable": int(seen.sum())}
     val = run.rows["val"]
-    tuned, is_binary = np.exp(predict(run.network, data, val)[:, BINARY].astype(float)), data.labels[val] == BINARY
+    tuned, known = np.exp(predict(run.network, data, val)[:, BINARY].astype(float)), data.labels[val]
     p, weight = np.exp(log_p[:, BINARY].astype(float)), class_mix(held.labels)
     for purity in PURITIES:
-        cut = metrics.threshold_at_purity(is_binary, tuned, class_mix(data.labels[val]), purity)
+        cut = metrics.operating_threshold(known, tuned, class_mix(known), purity, false_alarms=1.0)
         made = metrics.completeness_purity(held.labels, held.labels_observable, p, weight, cut)
         row |= {f"completeness at {purity:g}": made["completeness_observable"],
                 f"purity reached at {purity:g}": made["purity"]}

@@ -12,17 +12,17 @@ evaluate/__init__.py.
 import microlens.files  # noqa: F401  before anything imports numba
 
 
-def load(name=None, checkpoint="best", device="cpu"):
+def load(name=None, device="cpu"):
     """The trained network of a run, ready to use.
 
-    name : a shipped network (`baseline`, `roman`) or a unique part of a run's name; unset means the shipped `baseline`.
-    checkpoint : best, latest or epoch_NNN.   device : cpu, cuda or auto.
+    name : a shipped network (`baseline`, `roman`), a unique part of a run's name, its folder, or one of its checkpoint
+    files; unset means the shipped `baseline`.   device : cpu, cuda or auto.
     Returns a microlens.network.Classifier. Raises FileNotFoundError that lists what there is, ValueError for an
     ambiguous name.
     """
     from microlens.network.runs import load_run
 
-    return load_run(name, checkpoint, device).network
+    return load_run(name, device).network
 
 
 __all__ = ["load"]

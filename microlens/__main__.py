@@ -97,20 +97,17 @@ def classify(args):
 
 def figures(args):
     """figures [--run NAME] [--evaluation FOLDER] [--output FOLDER], or figures --redraw FOLDER"""
-    parser = argparse.ArgumentParser(prog="microlens figures", description="Make the figures of the thesis, each with "
-                                                                           "the "
-                                     "table that it draws, or draw those of a folder again from their tables.")
+    parser = argparse.ArgumentParser(
+        prog="microlens figures", description="Make the figures of the thesis, each with the table that it draws, or "
+        "draw those of a folder again from their tables.")
     parser.add_argument("--run", metavar="NAME", help="a shipped network or a unique part of a run's name")
-    parser.add_argument("--evaluation", metavar="FOLDER", help="an evaluation whose figures are taken; unset makes a "
-                                                               "small one")
+    parser.add_argument("--evaluation", metavar="FOLDER", help="an evaluation to draw; unset makes a small one")
     parser.add_argument("--robustness", metavar="FOLDER", help="the folder of notebook 07's table")
     parser.add_argument("--light-curves", metavar="FOLDER", help="an evaluation of light-curve files")
     parser.add_argument("--files", metavar="FILE", nargs="+", default=(), help="light-curve files to classify and draw")
     parser.add_argument("--n-compared", type=int, default=60, help="binaries of each preset in the figures of presets")
-    parser.add_argument("--output", metavar="FOLDER", help="where the figures go; unset means figures/ in the runs "
-                                                           "folder")
-    parser.add_argument("--redraw", metavar="FOLDER", help="draw the figures of this folder again from their tables "
-                                                           "alone")
+    parser.add_argument("--output", metavar="FOLDER", help="where the figures go; unset: figures/ in the runs folder")
+    parser.add_argument("--redraw", metavar="FOLDER", help="draw the figures of this folder again from their tables")
     given = parser.parse_args(args)
     from microlens.figures import redraw, thesis_figures
 
@@ -126,8 +123,8 @@ def notebook(args):
     """notebook all | NAME [-p name value]... [-f parameters.yaml] [-o output.ipynb]"""
     from microlens.notebook import run_all, run_notebook
 
-    parser = argparse.ArgumentParser(prog="microlens notebook", description="Execute notebooks; an undeclared "
-                                                                            "parameter is an error.")
+    parser = argparse.ArgumentParser(
+        prog="microlens notebook", description="Execute notebooks; an undeclared parameter is an error.")
     parser.add_argument("name", help="'all', a path, or a unique part of a notebook's name")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
     parser.add_argument("-f", action="append", default=[], metavar="FILE", help="YAML file of parameters")
@@ -149,9 +146,9 @@ def export(args):
     """export RUN FOLDER"""
     from microlens.evaluate import export
 
-    parser = argparse.ArgumentParser(prog="microlens export", description="Copy a run's network, configuration, log "
-                                                                          "and validation "
-                                     "features into a folder, to be shared.")
+    parser = argparse.ArgumentParser(
+        prog="microlens export", description="Copy a run's network, configuration, log and validation features into a "
+        "folder, to be shared.")
     parser.add_argument("run", help="a unique part of the run's name")
     parser.add_argument("folder")
     given = parser.parse_args(args)
@@ -162,9 +159,9 @@ def export_parquet(args):
     """export-parquet DATASET FOLDER"""
     from microlens.data.parquet import export_parquet
 
-    parser = argparse.ArgumentParser(prog="microlens export-parquet", description="Write a dataset as Parquet tables "
-                                                                                  "under the column "
-                                     "names of the Roman data challenge 2026, for other people's tools.")
+    parser = argparse.ArgumentParser(
+        prog="microlens export-parquet", description="Write a dataset as Parquet tables under the column names of the "
+        "Roman data challenge 2026, for other people's tools.")
     parser.add_argument("dataset")
     parser.add_argument("folder")
     given = parser.parse_args(args)
@@ -189,8 +186,7 @@ def doctor(args):
     wrong = abs(value / truth - 1) > 1e-5
     print(f"{'BAD ' if wrong else 'ok  '} {lens.engine_version()}: A = {value:.7f}, reference {truth:.7f}")
     function, reason = flash_attention()
-    print(f"{'ok  ' if function else 'note'} flash-attn: {reason}" + ("" if function else "; the network works without "
-                                                                                          "it"))
+    print(f"{'ok  ' if function else 'note'} flash-attn: {reason}" + ("" if function else "; it is not needed"))
     return int(wrong)
 
 

@@ -29,6 +29,8 @@ THRESHOLD_PSPL = 160.0
 """delta chi^2 against the best single lens above which a binary lens is observable (Penny+ 2019, second hand)."""
 THRESHOLD_PREMATURE = 40.0
 """delta chi^2 against the best single lens below which an alert is premature."""
+PURITY = 0.95
+"""Purity that the thresholds of whole curves and of alerts have on the validation rows, at packed.CLASS_MIX."""
 PERSISTENCE = 2
 """Network steps that P(binary) has to stay at or above the threshold before an alert is raised."""
 
@@ -140,6 +142,10 @@ def _checked_value(field, kinds, value):
     return kind(value)
 
 
+FORMER = {"prefix_weight": 1.0}
+"""Fields of older versions, which the files of their runs still state, and the value that always holds now."""
+
+
 class Config:
     """What the stage configurations share: checks, JSON, comparison."""
 
@@ -178,8 +184,8 @@ class Config:
 
         A field that the other does not state, because it is younger, had its default there.
         """
-        mine = self.to_dict()
-        other = {**{f.name: f.default for f in dataclasses.fields(self)}, **other}
+        mine = FORMER | self.to_dict()
+        other = FORMER | {f.name: f.default for f in dataclasses.fields(self)} | other
         names = sorted((set(mine) | set(other)) - set(ignore))
         return [f"{n}: here {mine.get(n)!r}, there {other.get(n)!r}" for n in names if mine.get(n) != other.get(n)]
 
@@ -263,8 +269,8 @@ class SimulateConfig(Noise):
 class TrainConfig(Config):
     """Train the classifier on a dataset into a run folder.
 
-    The defaults are those of the shipped networks, but for width and depth, which are the thesis' (d64_l4): the parameter
-    files slurm/train_*.yaml state the shipped ones, which are as good and cheaper (docs/results.md).
+    The defaults are those of the shipped networks, but for width and depth, which are the thesis' (d64_l4). The
+    parameter files slurm/train_*.yaml state the shipped ones, which are as good and cheaper (docs/results.md).
     """
 
     data: str = option("data/raw/events.h5", "Dataset file to train on.")
@@ -294,11 +300,10 @@ class TrainConfig(Config):
     stage1_weight: float = option(1.0, "Loss weight of flat or not flat.", low=0)
     stage2_weight: float = option(1.0, "Loss weight of single lens or binary, of the events that are not flat.", low=0)
     aux_weight: float = option(0.5, "Loss weight of the auxiliary head.", low=0)
-    prefix_weight: float = option(1.0, "Loss weight of random prefixes of the light curves; 0 where the labels are the "
-                                  "simulated ones.", low=0)
-    labels: str = option("observable", "Which label the network learns.", choices=("simulated", "observable"))
+    labels: str = option("observable", "Which label the network learns: observable is asked about after random "
+                         "prefixes of the light curves, too; simulated after whole curves alone.",
+                         choices=("simulated", "observable"))
     seed: int = option(0, "Seed of split, initialisation, batch order and dropout.", **_SEED)
-    device: str = option("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
     save_every: int = option(1, "Keep epoch_NNN.pt after every so many passes; 0 keeps none.", unit="passes", low=0)
     wall_minutes: float = option(0.0, "Stop with a good checkpoint after this long; 0 means no limit.", unit="min",
                                  low=0)
@@ -324,9 +329,8 @@ N_HEADS = 4
 class EvaluateConfig(Config):
     """Score a run on a dataset, or on a folder of light-curve files with known classes."""
 
-    experiment_name: str | None = option(None, "A shipped network or a unique part of a run's name. Unset means the "
-                                         "shipped baseline network.")
-    checkpoint: str = option("best", "Which checkpoint of the run: best, latest, or epoch_NNN.")
+    experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
+                                         "run's folder or checkpoint. Unset means the shipped baseline network.")
     data: str | None = option(None, "Dataset file to score.")
     light_curves: str | None = option(None, "Folder of light-curve files to score instead of a dataset.")
     truth: str | None = option(None, "CSV file with the columns set, file, unit, class_by_season, for --light-curves.")
@@ -335,8 +339,6 @@ class EvaluateConfig(Config):
                        "streams are scored in any case.", choices=("held-out", "val", "train", "all"))
     early_detection: bool = option(True, "Score alerts, and accuracy against the fraction of the season seen.")
     baselines: bool = option(True, "Score the single-lens fit and gradient boosting on the same events.")
-    purity: float = option(0.95, "Purity of the thresholds of whole curves and of alerts on the validation rows.",
-                           above=0, high=1)
     false_alarms: float = option(0.005, "Largest share of single lenses, of flat curves, and of premature alerts that "
                                  "the thresholds may have on the validation rows.", above=0, high=1)
     n_evolution_per_type: int = option(2, "Events of each class drawn as evolution_<class>_<row>.", low=0)
@@ -346,7 +348,7 @@ class EvaluateConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        self._expand("data", "light_curves", "truth", "output")
+        self._expand("experiment_name", "data", "light_curves", "truth", "output")
         bad = sorted(set(self.formats) - {"png", "pdf", "svg"})
         if bad or not self.formats:
             raise ValueError(f"save_formats: came {self.save_formats!r}, expected some of png,pdf,svg.")
@@ -365,25 +367,21 @@ class ReadConfig(Config):
     """What a light-curve file does not say of itself; see docs/light_curve_files.md."""
 
     time: str | None = option(None, "Column of times: its name, or its number from 1, with its unit in brackets if "
-                                    "need be: 't [s]'.")
-    value: str | None = option(None, "Column of brightness, named in the same way: '4', 'I', 'flux [uJy]'.")
+                              "need be: 't [s]'.")
+    value: str | None = option(None, "Column of brightness, named in the same way: '4', 'I', 'flux [uJy]'; or the unit "
+                               "alone: '[mag]'. Units are mag, mmag, flux, uJy and mJy.")
     error: str | None = option(None, "Column of the brightness' error, named in the same way.")
-    unit: str = option("auto", "What the brightness column holds; auto asks the header and the values.",
-                       choices=("auto", "mag", "mmag", "flux", "uJy", "mJy"))
     band: str | None = option(None, "Band, telescope or camera to read of a file with several. Unset means F146 where "
-                                    "there is one, "
-                              "else each on its own.")
+                              "there is one, else each on its own.")
     event: str | None = option(None, "Star or event, by name or number, to read of a file with several. Unset means "
-                                     "each on its own.")
+                               "each on its own.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyConfig(ReadConfig):
     """Classify other people's light-curve files."""
 
-    experiment_name: str | None = option(None, "A shipped network or a unique part of a run's name. Unset means the "
-                                               "shipped baseline "
-                                         "network.")
+    experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
+                                         "run's folder or checkpoint. Unset means the shipped baseline network.")
     format: str = option("table", "How the answers are printed.", choices=("table", "csv", "json"))
-    season_gap: float = option(30.0, "A longer gap between two epochs starts a new season.", unit="d", above=0)
     num_workers: int = option(1, "Processes that classify files at the same time.", low=1, high=256)

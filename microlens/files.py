@@ -2,8 +2,8 @@
 
     data_dir() / "raw" / "test.h5"        find_run("d64_l4_hier")        with atomic(path) as temporary: ...
 
-MICROLENS_DATA, MICROLENS_RUNS and MICROLENS_FIGURES move the folders, which are otherwise `data`, `runs` and `figures`
-beside the package's own folder (a source checkout), or in the current folder where the package is installed elsewhere.
+MICROLENS_DATA and MICROLENS_RUNS move the folders, which are otherwise `data` and `runs` beside the package's own
+folder (a source checkout), or in the current folder where the package is installed elsewhere.
 
 This module is imported before numba: it decides where numba keeps compiled code (KERNEL_CACHE).
 """
@@ -49,11 +49,6 @@ def data_dir() -> Path:
 def runs_dir(output: str | os.PathLike | None = None) -> Path:
     """The folder of run folders: `output` where it is given."""
     return Path(output or os.environ.get("MICROLENS_RUNS") or _root() / "runs").expanduser()
-
-
-def figures_dir() -> Path:
-    """The folder of the thesis figures."""
-    return Path(os.environ.get("MICROLENS_FIGURES") or _root() / "figures").expanduser()
 
 
 def weights_dir() -> Path:

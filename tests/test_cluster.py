@@ -59,7 +59,7 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port=17012 CPUs=2 State=UNKNO
 PartitionName=debug Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 EVENTS = "--n_flat 30 --n_pspl 30 --n_binary 30 --seed 3"
-SMALL = "--batch-size 16 --d-model 8 --n-layers 1 --stem-stride 64 --dropout 0 --device cpu"
+SMALL = "--batch-size 16 --d-model 8 --n-layers 1 --stem-stride 64 --dropout 0"
 TRAIN, LONG = f"--epochs 6 {SMALL}", f"--epochs 30 {SMALL}"
 MISSING = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
 HOW = f"{', '.join(MISSING)} is not there: apt-get install --no-install-recommends {' '.join(PACKAGES)}"

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest, rankdata
+from sklearn import metrics as skm
 
-from microlens.config import BINARY, FLAT, PSPL, EvaluateConfig, SimulateConfig
+from microlens.config import BINARY, FLAT, PSPL, PURITY, EvaluateConfig, SimulateConfig
 from microlens.data import open_dataset, quick_dataset, simulate
 from microlens.data.events import observable_from
 from microlens.data.format import read_predictions
@@ -334,7 +335,7 @@ def test_thresholds_come_from_the_shipped_validation_rows(scored):
     def allowed(score, cut):
         called = score >= cut
         purity, false = weight[called & is_binary].sum() / weight[called].sum(), called[v["label"] == PSPL].mean()
-        return purity >= config.purity and false <= config.false_alarms
+        return purity >= PURITY and false <= config.false_alarms
 
     p = np.exp(v["log_p"][:, BINARY].astype(float))
     assert allowed(p, attrs["threshold"]) and not allowed(p, p[p < attrs["threshold"]].max())
@@ -343,7 +344,7 @@ def test_thresholds_come_from_the_shipped_validation_rows(scored):
         called = v["alert_score"] >= cut
         premature = (v["premature_score"] >= cut).sum() / (called & is_binary).sum()
         purity = weight[called & is_binary].sum() / weight[called].sum()
-        return purity >= config.purity and premature <= config.false_alarms
+        return purity >= PURITY and premature <= config.false_alarms
 
     cut = attrs["alert_threshold"]
     assert alerts_allowed(cut) and not alerts_allowed(v["alert_score"][v["alert_score"] < cut].max())
@@ -358,11 +359,11 @@ def test_operating_threshold_limits_false_alarms():
     assert metrics.operating_threshold(labels, -score, weight, 0.9, 1.0) == np.inf
 
 
-def test_threshold_at_purity_by_hand():
+@pytest.mark.parametrize("purity, wrong, cut", [(0.75, False, 0.6), (1.0, False, 0.8), (0.9, True, np.inf)])
+def test_threshold_at_purity_by_hand(purity, wrong, cut):
     right, score = np.array([1, 1, 0, 1, 0], bool), np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-    assert metrics.threshold_at_purity(right, score, np.ones(5), 0.75) == 0.6
-    assert metrics.threshold_at_purity(right, score, np.ones(5), 1.0) == 0.8
-    assert metrics.threshold_at_purity(~right, score, np.ones(5), 0.9) == np.inf
+    holds = metrics.purity_holds(right != wrong, np.ones(5), purity)
+    assert metrics.lowest_threshold(score, holds) == cut
 
 
 def test_alert_threshold_keeps_purity_and_premature_share():
@@ -394,12 +395,12 @@ def test_binomial_interval_is_scipys():
 def test_an_interval_is_never_one_point():
     """A bootstrap of 67 of 67 gives [1, 1]; the interval is then that of a share of 67 events."""
     rng, all_right = np.random.default_rng(0), np.ones(67, bool)
-    share = metrics.bootstrap(lambda i: all_right[i].mean(), 67, rng, 67)
+    share = metrics.bootstrap(lambda counts: metrics.share_of(all_right, counts), 67, rng, 67)
     assert share == pytest.approx(metrics.share(67, 67)["interval_95"]) and share[0] == pytest.approx(0.946, abs=1e-3)
-    assert metrics.bootstrap(lambda i: 0.0, 67, rng, 67) == pytest.approx([0, 1 - share[0]])
-    assert np.isnan(metrics.bootstrap(lambda i: np.nan, 67, rng, 67)).all()
+    assert metrics.bootstrap(lambda counts: 0.0, 67, rng, 67) == pytest.approx([0, 1 - share[0]])
+    assert np.isnan(metrics.bootstrap(lambda counts: np.nan, 67, rng, 67)).all()
     hit = rng.random(200) < 0.3
-    low, high = metrics.bootstrap(lambda i: hit[i].mean(), 200, rng, 200)
+    low, high = metrics.bootstrap(lambda counts: metrics.share_of(hit, counts), 200, rng, 200)
     assert low < hit.mean() < high and high - low == pytest.approx(3.92 * np.sqrt(0.3 * 0.7 / 200), rel=0.5)
 
 
@@ -407,6 +408,35 @@ def test_effective_number_counts_equal_weights():
     assert metrics.effective_number(np.full(7, 3.0)) == pytest.approx(7)
     assert metrics.effective_number(np.array([1.0, 1.0, 0.0])) == pytest.approx(2)
     assert metrics.effective_number(np.array([])) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_of_resamples_are_those_of_scikit_learn(seed):
+    """Scores of weighted events with many ties, and of bootstrap samples, of which one has no event of a class."""
+    rng, n, at = np.random.default_rng(seed), 60, np.linspace(0, 1, 23)
+    labels, p = rng.integers(0, 3, n), rng.integers(1, 5, (n, 3)) / 4
+    p, called, mix = p / p.sum(axis=1, keepdims=True), p.argmax(1), rng.uniform(0.5, 2, n)
+    for counts in metrics.resamples(n, 20, rng):
+        rows = np.repeat(np.arange(n), counts)
+        truth, score = labels[rows] == BINARY, p[rows, BINARY]
+        false, true, _ = skm.roc_curve(truth, score)
+        f1 = skm.f1_score(labels[rows], called[rows], labels=range(3), average="macro", zero_division=0)
+        precision = skm.average_precision_score(truth, score, sample_weight=mix[rows])
+        ours = metrics.average_precision(labels == BINARY, p[:, BINARY], mix * counts)
+        assert ours == pytest.approx(precision, 1e-12)
+        assert metrics.roc_area(labels == BINARY, p[:, BINARY], counts) == pytest.approx(skm.auc(false, true), 1e-12)
+        rates = metrics.roc(labels == BINARY, p[:, BINARY], at, counts)
+        assert rates == pytest.approx(np.interp(at, false, true), 1e-12)
+        assert metrics.f1_macro(labels, called, counts) == pytest.approx(f1, 1e-12)
+        for average in ("macro", "weighted"):
+            area = skm.roc_auc_score(labels[rows], p[rows], multi_class="ovr", average=average)
+            assert metrics.auroc(labels, p, counts, average) == pytest.approx(area, 1e-12)
+    without = np.where(labels == BINARY, 0, 1)
+    assert np.isnan(metrics.auroc(labels, p, without))
+    assert np.isnan(metrics.average_precision(labels == BINARY, p[:, BINARY], without))
+    assert metrics.f1_macro(labels[without > 0], np.minimum(called, 1)[without > 0]) == pytest.approx(
+        skm.f1_score(labels[without > 0], np.minimum(called, 1)[without > 0], labels=range(3), average="macro",
+                     zero_division=0), 1e-12)
 
 
 def test_completeness_curve_by_hand():
@@ -443,7 +473,7 @@ def test_alert_needs_persistence_and_a_premature_one_is_counted():
     assert alert_scores(score, np.array([4, 3, 6])) == pytest.approx([0, 0.9, 0], abs=1e-6)
     labels, never = np.array([2, 2, 0, 1]), np.nan
     report = alerts.report(labels, labels, np.array([12.0, 5.0, never, 3.0]), np.array([10.0, 9.0, never, never]),
-                           np.array([9.0, 8.0, never, never]), np.ones(4), 72.0)
+                           np.array([9.0, 8.0, never, never]), np.ones(4))
     assert report["purity"] == pytest.approx(2 / 3) and report["premature_of_binary_alerts"]["value"] == 0.5
     assert report["within_1_day"]["value"] == 0.5
     assert report["false_alerts_per_1000_light_curves_and_season"] == 500

@@ -114,7 +114,7 @@ def test_make_figures_draws_from_the_tables_alone(tmp_path):
     """`make figures` on a folder with nothing but tables; the other tables are drawn by the tests above."""
     command = re.search(r"^figures:.*\n\t\$\(BIN\)/microlens (.*)$", (ROOT / "Makefile").read_text(), re.M)[1]
     assert command == "figures --redraw figures"
-    names = ("noise_curve", "roc_curves", "sets", "u0_dependency")
+    names = ("roc_curves", "sets")
     for name in (*names, "published"):  # the last is a table that is no figure
         shutil.copy(ROOT / "figures" / f"{name}.csv", tmp_path)
     done = subprocess.run([sys.executable, "-m", "microlens", "figures", "--redraw", str(tmp_path)], cwd=ROOT,
@@ -185,8 +185,7 @@ def test_a_palette_lasts_as_long_as_it_is_asked_for():
 
 
 def test_captions_with_a_hash_and_names_with_one_are_read_again(tmp_path):
-    season = ("event #3", np.arange(60.0), np.ones(60), "flat", 0.25)
-    table, _ = figures.real_light_curves([season])
+    table = pd.DataFrame({"name": "event #3", "t": np.arange(60.0), "flux": 1.0, "called": "flat", "p_binary": 0.25})
     figures.save(tmp_path, "real_light_curves", table, "caption # 1", formats=("png",))
     read, caption = figures.read_table(tmp_path / "real_light_curves.csv")
     assert caption == "caption # 1" and set(read["name"]) == {"event #3"} and len(read) == len(table)

@@ -190,7 +190,7 @@ def test_notebook_03_runs_again_with_other_passes(tmp_path, monkeypatch):
     monkeypatch.setenv("MICROLENS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("MICROLENS_DATA", str(tmp_path / "data"))
     small = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "d_model": 8, "n_layers": 1}
-    for epochs in (2, 3, 3):
+    for epochs in (2, 3):
         run_notebook("03_train", small | {"epochs": epochs}, tmp_path / "out.ipynb", progress=False)
     runs = sorted((tmp_path / "runs").glob("quick_*"))
     passes = [len((run / "log.jsonl").read_text().splitlines()) for run in runs]

@@ -28,7 +28,7 @@ DATE = re.compile(r"\d{4}-\d\d-\d\d")
 SYSTEM = re.compile(r"\b(BJD|HJD|MJD|JD|BTJD|BKJD)(?:[ _]?\(?(TDB|UTC|TCB|TT|TAI)\)?)?\b", re.IGNORECASE)
 UNIT_WORDS = {**dict.fromkeys(("mag", "mags", "magnitude", "ab", "mag ab", "vega"), "mag"), "mmag": "mmag",
               **dict.fromkeys(("ujy", "µjy", "microjy", "microjansky"), "uJy"),
-              **dict.fromkeys(("mjy", "millijansky"), "mJy"), "jy": "Jy"}
+              **dict.fromkeys(("mjy", "millijansky"), "mJy"), "jy": "Jy", "flux": "flux"}
 NO_BRIGHTNESS = ("deg", "degree", "degrees", "rad", "arcsec", "d", "day", "days", "s", "sec")
 LINEAR = re.compile(r"e-|electron|adu|count|ct|erg|nmgy|relative|norm", re.IGNORECASE)  # units of some flux
 ZERO_POINTS = {"uJy": 23.9, "mJy": 16.4, "Jy": 8.9}  # AB magnitude of flux 1
@@ -106,6 +106,9 @@ class _Chooser:
 
     def __init__(self, table, options):
         self.options, self.known = options, known_names()
+        self.unit, self.wanted = bracketed(options.value or ""), options.value
+        if self.wanted is not None and self.wanted.startswith("["):  # the unit alone
+            self.wanted = None
         self.table = self._with_comment_names(table)
         self.names = {title: plain_name(title) for title in self.table.colnames}
 
@@ -119,11 +122,11 @@ class _Chooser:
 
     def columns(self) -> Columns:
         o, table = self.options, self.table
-        if o.value is None and not table.meta["named"]:
+        if self.wanted is None and not table.meta["named"]:
             time, value, error = self._by_place()
             group = {"unit": self._unit_of_values(value), "kind": "flux"}
         else:
-            value, group = (self._given(o.value), None) if o.value is not None else self._brightness()
+            value, group = (self._given(self.wanted), None) if self.wanted is not None else self._brightness()
             group = group or self._group_of(value)
             time = self._time()
             error = self._error(value, group["kind"]) if table.meta["named"] else self._next(value)
@@ -131,9 +134,9 @@ class _Chooser:
         error = self._given(o.error) if o.error is not None else error
         if len({time, value, error}) < 3:
             raise self.error(f"time, brightness and error would be the columns {time}, {value} and {error}")
-        unit = o.unit if o.unit != "auto" else self._unit(value, o.value) or group["unit"]
+        unit = self._unit(value, self.unit) or group["unit"]
         days, system = self._time_unit(time)
-        error_unit = self._unit(error, o.error) if error is not None else ""
+        error_unit = self._unit(error, bracketed(o.error or "")) if error is not None else ""
         rest = {title: name for title, name in self.names.items() if title not in (time, value, error)}
         flags = {title: self.known["flags"][name] for title, name in rest.items() if name in self.known["flags"]}
         truth = next((title for title, name in rest.items() if name in self.known["truth"]), None)
@@ -228,7 +231,7 @@ class _Chooser:
 
     def _error(self, value: str, kind: str) -> str | None:
         """The column of a brightness' error; None where no column is one."""
-        names = [self.names[value], self.options.value or "", *self.known["kinds"][kind]]
+        names = [self.names[value], self.wanted or "", *self.known["kinds"][kind]]
         forms = [form.format(n) for n in names if n for form in self.known["error"]]
         for wanted in (*forms, *self.known["plain_error"]):
             for title, name in self.names.items():
@@ -243,12 +246,14 @@ class _Chooser:
             raise self.error(f"the error of {value} may be {' or '.join(begun or like)}")
         return None
 
-    def _unit(self, title: str, given: str | None = None) -> str:
-        """Unit of a brightness as an option or a header states it, in the words of Columns.unit; '' where none is
-        stated.
+    def _unit(self, title: str, given: str) -> str:
+        """Unit of a brightness as an option (`given`) or a header states it, in the words of Columns.unit; '' where
+        none is stated.
         """
+        if given and given.lower() not in UNIT_WORDS:
+            raise self.error(f"the unit [{given}] is unknown; expected mag, mmag, flux, uJy or mJy")
         stated = self.table.meta.get("unit words", {}).get(title) or self.table[title].unit
-        for word in (bracketed(given or ""), stated, bracketed(title)):
+        for word in (given, stated, bracketed(title)):
             word = " ".join(str(word or "").split())
             known = UNIT_WORDS.get(word.lower()) or UNIT_WORDS.get(re.split(r"[ (]", word)[0].lower())
             if known and not (known == "mJy" and word.startswith("M")):
@@ -304,7 +309,7 @@ class _Chooser:
         pairs = [k for k in titles[3:-1] if self._looks_like_magnitudes(k) and self._looks_like_errors(self._next(k))]
         if pairs:
             raise self.error(f"the brightness may be column {value} or {' or '.join(pairs)}")
-        if len(titles) < 5 and self.options.unit == "auto":
+        if len(titles) < 5 and not self.unit:
             self._check_sense(value, error)
         return time, value, error
 
@@ -329,8 +334,8 @@ class _Chooser:
         low, middle, high = np.percentile(self._values(value), [0.5, 50, 99.5])
         noise = np.median(self._values(error))
         if high < 30 and high - middle > max(10 * noise, 3 * (middle - low), 1.0):
-            raise self.error(f"column {value} may be a magnitude that fades or a flux that brightens; say --unit mag "
-                             "or --unit flux")
+            raise self.error(f"column {value} may be a magnitude that fades or a flux that brightens; say --value "
+                             "'[mag]' or --value '[flux]'")
 
     def _are_dates(self, title: str) -> bool:
         return DATE.match(str(self.table[title][0]).strip()) is not None

@@ -36,6 +36,7 @@ LEAST_BASELINE = 2.0  # baseline in errors of one epoch; a fainter one is a diff
 ERROR_TOLERANCE = 0.1  # errors off by more than this from the scatter of neighbours are rescaled
 QUANTISED = 0.3  # share of neighbours with equal brightness, from which steps of the numbers hide the scatter
 SPARSE, COVERED = 1 / 24, 0.5  # d, share: a season is sparse where steps up to the one cover less than the other of it
+SEASON_GAP = 30.0  # d; a longer time without an epoch ends a season
 CADENCE = 12.1 / 1440  # d; Roman's, to which faster curves are averaged
 FAST = 0.5  # a curve is faster where its median step is shorter than this share of CADENCE
 LONGEST_SEASON, SPAN = 120.0, 72.0  # d: a dense season longer than the one is cut into spans no longer than the other
@@ -171,8 +172,8 @@ def is_quantised(flux) -> bool:
     return bool(np.mean(np.diff(flux) == 0) > QUANTISED)
 
 
-def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
-    """Split at gaps longer than `gap` days and bring each season to the network's input, one baseline for all.
+def seasons(curve: LightCurve) -> list[Season]:
+    """Split at gaps longer than SEASON_GAP and bring each season to the network's input, one baseline for all.
 
     A season that is longer than the network's is cut into spans, and a faster cadence averaged; see the module
     docstring. Raises LightCurveError if the baseline flux is not positive, or lost in the errors of single epochs.
@@ -187,15 +188,15 @@ def seasons(curve: LightCurve, gap: float = 30.0) -> list[Season]:
                               "needed. Add the reference flux, or choose another column with --value.")
     m_base = zero_point - 2.5 * math.log10(base) if zero_point is not None else None
     out = []
-    for part, long in _spans(curve.time, gap):
+    for part, long in _spans(curve.time):
         t, f, e, note = _at_roman_cadence(curve.time[part], flux[part] / base, error[part] / base)
         out.append(_season(curve, len(out) + 1, t, f, e, m_base, note, long))
     return out
 
 
-def _spans(time, gap: float):
+def _spans(time):
     """Yield (slice, whether it is cut from a longer season) of each season, in order."""
-    edges = [0, *(np.flatnonzero(np.diff(time) > gap) + 1), len(time)]
+    edges = [0, *(np.flatnonzero(np.diff(time) > SEASON_GAP) + 1), len(time)]
     for start, stop in itertools.pairwise(edges):
         t = time[start:stop]
         length, roman = t[-1] - t[0], _epochs_at_roman_cadence(t)

@@ -265,7 +265,7 @@ def _no_measurement(value, error, is_mag) -> np.ndarray:
     outside = (value > FAINTEST) | (value < brightest)
     if outside.sum() > np.isfinite(value).sum() / 2:
         raise LightCurveError(f"most numbers of its brightness (median {middle:g}) are no magnitudes; if they are "
-                              "fluxes, say --unit flux, or choose another column with --value.")
+                              "fluxes, say --value '[flux]', or choose another column with --value.")
     return bad | outside | (error > LARGEST_ERROR)
 
 

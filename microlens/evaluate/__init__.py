@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from microlens import files
-from microlens.config import PERSISTENCE, EvaluateConfig
+from microlens.config import PERSISTENCE, PURITY, EvaluateConfig
 from microlens.data.format import open_dataset, write_predictions
 from microlens.data.packed import CLASS_MIX, PackedDataset
 from microlens.evaluate.light_curves import classify, score_light_curves
@@ -97,7 +97,7 @@ def new_folder(config: EvaluateConfig, run: Run) -> Path:
 
 def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     """Score a run; returns the folder made. Raises ValueError or FileNotFoundError naming file and cause."""
-    run = load_run(config.experiment_name, config.checkpoint, "auto")
+    run = load_run(config.experiment_name, "auto")
     if config.light_curves is not None:
         folder = new_folder(config, run)
         scored = score_light_curves(config.light_curves, config.truth, run, folder)
@@ -115,10 +115,10 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     params = params.iloc[rows].reset_index(drop=True)
     scored, arrays = _score(config, run, data, rows, params, thresholds, progress)
     write_predictions(folder / "predictions.h5", arrays, _attributes(config, run, data, thresholds))
-    limits = f"purity >= {config.purity:g}, false alarms of single lenses and of flats <= {config.false_alarms:g}"
-    alert_limits = f"purity >= {config.purity:g}, premature <= {config.false_alarms:g}"
+    limits = f"purity >= {PURITY:g}, false alarms of single lenses and of flats <= {config.false_alarms:g}"
+    alert_limits = f"purity >= {PURITY:g}, premature <= {config.false_alarms:g}"
     _write_summary(folder, {
-        "run": run.name, "view": run.network.view, "checkpoint": config.checkpoint, "data": str(config.data),
+        "run": run.name, "view": run.network.view, "data": str(config.data),
         "rows": what, "n": len(rows), "config": config.to_dict(), "class_mix": CLASS_MIX,
         "threshold_from": f"{thresholds.source}: {limits}; alerts: {alert_limits}",
         "on_validation_rows": thresholds.reached, **scored})

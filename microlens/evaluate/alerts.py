@@ -28,12 +28,12 @@ def choose_threshold(labels, alert_score, premature_score, weight, purity: float
     return metrics.lowest_threshold(alert_score, holds)
 
 
-def report(labels, observable, t_alert, t_observable, t_premature, weight, season: float) -> dict:
+def report(labels, observable, t_alert, t_observable, t_premature, weight) -> dict:
     """Alert statistics of a mixed stream.
 
     labels, observable (N,) class numbers; t_alert (N,) days, NaN = none; t_observable (N,) days when the anomaly passed
-    THRESHOLD_PSPL and t_premature (N,) when it passed THRESHOLD_PREMATURE, NaN = never; weight (N,) class mix; season
-    in days. Shares come with 95 % Clopper-Pearson intervals; an alert between the two moments has delay 0.
+    THRESHOLD_PSPL and t_premature (N,) when it passed THRESHOLD_PREMATURE, NaN = never; weight (N,) class mix.
+    Shares come with 95 % Clopper-Pearson intervals; an alert between the two moments has delay 0.
     """
     alerted, seen, other = np.isfinite(t_alert), observable == BINARY, labels != BINARY
     binary = alerted & (labels == BINARY)
@@ -44,9 +44,8 @@ def report(labels, observable, t_alert, t_observable, t_premature, weight, seaso
     median = float(np.median(late)) if len(late) else np.inf
     false = metrics.share(int((alerted & other).sum()), int(other.sum()))
     return {
-        "n": len(labels), "n_alerts": int(alerted.sum()), "season_days": float(season),
+        "n": len(labels), "n_alerts": int(alerted.sum()),
         "purity": metrics.purity(labels == BINARY, alerted, weight),
-        "purity_unweighted": metrics.share(int(binary.sum()), int(alerted.sum())),
         "completeness_observable": metrics.share(int((alerted & seen).sum()), int(seen.sum())),
         "within_1_day": metrics.share(int((late <= 1.0).sum()), len(late)),
         "median_delay_days_all_observable": median if np.isfinite(median) else None,

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from microlens.config import CLASSES, FLAT, ClassifyConfig
+from microlens.config import CLASSES, FLAT, ClassifyConfig, ReadConfig
 from microlens.data.lightcurve import LightCurve, Season, seasons
 from microlens.data.readers import read_light_curve, read_light_curves
 from microlens.data.tables import LightCurveError
@@ -34,6 +34,7 @@ WHOLE = "all"  # what the line of a curve as a whole has for its season
 PROBABILITIES = [f"p_{c}" for c in CLASSES]
 COLUMNS = ["file", "star", "band", "season", "n_points", "t_first", "t_last", "time_system", "m_base", "brightest",
            *PROBABILITIES, "class", "event_season", "flags", "sim_label"]
+MISTAKE = ["name", "t", "flux", "flux_err", "called", "p_binary"]
 
 
 def classify(files, config: ClassifyConfig, run: Run | None = None,
@@ -101,7 +102,7 @@ def classify_file(file: str, config: ClassifyConfig, run: Run) -> tuple[list[dic
     try:
         for curve in read_light_curves(file, config):
             try:
-                rows += [{"file": file, **row} for row in classify_curve(curve, run, config.season_gap)]
+                rows += [{"file": file, **row} for row in classify_curve(curve, run)]
             except LightCurveError as cause:
                 error = str(cause)
     except LightCurveError as cause:
@@ -127,7 +128,7 @@ class _Answer:
         return "" if np.isnan(self.p).any() else CLASSES[int(self.p.argmax())]
 
 
-def classify_curve(curve: LightCurve, run: Run, season_gap: float = 30.0) -> list[dict]:
+def classify_curve(curve: LightCurve, run: Run) -> list[dict]:
     """What the network says of a light curve: one dict a season, in order, and one of the curve as a whole where it
     has several.
 
@@ -141,7 +142,7 @@ def classify_curve(curve: LightCurve, run: Run, season_gap: float = 30.0) -> lis
     gave against the network's; then notes of the reader. Raises LightCurveError where the curve has no usable
     baseline.
     """
-    answers = [_answer(season, run.network) for season in seasons(curve, season_gap)]
+    answers = [_answer(season, run.network) for season in seasons(curve)]
     rows = [_row(curve, [a.season], a, a.season.number, "") for a in answers]
     if len(answers) > 1:
         rows.append(_whole(curve, answers))
@@ -208,16 +209,16 @@ def read_truth(path) -> pd.DataFrame:
 def score_folder(folder, truth, run: Run):
     """Classify the files that a truth table names and put the truth beside each season.
 
-    Returns the table of classify() with columns set and truth (without the lines of curves as a whole), the seasons
-    called wrongly as (name, time, flux, flux_err, called, P(binary)), and the lines of files that could not be read.
+    Returns the table of classify() with columns set and truth (without the lines of curves as a whole), the epochs of
+    the seasons called wrongly, with the columns MISTAKE, and the lines of files that could not be read.
     """
     rows, errors, mistakes = [], [], []
     for row in read_truth(truth).itertuples():
-        unit = str(getattr(row, "unit", ""))
-        unit = "flux" if "flux" in unit else "mag" if "mag" in unit else "auto"
+        stated = str(getattr(row, "unit", ""))
+        unit = next((f"[{word}]" for word in ("flux", "mag") if word in stated), None)
         path = Path(folder) / row.file
         try:
-            curve = read_light_curve(path, ClassifyConfig(unit=unit))
+            curve = read_light_curve(path, ReadConfig(value=unit))
             parts = seasons(curve)
             made = [r for r in classify_curve(curve, run) if r["season"] != WHOLE]
         except LightCurveError as error:
@@ -235,8 +236,11 @@ def score_folder(folder, truth, run: Run):
             rows.append({"file": str(path), **answer, "set": row.set, "truth": true_class})
             if true_class in CLASSES and answer["class"] not in ("", true_class):
                 title = f"{path.name.split('.')[0]} season {season.number}, truth {true_class}"
-                mistakes.append((title, season.time, season.flux, season.flux_err, answer["class"], answer["p_binary"]))
-    return pd.DataFrame(rows, columns=[*COLUMNS, "set", "truth"]), mistakes, errors
+                mistakes.append(pd.DataFrame({
+                    "name": title, "t": season.time, "flux": season.flux, "flux_err": season.flux_err,
+                    "called": answer["class"], "p_binary": answer["p_binary"]}))
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "set", "truth"])
+    return table, pd.concat(mistakes) if mistakes else pd.DataFrame(columns=MISTAKE), errors
 
 
 def score_light_curves(folder, truth, run: Run, output: Path) -> dict:
@@ -252,10 +256,7 @@ def score_light_curves(folder, truth, run: Run, output: Path) -> dict:
     if scored.empty:
         raise ValueError(f"{folder}: no season of a file in {truth} could be scored.")
     table.to_csv(output / "seasons.csv", index=False)
-    parts = [pd.DataFrame({"name": name, "t": t, "flux": flux, "flux_err": error, "called": called, "p_binary": p})
-             for name, t, flux, error, called, p in mistakes]
-    columns = ["name", "t", "flux", "flux_err", "called", "p_binary"]
-    (pd.concat(parts) if parts else pd.DataFrame(columns=columns)).to_csv(output / "mistakes.csv", index=False)
+    mistakes.to_csv(output / "mistakes.csv", index=False)
     summary = {"run": run.name, "light_curves": str(folder), "errors": errors, "sets": {}}
     for name, part in scored.groupby("set"):
         counts = pd.crosstab(part["truth"], part["class"]).reindex(index=CLASSES, columns=CLASSES, fill_value=0)

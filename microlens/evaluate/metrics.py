@@ -20,20 +20,65 @@ N_BOOTSTRAP = 500
 LEAST_OF_KS_TEST = 5  # events on each side, below which the test says nothing
 
 
+def _falling(score):
+    """Rows (N,) from the highest score to the lowest, and whether each is the last of its score."""
+    order = np.argsort(-score, kind="stable")
+    return order, np.append(np.diff(score[order]) != 0, True)
+
+
+def _called(truth, score, weight):
+    """Weight of the right and of the wrong events, each (<= N,), that are called as the threshold on score falls."""
+    truth, score = np.asarray(truth, dtype=bool), np.asarray(score)
+    weight = np.ones(len(truth)) if weight is None else weight
+    order, last_of_tie = _falling(score)
+    right = np.cumsum((weight * truth)[order])[last_of_tie]
+    wrong = np.cumsum((weight * ~truth)[order])[last_of_tie]
+    return right, wrong
+
+
 def average_precision(truth, score, weight=None) -> float:
     """Average precision of a binary truth (N,) bool; NaN if it has only one value."""
-    truth = np.asarray(truth, dtype=bool)
-    if truth.all() or not truth.any():
+    right, wrong = _called(truth, score, weight)
+    if right[-1] == 0 or wrong[-1] == 0:
         return np.nan
-    return float(skm.average_precision_score(truth, score, sample_weight=weight))
+    called = right + wrong
+    precision = np.divide(right, called, out=np.zeros(len(right)), where=called > 0)
+    return float(np.diff(right, prepend=0) @ precision / right[-1])
 
 
-def auroc(labels, p, average="macro") -> float:
-    """One-vs-rest area under the ROC curve of p (N, 3), averaged over the classes; NaN where a class is missing."""
-    if len(np.unique(labels)) < len(CLASSES):
+def roc_area(truth, score, weight=None) -> float:
+    """Area under the ROC curve of a binary truth (N,) bool; NaN if it has only one value."""
+    right, wrong = _called(truth, score, weight)
+    if right[-1] == 0 or wrong[-1] == 0:
         return np.nan
-    p = p / p.sum(axis=1, keepdims=True)
-    return float(skm.roc_auc_score(labels, p, multi_class="ovr", average=average))
+    area = np.trapezoid(np.append(0, right), np.append(0, wrong))
+    return float(area / (right[-1] * wrong[-1]))
+
+
+def roc(truth, score, at, weight=None) -> np.ndarray:
+    """True positive rates at the false positive rates `at` (K,) of a one-vs-rest ROC; NaN if truth has one value."""
+    right, wrong = _called(truth, score, weight)
+    if right[-1] == 0 or wrong[-1] == 0:
+        return np.full(len(at), np.nan)
+    return np.interp(at, np.append(0, wrong) / wrong[-1], np.append(0, right) / right[-1])
+
+
+def auroc(labels, p, weight=None, average="macro") -> float:
+    """One-vs-rest area under the ROC curve of p (N, 3), averaged over the classes; NaN where a class is missing.
+
+    average : 'macro', each class counts the same, or 'weighted', by its number of events.
+    """
+    areas = [roc_area(labels == c, p[:, c], weight) for c in range(len(CLASSES))]
+    shares = np.bincount(labels, weight, len(CLASSES)) if average == "weighted" else None
+    return float(np.average(areas, weights=shares))
+
+
+def f1_macro(labels, called, weight=None) -> float:
+    """F1 score of classes called (N,) averaged over the classes; that of a class neither true nor called is 0."""
+    n = len(CLASSES)
+    counts = np.bincount(n * labels + called, weight, n * n).reshape(n, n)
+    both = counts.sum(axis=0) + counts.sum(axis=1)
+    return float(np.divide(2 * counts.diagonal(), both, out=np.zeros(n), where=both > 0).mean())
 
 
 def summary(labels, p, n_bins=15) -> dict:
@@ -48,7 +93,7 @@ def summary(labels, p, n_bins=15) -> dict:
     for average in ("macro", "weighted"):
         scores = skm.precision_recall_fscore_support(labels, called, labels=every, average=average, zero_division=0)
         out |= {f"{name}_{average}": float(x) for name, x in zip(("precision", "recall", "f1"), scores, strict=False)}
-        out[f"auroc_{average}"] = auroc(labels, p, average)
+        out[f"auroc_{average}"] = auroc(labels, p, average=average)
     scores = np.transpose(skm.precision_recall_fscore_support(labels, called, labels=every, zero_division=0))
     out["per_class"] = {name: {"precision": a, "recall": b, "f1": c, "n": int(n)}
                         for name, (a, b, c, n) in zip(CLASSES, scores.tolist(), strict=True)}
@@ -56,20 +101,6 @@ def summary(labels, p, n_bins=15) -> dict:
     out["ece"] = expected_calibration_error(called == labels, p.max(1), n_bins)
     out["brier"] = float(((p - np.eye(len(CLASSES))[labels]) ** 2).sum(1).mean())
     return out
-
-
-def roc(truth, score, at) -> np.ndarray:
-    """True positive rates at the false positive rates `at` (K,) of a one-vs-rest ROC; NaN if truth has one value."""
-    if not 0 < np.sum(truth) < len(truth):
-        return np.full(len(at), np.nan)
-    false, true, _ = skm.roc_curve(truth, score)
-    return np.interp(at, false, true)
-
-
-def _falling(score):
-    """Rows (N,) from the highest score to the lowest, and whether each is the last of its score."""
-    order = np.argsort(-score, kind="stable")
-    return order, np.append(np.diff(score[order]) != 0, True)
 
 
 def completeness_curve(labels, observable, score, weight):
@@ -80,18 +111,19 @@ def completeness_curve(labels, observable, score, weight):
     return purity[last_of_tie], completeness[last_of_tie]
 
 
-def reliability(truth, p, n_bins=15):
+def reliability(truth, p, n_bins=15, weight=None):
     """Bins of a reliability diagram: mean p, share of truth and count, each (n_bins,), NaN for an empty bin."""
     truth, p = np.asarray(truth, dtype=float), np.asarray(p, dtype=float)
+    weight = np.ones(len(p)) if weight is None else weight
     which = np.clip((p * n_bins).astype(int), 0, n_bins - 1)
-    n = np.bincount(which, minlength=n_bins)
+    n = np.bincount(which, weight, n_bins)
     with np.errstate(invalid="ignore"):
-        return np.bincount(which, p, n_bins) / n, np.bincount(which, truth, n_bins) / n, n
+        return np.bincount(which, weight * p, n_bins) / n, np.bincount(which, weight * truth, n_bins) / n, n
 
 
-def expected_calibration_error(truth, p, n_bins=15) -> float:
+def expected_calibration_error(truth, p, n_bins=15, weight=None) -> float:
     """ECE (Naeini+ 2015): count-weighted mean of |share of truth - mean p| over equal bins of p."""
-    mean, share, n = reliability(truth, p, n_bins)
+    mean, share, n = reliability(truth, p, n_bins, weight)
     return float(np.nansum(np.abs(share - mean) * n) / n.sum())
 
 
@@ -116,11 +148,6 @@ def lowest_threshold(score, holds) -> float:
 def purity_holds(right, weight, purity):
     """Condition of lowest_threshold: the weighted share of `right` (N,) bool among the called is >= purity."""
     return lambda order: np.cumsum((weight * right)[order]) >= purity * np.cumsum(weight[order])
-
-
-def threshold_at_purity(right, score, weight, purity) -> float:
-    """Lowest threshold on score (N,) at and above which the weighted share of `right` (N,) bool is >= purity."""
-    return lowest_threshold(score, purity_holds(right, weight, purity))
 
 
 def operating_threshold(labels, score, weight, purity, false_alarms) -> float:
@@ -161,8 +188,9 @@ def completeness_purity(labels, observable, score, weight, threshold) -> dict:
 
 
 def share_of(hit, weight=None) -> float:
-    """Share of hit (n,) bool, weighted by weight (n,) if given; NaN of no event."""
-    return float(np.average(hit, weights=weight)) if len(hit) else np.nan
+    """Share of hit (n,) bool, weighted by weight (n,) if given; NaN of no event, or where all weights are 0."""
+    defined = len(hit) and (weight is None or weight.any())
+    return float(np.average(hit, weights=weight)) if defined else np.nan
 
 
 def binomial_interval(k, n, level=LEVEL):
@@ -207,9 +235,15 @@ def percentile_interval(values, n_independent) -> list[float]:
     return [float(low), float(high)]
 
 
-def bootstrap(function, n, rng, n_independent) -> list[float]:
-    """percentile_interval of function(rows) over N_BOOTSTRAP resamples of the rows of n events."""
-    return percentile_interval([function(rng.integers(0, n, n)) for _ in range(N_BOOTSTRAP)], n_independent)
+def resamples(n, n_samples, rng):
+    """Yield how often each of n events stands in a bootstrap sample, (n,); n_samples of them."""
+    for _ in range(n_samples):
+        yield np.bincount(rng.integers(0, n, n), minlength=n)
+
+
+def bootstrap(score, n, rng, n_independent) -> list[float]:
+    """percentile_interval of score(counts) over bootstrap samples; counts (n,) is how often each event stands in it."""
+    return percentile_interval([score(counts) for counts in resamples(n, N_BOOTSTRAP, rng)], n_independent)
 
 
 def recall_in_bins(hit, x, edges) -> dict:

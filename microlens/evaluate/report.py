@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from sklearn.metrics import f1_score
 
 from microlens.config import (
     BINARY,
@@ -38,9 +37,9 @@ class Scores:
         self.weight, self.rng = class_mix(self.labels), np.random.default_rng(SEED)
         self.called = p.argmax(1)
 
-    def interval(self, function, n_independent) -> list[float]:
-        """95 % bootstrap interval of function(rows), see metrics.bootstrap."""
-        return metrics.bootstrap(function, len(self.labels), self.rng, n_independent)
+    def interval(self, score, n_independent) -> list[float]:
+        """95 % bootstrap interval of score(counts), see metrics.bootstrap."""
+        return metrics.bootstrap(score, len(self.labels), self.rng, n_independent)
 
     def at_threshold(self, score, threshold) -> dict:
         """Completeness, purity and false alarms of a score (N,) at a threshold, with intervals."""
@@ -52,8 +51,8 @@ class Scores:
             out[f"{name}_interval_95"] = metrics.share(called[among].sum(), among.sum())["interval_95"]
         n_called = metrics.effective_number(self.weight[called])
         for name, right in (("purity", self.labels == BINARY), ("purity_observable", seen)):
-            def purity(i, right=right):
-                return metrics.purity(right[i], called[i], self.weight[i])
+            def purity(counts, right=right):
+                return metrics.purity(right, called, self.weight * counts)
 
             out[f"{name}_interval_95"] = self.interval(purity, n_called)
         return out
@@ -62,20 +61,20 @@ class Scores:
         """Average precision of binaries by both labels, with intervals; at the class mix."""
         out = {}
         for name, truth in (("simulated", self.labels == BINARY), ("observable", self.observable == BINARY)):
-            def value(i, truth=truth):
-                return metrics.average_precision(truth[i], score[i], self.weight[i])
+            def value(counts, truth=truth):
+                return metrics.average_precision(truth, score, self.weight * counts)
 
             key, rarer = f"average_precision_binary_{name}", min(truth.sum(), (~truth).sum())
-            out |= {key: value(slice(None)), f"{key}_interval_95": self.interval(value, rarer)}
+            out |= {key: value(1), f"{key}_interval_95": self.interval(value, rarer)}
         return out
 
     def _calibration(self, p_binary) -> dict:
         seen = self.observable == BINARY
 
-        def ece(i):
-            return metrics.expected_calibration_error(seen[i], p_binary[i], self.config.calibration_n_bins)
+        def ece(counts=None):
+            return metrics.expected_calibration_error(seen, p_binary, self.config.calibration_n_bins, counts)
 
-        return {"ece": ece(slice(None)), "ece_interval_95": self.interval(ece, len(seen)),
+        return {"ece": ece(), "ece_interval_95": self.interval(ece, len(seen)),
                 "brier": float(((p_binary - seen) ** 2).mean())}
 
     def _called_classes(self) -> dict:
@@ -83,11 +82,13 @@ class Scores:
         labels, observable, called, n = self.labels, self.observable, self.called, len(self.labels)
         rarest = np.bincount(observable, minlength=len(CLASSES)).min()
 
-        def f1(i):
-            return f1_score(observable[i], called[i], labels=range(len(CLASSES)), average="macro", zero_division=0)
+        def f1(counts):
+            return metrics.f1_macro(observable, called, counts)
 
-        def area(i):
-            return metrics.auroc(observable[i], self.p[i])
+        p = self.p / self.p.sum(axis=1, keepdims=True)
+
+        def area(counts):
+            return metrics.auroc(observable, p, counts)
 
         return {
             "simulated_labels": metrics.summary(labels, self.p, self.config.calibration_n_bins),
@@ -109,7 +110,6 @@ class Scores:
             "at_threshold": self.at_threshold(p_binary, thresholds.whole_curve),
             "most_probable_class": self.at_threshold((self.called == BINARY).astype(float), 0.5),
             "oracle": self.at_threshold(np.where(self.labels == BINARY, delta_chi2, 0.0), THRESHOLD_PSPL),
-            "oracle_rule": f"knows the true curve and calls delta chi^2 > {THRESHOLD_PSPL:g} binary",
             "temperature": thresholds.temperature, "p_binary": self._calibration(p_binary),
             "p_binary_temperature_scaled": self._calibration(p_scaled[:, BINARY]),
             "temporal_bias": {CLASSES[c]: metrics.temporal_bias(t_0[self.labels == c], right[self.labels == c])
@@ -148,11 +148,10 @@ class Scores:
         """Accuracy against the fraction of the season, and alerts: numbers for the summary, arrays for predictions."""
         accuracy, by_fraction = self._against_fraction(data, steps, stride)
         t_observable, t_premature = (self.params[name].to_numpy() for name in ("t_observable_pspl", "t_premature"))
-        season = data.timestamps[-1] - data.timestamps[0]
         step = alert_steps(steps.p_binary, threshold)
         t_alert = np.array([step_times(data, row, stride)[k] if k >= 0 else np.nan
                             for row, k in zip(self.rows, step, strict=True)])
-        report = alerts.report(self.labels, self.observable, t_alert, t_observable, t_premature, self.weight, season)
+        report = alerts.report(self.labels, self.observable, t_alert, t_observable, t_premature, self.weight)
         numbers = {"accuracy_at_fraction": accuracy, "persistence_steps": PERSISTENCE,
                    "alerts": {"threshold": threshold, **report}}
         arrays = {"p_binary_steps": steps.p_binary, "called_at_fraction": steps.called, "t_alert": t_alert}

@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from microlens.config import BINARY, EvaluateConfig
+from microlens.config import BINARY, PURITY, EvaluateConfig
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.files import atomic
 from microlens.network.runs import (
     VALIDATION_FEATURES,
     Run,
-    checkpoint_path,
+    find_checkpoint,
     load_run,
     read_checkpoint,
     write_checkpoint,
@@ -47,18 +47,16 @@ class Thresholds(NamedTuple):
 
 
 def choose_thresholds(run: Run, config: EvaluateConfig) -> Thresholds:
-    """The thresholds of a run for the purity and the share of false alarms that `config` asks for.
+    """The thresholds of a run for PURITY and the share of false alarms that `config` asks for.
 
     Raises FileNotFoundError where the baselines are asked for and the run folder lacks their validation features.
     """
     labels, observable = run.validation["label"], run.validation["label_observable"]
     log_p, weight = run.validation["log_p"].astype(float), class_mix(labels)
     learned = labels if run.config["labels"] == "simulated" else observable
-    p_binary, limits = np.exp(log_p[:, BINARY]), (config.purity, config.false_alarms)
+    p_binary, limits = np.exp(log_p[:, BINARY]), (PURITY, config.false_alarms)
     whole_curve = metrics.operating_threshold(labels, p_binary, weight, *limits)
-    pure_alone = metrics.threshold_at_purity(labels == BINARY, p_binary, weight, config.purity)
-    reached = {"whole_curves": metrics.completeness_purity(labels, observable, p_binary, weight, whole_curve),
-               "threshold_for_purity_alone": pure_alone}
+    reached = {"whole_curves": metrics.completeness_purity(labels, observable, p_binary, weight, whole_curve)}
     alert, cuts, boosting = np.inf, {}, None
     if config.early_detection:
         alert, reached["alerts"] = _alert_threshold(run.validation, *limits)
@@ -98,7 +96,7 @@ def export(name: str, folder) -> Path:
     Returns the folder. Raises what load_run raises.
     """
     run, folder = load_run(name), Path(folder).expanduser()
-    saved = read_checkpoint(checkpoint_path(run.folder, "best"))
+    saved = read_checkpoint(find_checkpoint(name))
     own = {"data": Path(run.config["data"]).name, "output": None, "resume": None}
     if run.config["initial"]:
         own["initial"] = Path(run.config["initial"]).name

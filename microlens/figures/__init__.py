@@ -8,7 +8,7 @@
 style       widths, colours, labels, saving     inputs        season, noise, light curves, populations, lens planes
 evaluation  all figures of an evaluation        scores        confusion, ROC, calibration, recall, learning curves
 thesis      all figures of the thesis           alerts        early detection, alerts, probabilities in time
-                                                light_curves  of light curves that came as files
+                                                light_curves  light curves of files, and the hardest events
 """
 
 from microlens.figures.alerts import alerts, early_detection_curve, evolution
@@ -23,7 +23,7 @@ from microlens.figures.inputs import (
     preset_examples,
     survey_season,
 )
-from microlens.figures.light_curves import PER_PAGE, mistakes, real_light_curves, sets
+from microlens.figures.light_curves import hardest_calls, mistakes, real_light_curves, sets
 from microlens.figures.scores import (
     calibration,
     completeness_purity,
@@ -41,8 +41,8 @@ from microlens.figures.style import COLOURS, DRAW, draw, read_table, redraw, sav
 from microlens.figures.thesis import thesis_figures
 
 __all__ = [
-    "COLOURS", "DRAW", "PER_PAGE", "alerts", "calibration", "completeness_purity", "confusion_matrix", "draw",
-    "draw_evaluation", "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "learning_curves",
+    "COLOURS", "DRAW", "alerts", "calibration", "completeness_purity", "confusion_matrix", "draw", "draw_evaluation",
+    "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "hardest_calls", "learning_curves",
     "mistakes", "noise_curve", "observability", "parameter_distributions", "per_class_metrics", "preset_distributions",
     "preset_examples", "read_table", "real_light_curves", "recall", "recall_s_q", "redraw", "robustness", "roc_curves",
     "save", "sets", "survey_season", "temporal_bias_check", "thesis_figures", "u0_dependency",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from microlens.config import BINARY, CLASSES, FLAT, PSPL, EvaluateConfig
+from microlens.config import BINARY, CLASSES, FLAT, PSPL, PURITY, EvaluateConfig
 from microlens.data import open_dataset, read_predictions
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts as alert_scores
@@ -33,9 +33,10 @@ from microlens.figures.scores import (
 from microlens.figures.style import palette, save
 
 
-def draw_evaluation(folder) -> list[Path]:
-    """Draw the figures of an evaluation folder into it; returns their paths.
+def draw_evaluation(folder, into=None, formats: tuple[str, ...] | None = None) -> list[Path]:
+    """Draw the figures of an evaluation folder; returns their paths.
 
+    into, formats : unset means the folder itself, and the formats that the evaluation was asked for.
     Raises FileNotFoundError where the folder or the dataset that was scored is gone, DatasetError where either is
     damaged.
     """
@@ -51,7 +52,8 @@ def draw_evaluation(folder) -> list[Path]:
         else:
             arrays, attrs = read_predictions(folder / "predictions.h5")
             made = _scored_dataset(folder, summary, config, arrays, attrs)
-        return [path for name, figure in made.items() for path in save(folder, name, *figure, config.formats)]
+        return [path for name, figure in made.items()
+                for path in save(into or folder, name, *figure, formats or config.formats)]
 
 
 def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:
@@ -63,7 +65,7 @@ def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:
         if "t_alert" in arrays:
             made |= _early(summary, arrays, data)
     about = f"Dataset {Path(summary['data']).name}, network {summary['run']}."
-    chosen = f"{config.purity:.0%} purity and at most {config.false_alarms:.1%}".replace("%", " %")
+    chosen = f"{PURITY:.0%} purity and at most {config.false_alarms:.1%}".replace("%", " %")
     whole = f"P(binary) >= {attrs['threshold']:.3g} ({chosen} false alarms"
     thresholds = dict.fromkeys(("recall", "recall_s_q"), whole)
     thresholds["alerts"] = f"P(binary) >= {attrs['alert_threshold']:.3g} ({chosen} premature alerts"
@@ -124,8 +126,7 @@ def _early(summary, arrays, data) -> dict:
 def _light_curves(folder: Path, summary: dict) -> dict:
     """The figures of an evaluation of light-curve files: confusion of each set, and pictures of every mistake."""
     made = {"sets": sets({name: scored["confusion"] for name, scored in summary["sets"].items()})}
-    wrong = [(name, *(part[c].to_numpy() for c in ("t", "flux", "flux_err")), *part[["called", "p_binary"]].iloc[0])
-             for name, part in pd.read_csv(folder / "mistakes.csv").groupby("name", sort=False)]
-    for page in range(-(-len(wrong) // PER_PAGE)):
+    wrong = pd.read_csv(folder / "mistakes.csv")
+    for page in range(-(-wrong["name"].nunique() // PER_PAGE)):
         made[f"mistakes_{page + 1}"] = mistakes(wrong, page, "Seasons called wrongly")
     return {name: (table, f"{caption} Network {summary['run']}.") for name, (table, caption) in made.items()}

@@ -1,16 +1,22 @@
-"""Figures of light curves that came as files, and of what the network says of them."""
+"""Light curves beside what the network says of them: seasons of files, and the hardest events of an evaluation."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from microlens.config import CLASSES
+from microlens.config import BINARY, CLASSES, FLAT
+from microlens.data import open_dataset, read_light_curves, read_predictions, seasons
+from microlens.evaluate.light_curves import WHOLE
 from microlens.figures.scores import draw_confusion
 from microlens.figures.style import COLOURS, COLUMN, MARKERS, PAGE, figure, subplots
+from microlens.files import PACKAGE
 from microlens.fit import fit_single_lens, single_lens_model, smooth_error
 from microlens.fit.points import epochs_to_draw
 
+EXAMPLES = PACKAGE.parent / "notebooks" / "light_curves"  # simulated light curves, written as files
 PER_PAGE = 6  # mistakes
 MOST = 12  # seasons in the figure real_light_curves
 DETAIL = 60  # epochs drawn on each side of the largest residual
@@ -18,18 +24,22 @@ SHORT = 8  # epochs whose summed squared residual tells where it is largest
 LARGEST_DRAWN = 40  # residuals of a whole curve that are drawn in any case
 
 
-def real_light_curves(seasons: list, title="light curves"):
-    """Seasons as the network reads them: (name, time, flux, called, p_binary) of each; the first MOST are drawn.
-
-    time (n,) days and flux (n,) of valid epochs; title : what they are.
-    """
-    parts = []
-    for name, t, f, called, p in seasons[:MOST]:
-        keep = epochs_to_draw(t, np.log(np.maximum(f, 1e-2)), time_steps=200, flux_steps=60)
-        drawn = {"t": (t[keep] - t[0]).round(3), "flux": f[keep].round(4)}
-        parts.append(pd.DataFrame({"name": name, **drawn, "called": called, "p_binary": round(p, 4)}))
-    said = f"{len(parts)} of n = {len(seasons)} seasons, with the class called and P(binary)"
-    return pd.concat(parts), f"{title}: {said}."
+def real_light_curves(answers: pd.DataFrame):
+    """The first MOST seasons of a table of `microlens.evaluate.classify`, as the network reads them."""
+    of_seasons, parts = answers[answers["season"] != WHOLE], []
+    for answer in of_seasons[:MOST].itertuples():
+        curves = read_light_curves(answer.file)
+        curve = next(c for c in curves if (c.star, c.band) == (answer.star, answer.band))
+        season = next(s for s in seasons(curve) if s.number == answer.season)
+        keep = epochs_to_draw(season.time, np.log(np.maximum(season.flux, 1e-2)), time_steps=200, flux_steps=60)
+        parts.append(pd.DataFrame({
+            "name": f"{Path(answer.file).name.split('.')[0]}, season {season.number}",
+            "t": (season.time[keep] - season.time[0]).round(3), "flux": season.flux[keep].round(4),
+            "called": answers.at[answer.Index, "class"] or CLASSES[FLAT], "p_binary": round(answer.p_binary, 4)}))
+    simulated = all(Path(file).resolve().parent == EXAMPLES for file in answers["file"])
+    what = f"{answers['file'].nunique()} {'simulated examples' if simulated else 'light-curve files'}"
+    said = f"{len(parts)} of n = {len(of_seasons)} seasons, with the class called and P(binary)"
+    return pd.concat(parts), f"{what}: {said}."
 
 
 @figure
@@ -50,27 +60,51 @@ def draw_real_light_curves(table):
     return fig
 
 
-def mistakes(wrong: list, page=0, title="Wrong calls"):
+def mistakes(curves: pd.DataFrame, page=0, title="Wrong calls"):
     """Light curves called wrongly, PER_PAGE a page: each with its best single lens, whole and at the largest residual.
 
-    wrong : (name, time, flux, flux_err, called, p_binary) of each, valid epochs only, days and F/F_base.
+    curves : name, t (days), flux and flux_err (F/F_base), called and p_binary of the valid epochs of each.
     """
-    parts, here = [], wrong[page * PER_PAGE : (page + 1) * PER_PAGE]
-    for name, t, flux, error, called, p in here:
-        t, flux, sigma = np.asarray(t, float) - t[0], np.asarray(flux, float), smooth_error(error)
+    names = curves["name"].unique()
+    here = names[page * PER_PAGE : (page + 1) * PER_PAGE]
+    parts = []
+    for name in here:
+        curve = curves[curves["name"] == name]
+        t, flux = curve["t"].to_numpy(float), curve["flux"].to_numpy(float)
+        t, sigma = t - t[0], smooth_error(curve["flux_err"].to_numpy())
         model = single_lens_model(t, fit_single_lens(t, flux, sigma, finite_source=True))
         z = (flux - model) / sigma
         at = int(np.argmax(np.convolve(z**2, np.ones(min(SHORT, len(z))), "same")))
         near = np.arange(max(at - DETAIL, 0), min(at + DETAIL, len(t)))
         every = np.arange(0, len(t), max(1, len(t) // 700))
         every = np.unique(np.append(every, np.argsort(-np.abs(z))[:LARGEST_DRAWN]))
-        for panel, i in (("curve", every), ("detail", near)):
-            parts.append(pd.DataFrame({"name": name, "panel": panel, "t": t[i], "flux": flux[i], "model": model[i],
-                                       "sigma": sigma[i], "called": called, "p_binary": p}))
+        drawn = curve[["name", "called", "p_binary"]].assign(t=t, flux=flux, model=model, sigma=sigma)
+        parts += [drawn.iloc[i].assign(panel=panel) for panel, i in (("curve", every), ("detail", near))]
     first = page * PER_PAGE + 1
     return pd.concat(parts), (
-        f"{title}, {first} to {first + len(here) - 1} of n = {len(wrong)}: the light curve with its best single lens "
+        f"{title}, {first} to {first + len(here) - 1} of n = {len(names)}: the light curve with its best single lens "
         "(line), and the epochs around the largest residual; the class called and P(binary) above.")
+
+
+def hardest_calls(folder):
+    """Figure `mistakes` of the events of an evaluation folder whose observable class got the lowest probability, so the
+    most confident mistakes first.
+    """
+    arrays, attributes = read_predictions(Path(folder) / "predictions.h5")
+    p, truth = np.exp(arrays["log_p"].astype(float)), arrays["label_observable"]
+    called, curves = p.argmax(1), []
+    with open_dataset(attributes["data"]) as data:
+        for i in np.argsort(p[np.arange(len(p)), truth])[:PER_PAGE]:
+            row = int(arrays["row"][i])
+            event, flux, sigma = data.params.iloc[row], data.flux(row), data.sigma(row)
+            valid = flux != 0
+            name = (f"row {row}, {CLASSES[int(event.label)]} observable as {CLASSES[truth[i]]}, "
+                    f"delta chi^2 = {event.delta_chi2_pspl:.0f}")
+            curves.append(pd.DataFrame({
+                "name": name, "t": data.timestamps[valid], "flux": flux[valid], "flux_err": sigma[valid],
+                "called": CLASSES[called[i]], "p_binary": p[i, BINARY]}))
+    n_wrong = int((called != truth).sum())
+    return mistakes(pd.concat(curves), 0, f"The hardest of {len(p)} events, {n_wrong} of which are called wrongly")
 
 
 @figure

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from microlens.config import BINARY, CLASSES, FLAT, PSPL, THRESHOLD_PSPL
 from microlens.evaluate import metrics
@@ -76,14 +75,14 @@ def roc_curves(labels, p, rng):
         truth, score, n = labels == c, p[:, c], len(labels)
         if truth.all() or not truth.any():
             continue
-        draws = [rng.integers(0, n, n) for _ in range(N_ROC_SAMPLES)]
-        samples = np.array([metrics.roc(truth[i], score[i], grid) for i in draws])
+        samples = np.array([metrics.roc(truth, score, grid, counts)
+                            for counts in metrics.resamples(n, N_ROC_SAMPLES, rng)])
         low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
         rarer = min(truth.sum(), (~truth).sum())
         auc_low, auc_high = metrics.percentile_interval(np.trapezoid(samples, grid, axis=1), rarer)
         parts.append(pd.DataFrame({
             "class": name, "false_positive_rate": grid, "true_positive_rate": metrics.roc(truth, score, grid),
-            "low": low, "high": high, "auc": roc_auc_score(truth, score), "auc_low": auc_low, "auc_high": auc_high}))
+            "low": low, "high": high, "auc": metrics.roc_area(truth, score), "auc_low": auc_low, "auc_high": auc_high}))
     return pd.concat(parts), (
         f"One-vs-rest ROC curves of the three probabilities against the observable class, n = {n}: share of a class "
         "that is missed. A curve ends where nothing is missed; bands and brackets are 95 % bootstrap intervals, of an "

@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from microlens import files
 from microlens.config import CLASS_COLOURS, CLASSES, PARAMETERS
 from microlens.files import atomic
 
@@ -135,6 +134,8 @@ def save(folder, name: str, table: pd.DataFrame, caption: str, formats=("png", "
                 "svg": {"Date": None, "Description": caption}}
     out = [folder / f"{name}.{kind}" for kind in formats]
     with matplotlib.style.context(STYLE):
+        page.draw_without_rendering()
+        page.set_layout_engine("none")  # the layout, which takes longest, is that of all formats
         for path in out:
             page.savefig(path, metadata=metadata[path.suffix[1:]])
     write_captions(folder)
@@ -166,13 +167,13 @@ def write_captions(folder) -> Path:
     return Path(folder) / "captions.md"
 
 
-def redraw(folder=None, into=None) -> list[Path]:
+def redraw(folder, into=None, formats=("png", "pdf")) -> list[Path]:
     """Draw every figure of a folder again from its table alone, there or into another folder; returns their paths.
 
-    folder : unset means the folder of the thesis figures. Raises FileNotFoundError if it holds no table.
+    Raises FileNotFoundError if the folder holds no table.
     """
-    folder = Path(folder or files.figures_dir())
-    done = [path for table in tables_of(folder) for path in save(into or folder, table.stem, *read_table(table))]
+    done = [path for table in tables_of(folder)
+            for path in save(into or folder, table.stem, *read_table(table), formats)]
     if not done:
         raise FileNotFoundError(f"{folder}: holds no figure table; `microlens figures` makes them.")
     return done

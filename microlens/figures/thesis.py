@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from microlens.data import open_dataset, quick_dataset
 from microlens.evaluate import evaluate
 from microlens.evaluate.light_curves import classify
 from microlens.figures import inputs
-from microlens.figures.answers import classified_seasons
 from microlens.figures.evaluation import draw_evaluation
+from microlens.figures.light_curves import real_light_curves
 from microlens.figures.scores import learning_curves
 from microlens.figures.style import read_table, redraw, save
 from microlens.files import runs_dir
@@ -28,7 +29,8 @@ EVENT, EVENT_MAGNITUDE = {"t_0": 36.0, "u_0": 0.12, "t_E": 15.0, "rho": 0.003, "
 
 
 def thesis_figures(output=None, experiment_name: str | None = None, evaluation=None, robustness=None, light_curves=None,
-                   files=(), n_compared: int = 60, n_flat: int = 200, n_lensed: int = 100, seed: int = 1) -> list[Path]:
+                   files=(), n_compared: int = 60, n_flat: int = 200, n_lensed: int = 100, seed: int = 1,
+                   formats=("png", "pdf")) -> list[Path]:
     """Draw every figure of the thesis into `output` (unset: figures/ in the runs folder); returns their paths.
 
     experiment_name : a shipped network or a part of a run's name.   evaluation : folder of a finished evaluation; unset
@@ -36,45 +38,48 @@ def thesis_figures(output=None, experiment_name: str | None = None, evaluation=N
     robustness : folder of notebook 07's table.   light_curves : folder of an evaluation of light-curve files.
     files : light-curve files to classify and draw.
     n_compared : binaries of each preset in the figures that compare presets.   seed : of the simulations.
+    formats : of the files, out of png, pdf and svg.
     """
     for given in (evaluation, robustness, light_curves):
         if given and not Path(given).is_dir():
-            raise FileNotFoundError(f"{given}: no such folder; `microlens evaluate` and notebook 07_robustness make them.")
+            raise FileNotFoundError(f"{given}: no such folder; `microlens evaluate` and notebook 07_robustness make "
+                                    "them.")
     output = Path(output or runs_dir() / "figures")
     run = load_run(experiment_name)
-    made = _input_figures(output, n_compared, seed)
-    made += save(output, "learning_curves", *learning_curves(run.folder))
-    if not evaluation:
+    drawn = partial(save, output, formats=formats)
+    made = _input_figures(drawn, n_compared, seed)
+    made += drawn("learning_curves", *learning_curves(run.folder))
+    if evaluation:
+        made += redraw(evaluation, output, formats)
+    else:
         test = quick_dataset(n_flat, n_lensed, n_lensed, seed=seed + 1)
         config = EvaluateConfig(experiment_name=experiment_name, data=str(test), n_evolution_per_type=1)
-        evaluation = evaluate(config)
-        draw_evaluation(evaluation)
-    made += redraw(evaluation, output)
+        made += draw_evaluation(evaluate(config), output, formats)
     for folder, name in ((robustness, "robustness"), (light_curves, "sets")):
         if folder:
-            made += save(output, name, *read_table(Path(folder) / f"{name}.csv"))
+            made += drawn(name, *read_table(Path(folder) / f"{name}.csv"))
     if files:
-        made += save(output, "real_light_curves", *classified_seasons(classify(files, ClassifyConfig(), run)[0]))
+        made += drawn("real_light_curves", *real_light_curves(classify(files, ClassifyConfig(), run)[0]))
     return made
 
 
-def _input_figures(output: Path, n_compared: int, seed: int) -> list[Path]:
-    """Season, noise, one event, presets, and how much there is to find."""
+def _input_figures(drawn, n_compared: int, seed: int) -> list[Path]:
+    """Season, noise, one event, presets, and how much there is to find; drawn(name, table, caption) saves a figure."""
     t = sky.epochs("thesis")
     A = lens.binary(t, **EVENT)
     sigma = sky.sigma_flux(A, EVENT_MAGNITUDE)
     flux = A + sky.draw_noise(np.random.default_rng(seed), t, sigma)
-    made = save(output, "survey_season", *inputs.survey_season(seed))
-    made += save(output, "noise_curve", *inputs.noise_curve())
-    made += save(output, "event_by_hand", *inputs.event_by_hand(EVENT, t, flux, sigma))
+    made = drawn("survey_season", *inputs.survey_season(seed))
+    made += drawn("noise_curve", *inputs.noise_curve())
+    made += drawn("event_by_hand", *inputs.event_by_hand(EVENT, t, flux, sigma))
     with ExitStack() as stack:
         presets = {}
         for i, name in enumerate(BINARY_PRESETS):  # a seed each: presets of the same ranges would show the same events
             path = quick_dataset(1, n_compared // 2, n_compared, preset=name, seed=seed + 10 * i)
             presets[name] = stack.enter_context(open_dataset(path))
         populations = {name: d.params for name, d in presets.items()}
-        made += save(output, "preset_examples", *inputs.preset_examples(presets))
-    made += save(output, "preset_distributions", *inputs.preset_distributions(populations))
-    made += save(output, "parameter_distributions", *inputs.parameter_distributions(populations["baseline"]))
-    return made + save(output, "observability", *inputs.observability(populations))
+        made += drawn("preset_examples", *inputs.preset_examples(presets))
+    made += drawn("preset_distributions", *inputs.preset_distributions(populations))
+    made += drawn("parameter_distributions", *inputs.parameter_distributions(populations["baseline"]))
+    return made + drawn("observability", *inputs.observability(populations))
 

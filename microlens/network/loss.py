@@ -41,7 +41,7 @@ def prefix_positions(config: TrainConfig, epoch: int, batch: int, n: int) -> np.
     They are drawn for the batch of all ranks, so that any number of ranks draws the same. (n, 0) where the training
     asks about whole curves alone.
     """
-    whole_only = config.labels == "simulated" or config.prefix_weight == 0
+    whole_only = config.labels == "simulated"
     rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(PREFIX_STREAM, epoch, batch)))
     return rng.random((n, 0 if whole_only else N_PREFIXES))
 
@@ -52,7 +52,7 @@ def make_targets(events: Events, config: TrainConfig, positions: np.ndarray) -> 
     labels = events.labels if config.labels == "simulated" else events.labels_observable
     whole = Targets(all_steps, labels[:, None], np.ones(all_steps.shape, dtype=np.float32))
     steps = np.minimum(np.floor(positions * all_steps).astype(np.int64) + 1, all_steps)
-    weight = np.full(steps.shape, config.prefix_weight / N_PREFIXES, dtype=np.float32)
+    weight = np.full(steps.shape, 1 / max(steps.shape[1], 1), dtype=np.float32)  # together as much as the whole curve
     prefixes = Targets(steps, events.prefix_labels(steps * config.stem_stride), weight)
     return Targets(*(np.concatenate(pair, axis=1) for pair in zip(whole, prefixes, strict=True)))
 

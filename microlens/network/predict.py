@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
 from microlens.config import BINARY, CLASSES, PERSISTENCE
-from microlens.data.packed import PackedDataset, class_mix
+from microlens.data.packed import PackedDataset
 
 FRACTIONS = np.arange(1, 101) / 100  # of the season
 BLOCK = 128  # curves a forward pass
@@ -120,7 +119,7 @@ def validation_scores(outputs: dict[str, np.ndarray], learned: str) -> dict[str,
     """
     labels = outputs["label" if learned == "simulated" else "label_observable"].astype(int)
     log_p = outputs["log_p"].astype(float)
-    p, called = np.exp(log_p), log_p.argmax(axis=1)
+    called = log_p.argmax(axis=1)
     scores = {
         "val_loss": float(-log_p[np.arange(len(labels)), labels].mean()),
         "val_accuracy": float((called == labels).mean()),
@@ -128,9 +127,4 @@ def validation_scores(outputs: dict[str, np.ndarray], learned: str) -> dict[str,
     for c, name in enumerate(CLASSES):
         of_class = labels == c
         scores[f"recall_{name}"] = float((called[of_class] == c).mean()) if of_class.any() else None
-    binary = labels == BINARY
-    scores["val_average_precision"] = None
-    if 0 < binary.sum() < len(binary):
-        weight = class_mix(outputs["label"])
-        scores["val_average_precision"] = float(average_precision_score(binary, p[:, BINARY], sample_weight=weight))
     return scores

@@ -73,16 +73,6 @@ def read_checkpoint(path) -> dict:
         raise ValueError(f"{path}: is not a readable checkpoint ({reason}).") from error
 
 
-def checkpoint_path(folder: Path, checkpoint: str) -> Path:
-    """The file of a run's checkpoint best, latest or epoch_NNN. Raises FileNotFoundError that lists what there is."""
-    path = folder / (LATEST if checkpoint == "latest" else f"{checkpoint}.pt")
-    if Path(checkpoint).name != checkpoint or not path.is_file():
-        there = sorted(p.stem for p in folder.glob("*.pt")) + ["latest"] * (folder / LATEST).is_file()
-        listed = ", ".join(there) or "none yet"
-        raise FileNotFoundError(f"run {folder.name} has no checkpoint {checkpoint!r}; it has {listed}.")
-    return path
-
-
 def usable_checkpoint(run: Path) -> dict | None:
     """The newest readable checkpoint of a run that a training can go on from; damaged ones are reported and skipped."""
     for path in [run / LATEST, *sorted(run.glob("epoch_*.pt"), reverse=True)]:
@@ -135,13 +125,29 @@ def shipped_networks() -> list[str]:
     return sorted(p.parent.name for p in files.weights_dir().glob("*/best.pt"))
 
 
-def find_network(name: str | None, output: str | None = None) -> Path:
-    """The folder of a shipped network or of a run, by name or a unique part of it; unset means the shipped baseline.
+def run_folder(checkpoint: Path) -> Path:
+    """The run folder of a checkpoint file."""
+    return checkpoint.parents[1] if checkpoint.parent.name == LATEST.parent.name else checkpoint.parent
 
+
+def find_checkpoint(name: str | None, output: str | None = None) -> Path:
+    """The checkpoint file of a network; unset means the shipped baseline.
+
+    name : a shipped network, or a run's name or a unique part of it, of which the best checkpoint is taken; with a / or
+    the ending .pt the path of a run's folder or of any of its checkpoints. output : folder of the runs.
     Raises FileNotFoundError (unknown) or ValueError (ambiguous); both list the candidates.
     """
-    if name is None:
-        name = SHIPPED_DEFAULT
+    is_path = name is not None and ("/" in name or name.endswith(".pt"))
+    path = Path(name) if is_path else _folder_of(name or SHIPPED_DEFAULT, output)
+    file = path / "best.pt" if path.is_dir() else path
+    if not file.is_file():
+        there = ", ".join(str(p.relative_to(path)) for p in sorted(path.rglob("*.pt"))) or "none yet"
+        raise FileNotFoundError(f"{file}: no such checkpoint; there are: {there}.")
+    return file
+
+
+def _folder_of(name: str, output: str | None) -> Path:
+    """The folder of a shipped network or of a run, by name or a unique part of it."""
     if name not in shipped_networks():
         return files.find_run(name, output)
     own = files.runs_dir(output) / name
@@ -151,18 +157,14 @@ def find_network(name: str | None, output: str | None = None) -> Path:
     return files.weights_dir() / name
 
 
-def load_run(name: str | None = None, checkpoint: str = "best", device: str = "cpu") -> Run:
-    """The run of a name (see find_network) with its network on `device`, ready to answer.
+def load_run(name: str | None = None, device: str = "cpu", output: str | None = None) -> Run:
+    """The run of a name or a path (see find_checkpoint) with its network on `device`, ready to answer.
 
-    Raises FileNotFoundError, or ValueError for an ambiguous name or a checkpoint that cannot be used.
+    Raises FileNotFoundError, or ValueError for an ambiguous name, and for a checkpoint that is damaged or of another
+    version of the package.
     """
-    folder = find_network(name)
-    return read_run(checkpoint_path(folder, checkpoint), folder, device)
-
-
-def read_run(path: Path, folder: Path, device: str = "cpu") -> Run:
-    """The run of a checkpoint file. Raises ValueError where it is damaged, or of another version of the package."""
-    saved = read_checkpoint(path)
+    path = find_checkpoint(name, output)
+    saved, folder = read_checkpoint(path), run_folder(path)
     try:
         network = from_config(saved["config"])
         network.load_state_dict(saved["model"])
@@ -250,7 +252,7 @@ def find_resume(config: TrainConfig) -> Path | None:
     if config.resume != "auto":
         given = Path(config.resume)
         if given.is_file():
-            return given.parent.parent if given.parent.name == "checkpoints" else given.parent
+            return run_folder(given)
         return files.find_run(config.resume, config.output)
     for run in reversed(files.list_runs(config.output)):
         if config.experiment_name in (None, run.name):
@@ -282,19 +284,16 @@ def _check_same(run: Path, config: TrainConfig, saved: dict):
 
 
 def read_initial(config: TrainConfig) -> Run:
-    """The run that `config.initial` names: a checkpoint file, a folder, or a name as in find_network.
+    """The run that `config.initial` names, as in find_checkpoint.
 
     Raises FileNotFoundError or ValueError; the latter names the fields of the architecture in which it differs.
     """
-    path = Path(config.initial)
-    if not path.is_file():
-        folder = path if (path / "best.pt").is_file() else find_network(config.initial, config.output)
-        path = checkpoint_path(folder, "best")
-    run, here = read_run(path, path.parent), config.to_dict()
+    run, here = load_run(config.initial, output=config.output), config.to_dict()
     names = [k for k in ARCHITECTURE if k != "dropout" and here[k] != run.config[k]]  # dropout has no weights
     if names:
         differing = "; ".join(f"{k}: here {here[k]!r}, there {run.config[k]!r}" for k in names)
-        raise ValueError(f"--initial {path}: another architecture: {differing}. Give the same one, or start without.")
+        raise ValueError(f"--initial {config.initial}: another architecture: {differing}. Give the same one, or start "
+                         "without.")
     return run
 
 

@@ -278,7 +278,7 @@ def train(config: TrainConfig, progress: bool = True, on_epoch=None) -> Path:
     Raises ValueError for a configuration or data that do not fit, FloatingPointError for a loss or gradient that is not
     finite.
     """
-    stop, ranks = StopRequests(config.wall_minutes), Ranks(choose_device(config.device))
+    stop, ranks = StopRequests(config.wall_minutes), Ranks(choose_device("auto"))
     with contextlib.ExitStack() as held:
         held.callback(ranks.close)
         start = ranks.decide(lambda: resolve_run(config, held))
