@@ -15,10 +15,19 @@ import numpy as np
 
 from microlens.lens.engine import check_lens
 from microlens.lens.path import lens_equation, lens_positions, point_masses, source_position
-from microlens.lens.roots import find_roots
+from microlens.lens.roots import find_roots, inverse
 
 N_PHASES = 400  # phases of the curves; 200 leave the polyline off by up to 0.08 source radii
 BLOCK = 16  # segments searched together when the nearest one is looked for
+PROJECTION_STEPS = 30  # most steps of Newton's method onto the critical curve
+PROJECTION_TOLERANCE = 1e-9  # its last relative step: convergence is quadratic
+MARGIN = 1.3  # a caustic leaves the polyline by less than 0.3 lengths of a segment
+SHORT = 0.3  # longest piece of caustic on which the limb is met / source radius
+STRAIGHT = 0.02  # its largest sag / source radius
+NEAR_TOUCH = 0.1  # distance from the limb of a caustic that all but touches it / source radius
+MOST_HALVED = 64  # pieces of one segment that wait
+CROSSING_STEPS = 60
+CROSSING = 1e-13  # distance from the limb of a crossing / source radius
 FIRST_STEPS, STEPS = 400, 60  # most steps of the root finder at the first phase and at the others
 START = np.array([0.9 + 0.4j, -0.65 + 0.72j, 0.1 - 1.1j, 1.3 - 0.3j])  # of the root finder, without any symmetry
 
@@ -119,19 +128,21 @@ def caustic_polyline(s, q, n):
     """The caustic as (n_blocks, BLOCK + 1) complex vertices, consecutive ones joined, and a disc about each block.
 
     n : phases, a multiple of BLOCK.   The discs are (n_blocks, 3): x, y and radius.
+    The third array has the points of the critical curve that belong to the vertices.
     """
     critical = critical_points(s, q, n)
-    tracks = np.empty((4, n + 1), np.complex128)
+    tracks, images = np.empty((4, n + 1), np.complex128), np.empty((4, n + 1), np.complex128)
     for i in range(4):
         end, nearest = np.inf, 0
         for j in range(4):  # the track goes on where the nearest one begins
             apart = abs(critical[j, 0] - critical[i, n - 1])
             if apart < end:
                 end, nearest = apart, j
-        tracks[i, :n] = source_points(critical[i], s, q)
-        tracks[i, n] = source_points(critical[nearest, :1], s, q)[0]
+        images[i, :n], images[i, n] = critical[i], critical[nearest, 0]
+        tracks[i] = source_points(images[i], s, q)
     per_track = n // BLOCK
     vertices, discs = np.empty((4 * per_track, BLOCK + 1), np.complex128), np.empty((4 * per_track, 3))
+    parents = np.empty_like(vertices)
     for i in range(4):
         for j in range(per_track):
             piece = tracks[i, j * BLOCK : (j + 1) * BLOCK + 1]
@@ -140,8 +151,9 @@ def caustic_polyline(s, q, n):
             for v in piece:
                 radius = max(radius, abs(v - centre))
             vertices[i * per_track + j] = piece
+            parents[i * per_track + j] = images[i, j * BLOCK : (j + 1) * BLOCK + 1]
             discs[i * per_track + j] = np.array([centre.real, centre.imag, radius])
-    return vertices, discs
+    return vertices, discs, parents
 
 
 @numba.njit(cache=True)
@@ -162,7 +174,7 @@ def _distance2_to_line(x, y, line):
 @numba.njit(cache=True)
 def distance_to_caustic(x, y, polyline):
     """Distance of (x, y) to the caustic of caustic_polyline; blocks that cannot be the nearest are passed over."""
-    vertices, discs = polyline
+    vertices, discs, _ = polyline
     first, lowest = 0, np.inf
     for b in range(len(discs)):
         bound = np.sqrt((x - discs[b, 0]) ** 2 + (y - discs[b, 1]) ** 2) - discs[b, 2]
@@ -184,7 +196,7 @@ def limb_crossings(x, y, rho, polyline):
 
     The number changes where the limb touches a fold.
     """
-    vertices, discs = polyline
+    vertices, discs, _ = polyline
     count, rho2 = 0, rho * rho
     for b in range(len(discs)):
         apart = np.sqrt((x - discs[b, 0]) ** 2 + (y - discs[b, 1]) ** 2)
@@ -201,9 +213,128 @@ def limb_crossings(x, y, rho, polyline):
 
 
 @numba.njit(cache=True)
+def _critical_between(a, b, fraction, masses):
+    """A point of the critical curve between two near ones a and b, and the point of the caustic that belongs to it.
+
+    Newton's method moves the point at `fraction` of the chord across the curve |kappa| = 1.
+    """
+    z = a + fraction * (b - a)
+    for _ in range(PROJECTION_STEPS):
+        to_primary, to_secondary = inverse(z - masses.z1), inverse(z - masses.z2)
+        to_primary2, to_secondary2 = to_primary * to_primary, to_secondary * to_secondary
+        kappa = masses.m1 * to_primary2 + masses.m2 * to_secondary2
+        slope = -2 * (masses.m1 * to_primary2 * to_primary + masses.m2 * to_secondary2 * to_secondary)
+        excess = kappa.real * kappa.real + kappa.imag * kappa.imag - 1.0
+        step = 0.5 * excess * inverse(np.conj(kappa) * slope)
+        z -= step
+        if abs(step.real) + abs(step.imag) < PROJECTION_TOLERANCE * (abs(z.real) + abs(z.imag)):
+            break
+    return z, lens_equation(z, masses)[0]
+
+
+@numba.njit(cache=True)
+def limb_angles(centre, rho, masses, polyline, angles):
+    """Put the angles at which the limb of a disc and the caustic cross, or nearly touch, into `angles` (m,).
+
+    centre : complex.   masses : about the centre of mass.   Returns their number, m at the most.
+    A segment of the polyline that can meet the limb is halved on the critical curve itself until the caustic is nearly
+    straight along it and short beside the source. Its distance to the centre is then a parabola.
+    """
+    vertices, discs, parents = polyline
+    stack = np.empty((MOST_HALVED, 4), np.complex128)
+    count = 0
+    for block in range(len(discs)):
+        apart = np.sqrt((centre.real - discs[block, 0]) ** 2 + (centre.imag - discs[block, 1]) ** 2)
+        if abs(apart - rho) > MARGIN * discs[block, 2] + NEAR_TOUCH * rho:
+            continue
+        for k in range(BLOCK):
+            a, b = vertices[block, k], vertices[block, k + 1]
+            if abs(abs(a - centre) - rho) > MARGIN * abs(b - a) + NEAR_TOUCH * rho:
+                continue
+            stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3] = parents[block, k], parents[block, k + 1], a, b
+            waiting = 1
+            while waiting > 0:
+                waiting -= 1
+                before, after, a, b = stack[waiting]
+                between, m = _critical_between(before, after, 0.5, masses)
+                sag, length = abs(m - 0.5 * (a + b)), abs(m - a) + abs(b - m)
+                at_a, at_m, at_b = abs(a - centre) - rho, abs(m - centre) - rho, abs(b - centre) - rho
+                lowest, highest = min(at_a, at_m, at_b), max(at_a, at_m, at_b)
+                reach = 0.5 * length + 2 * sag + NEAR_TOUCH * rho
+                if lowest > reach or highest < -reach:
+                    continue
+                if (length > SHORT * rho or sag > STRAIGHT * rho) and waiting + 2 <= MOST_HALVED:
+                    stack[waiting, 0], stack[waiting, 1], stack[waiting, 2], stack[waiting, 3] = before, between, a, m
+                    waiting += 1
+                    stack[waiting, 0], stack[waiting, 1], stack[waiting, 2], stack[waiting, 3] = between, after, m, b
+                    waiting += 1
+                    continue
+                count = _meetings(before, after, (at_a, at_m, at_b), (centre, rho, masses), angles, count)
+    return count
+
+
+@numba.njit(cache=True)
+def _meetings(before, after, heights, disc, angles, count):
+    """Append the angles at which a short piece of caustic crosses the limb, or nearly touches it; returns the new count.
+
+    before, after : its ends on the critical curve.   heights : of its ends and middle beyond the limb.
+    disc : centre, rho, masses.
+    """
+    at_a, at_m, at_b = heights
+    centre, rho, masses = disc
+    fractions = np.array([0.0, 0.5, 1.0, 1.0])
+    values = np.array([at_a, at_m, at_b, at_b])
+    curvature, slope = 2 * (at_a - 2 * at_m + at_b), at_b - at_a
+    turn = 0.5 - 0.5 * slope / curvature if curvature != 0 else -1.0
+    last = 2
+    if 0 < turn < 1 and turn != 0.5:
+        # The extreme distance is a fourth point of the piece, so that two crossings between the others are not missed.
+        z, zeta = _critical_between(before, after, turn, masses)
+        height = abs(zeta - centre) - rho
+        if abs(height) < NEAR_TOUCH * rho and count < len(angles):
+            angles[count] = np.angle(zeta - centre)
+            count += 1
+        place = 1 if turn < 0.5 else 2
+        for i in range(3, place, -1):
+            fractions[i], values[i] = fractions[i - 1], values[i - 1]
+        fractions[place], values[place] = turn, height
+        last = 3
+    for i in range(last):
+        if (values[i] < 0) == (values[i + 1] < 0) or count == len(angles):
+            continue
+        ends, at_ends = fractions[i : i + 2].copy(), values[i : i + 2].copy()
+        angles[count] = _crossing(before, after, ends, at_ends, disc)
+        count += 1
+    return count
+
+
+@numba.njit(cache=True)
+def _crossing(before, after, ends, at_ends, disc):
+    """The angle at which the caustic crosses the limb, by false position with the Illinois rule.
+
+    before, after : points of the critical curve.   ends : (2,) fractions of the way between them.
+    at_ends : (2,) heights of the caustic beyond the limb there, of opposite sign.
+    """
+    centre, rho, masses = disc
+    zeta, moved = centre, -1
+    for _ in range(CROSSING_STEPS):
+        middle = (ends[0] * at_ends[1] - ends[1] * at_ends[0]) / (at_ends[1] - at_ends[0])
+        zeta = _critical_between(before, after, middle, masses)[1]
+        height = abs(zeta - centre) - rho
+        if abs(height) < CROSSING * rho:
+            break
+        side = 1 if (height < 0) == (at_ends[1] < 0) else 0
+        ends[side], at_ends[side] = middle, height
+        if side == moved:  # the other end stayed
+            at_ends[1 - side] *= 0.5
+        moved = side
+    return np.angle(zeta - centre)
+
+
+@numba.njit(cache=True)
 def touching_vertex(a, b, rho, polyline):
     """Block and number of an inner vertex near the first one that a disc covers either at a (x, y) or at b (x, y)."""
-    vertices, discs = polyline
+    vertices, discs, _ = polyline
     for block in range(len(discs)):
         apart = np.sqrt((a[0] - discs[block, 0]) ** 2 + (a[1] - discs[block, 1]) ** 2)
         if abs(apart - rho) > discs[block, 2] + rho:

@@ -99,8 +99,8 @@ def start_roots(s, roots):
 
 
 @numba.njit(cache=True)
-def count_images(zeta, masses, scratch):
-    """Put the images of a point source into scratch.images; returns their number, 3 or 5, or 0 if it is unclear.
+def find_candidates(zeta, masses, scratch):
+    """Move scratch.roots (5,) to the roots of the quintic, images among them; returns whether all converged.
 
     masses : about the secondary.
     """
@@ -118,11 +118,17 @@ def count_images(zeta, masses, scratch):
     c[2] = p1 - zeta * p2 - (s * s * h + s + e)
     c[1] = p0 - zeta * p1 - s * e
     c[0] = -zeta * p0
-    if not find_roots(c, roots, ROOT_STEPS):
+    return find_roots(c, roots, ROOT_STEPS)
+
+
+@numba.njit(cache=True)
+def count_images(zeta, masses, scratch):
+    """Put the images of a point source into scratch.images; returns their number, 3 or 5, or 0 if it is unclear."""
+    if not find_candidates(zeta, masses, scratch):
         return 0
-    count = 0
+    roots, count = scratch.roots, 0
     for i in range(5):
-        if roots[i] == 0 or roots[i] == -s:
+        if roots[i] == masses.z1 or roots[i] == masses.z2:
             return 0
         off = lens_equation(roots[i], masses)[0] - zeta
         if off.real * off.real + off.imag * off.imag < IMAGE * IMAGE:
