@@ -24,8 +24,10 @@ PROJECTION_TOLERANCE = 1e-9  # its last relative step: convergence is quadratic
 MARGIN = 1.3  # a caustic leaves the polyline by less than 0.3 lengths of a segment
 SHORT = 0.3  # longest piece of caustic on which the limb is met / source radius
 STRAIGHT = 0.02  # its largest sag / source radius
-NEAR_TOUCH = 0.1  # distance from the limb of a caustic that all but touches it / source radius
+NEAR_TOUCH = 0.3  # distance from the limb of a caustic that all but touches it / source radius
 MOST_HALVED = 64  # pieces of one segment that wait
+TURN_STEPS = 8  # most parabolas for the point of a caustic that is nearest to the limb
+TURNED = 1e-4  # its error / length of the piece
 CROSSING_STEPS = 60
 CROSSING = 1e-13  # distance from the limb of a crossing / source radius
 FIRST_STEPS, STEPS = 400, 60  # most steps of the root finder at the first phase and at the others
@@ -249,7 +251,10 @@ def limb_angles(centre, rho, masses, polyline, angles):
             continue
         for k in range(BLOCK):
             a, b = vertices[block, k], vertices[block, k + 1]
-            if abs(abs(a - centre) - rho) > MARGIN * abs(b - a) + NEAR_TOUCH * rho:
+            # A segment with a cusp inside can be short; those beside it are not.
+            first, last = vertices[block, max(k - 1, 0)], vertices[block, min(k + 2, BLOCK)]
+            longest = max(abs(b - a), abs(a - first), abs(last - b))
+            if abs(abs(a - centre) - rho) > MARGIN * longest + NEAR_TOUCH * rho:
                 continue
             stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3] = parents[block, k], parents[block, k + 1], a, b
             waiting = 1
@@ -274,6 +279,32 @@ def limb_angles(centre, rho, masses, polyline, angles):
 
 
 @numba.njit(cache=True)
+def _turning_point(before, after, heights, disc):
+    """Where a piece of caustic is nearest to the limb or farthest: fraction of the way, height and position.
+
+    Successive parabolas through three points find it; the fraction is negative where there is none.
+    """
+    centre, rho, masses = disc
+    at, values = np.array([0.0, 0.5, 1.0]), np.array(heights)
+    turn, height, zeta, last = -1.0, 0.0, centre, -1.0
+    for _ in range(TURN_STEPS):
+        first, second = (values[1] - values[0]) / (at[1] - at[0]), (values[2] - values[1]) / (at[2] - at[1])
+        curvature = (second - first) / (at[2] - at[0])
+        if curvature == 0:
+            return -1.0, height, zeta
+        turn = 0.5 * (at[0] + at[1] - first / curvature)
+        if not 0 < turn < 1 or abs(turn - last) < TURNED or turn == at[0] or turn == at[1] or turn == at[2]:
+            break
+        zeta = _critical_between(before, after, turn, masses)[1]
+        height, last = abs(zeta - centre) - rho, turn
+        farthest = 0 if abs(at[0] - turn) > abs(at[2] - turn) else 2
+        at[farthest], values[farthest] = turn, height
+        order = np.argsort(at)
+        at, values = at[order], values[order]
+    return (last if 0 < turn < 1 else -1.0), height, zeta
+
+
+@numba.njit(cache=True)
 def _meetings(before, after, heights, disc, angles, count):
     """Append the angles at which a short piece of caustic crosses the limb, or nearly touches it; returns the new count.
 
@@ -282,23 +313,16 @@ def _meetings(before, after, heights, disc, angles, count):
     """
     at_a, at_m, at_b = heights
     centre, rho, masses = disc
-    fractions = np.array([0.0, 0.5, 1.0, 1.0])
-    values = np.array([at_a, at_m, at_b, at_b])
-    curvature, slope = 2 * (at_a - 2 * at_m + at_b), at_b - at_a
-    turn = 0.5 - 0.5 * slope / curvature if curvature != 0 else -1.0
-    last = 2
-    if 0 < turn < 1 and turn != 0.5:
+    fractions, values, last = np.array([0.0, 0.5, 1.0, 1.0]), np.array([at_a, at_m, at_b, at_b]), 2
+    turn, height, zeta = _turning_point(before, after, heights, disc)
+    if 0 < turn < 1:
         # The extreme distance is a fourth point of the piece, so that two crossings between the others are not missed.
-        z, zeta = _critical_between(before, after, turn, masses)
-        height = abs(zeta - centre) - rho
         if abs(height) < NEAR_TOUCH * rho and count < len(angles):
             angles[count] = np.angle(zeta - centre)
             count += 1
         place = 1 if turn < 0.5 else 2
-        for i in range(3, place, -1):
-            fractions[i], values[i] = fractions[i - 1], values[i - 1]
-        fractions[place], values[place] = turn, height
-        last = 3
+        fractions[place + 1 :], values[place + 1 :] = fractions[place:-1].copy(), values[place:-1].copy()
+        fractions[place], values[place], last = turn, height, 3
     for i in range(last):
         if (values[i] < 0) == (values[i + 1] < 0) or count == len(angles):
             continue

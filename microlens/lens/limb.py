@@ -21,12 +21,14 @@ import numba
 import numpy as np
 
 from microlens.lens.caustics import limb_angles
-from microlens.lens.expansion import SEPARATE, find_candidates, start_roots
+from microlens.lens.expansion import SEPARATE, SMALLEST_SCALE, find_candidates, start_roots
 from microlens.lens.path import lens_equation, lens_positions, masses_about_secondary, point_masses
 
 CANDIDATE = 1e-3  # residual of the lens equation below which a root of the quintic may be an image
 POLISH_STEPS = 10
 POLISHED = 1e-13  # last step of a polished image, relative, or residual of the lens equation that rounding leaves
+SAME = 1e-7  # distance, relative, below which two images of one parity are the same
+CLOSEST = 1e-9  # radians between two cuts of the limb
 MAX_ANGLES = 100  # at which the limb crosses the caustic
 MAX_PIECES = 300  # of the limb
 WORST = 200.0  # of Gauss's error estimate, as in QUADPACK (Piessens et al. 1983): (200 e)^1.5 is Kronrod's error
@@ -73,18 +75,21 @@ def limb_sums(phi, disc, scratch):
     zeta = centre + rho * e
     for j in range(5):
         scratch.roots[j] += SEPARATE[j]
-    total, closing, parity = 0.0, 0j, 0
+    total, closing, parity, count = 0.0, 0j, 0, 0
     if find_candidates(zeta, masses, scratch):
         for i in range(5):
             z = scratch.roots[i]
             if z == masses.z1 or z == masses.z2:
                 continue
             z, kappa, found = polish(z, zeta, masses)
-            if found:
-                jacobian = 1.0 - (kappa.real * kappa.real + kappa.imag * kappa.imag)
-                parity += 1 if jacobian > 0 else -1
-                total += (1.0 + (kappa * np.conj(e * e)).real) / abs(jacobian)
-                closing += 1j * (e + kappa * np.conj(e)) / abs(jacobian)
+            jacobian = 1.0 - (kappa.real * kappa.real + kappa.imag * kappa.imag)
+            if not found or repeated(z, jacobian, scratch, count):
+                continue
+            scratch.images[count], scratch.moved[count] = z, jacobian
+            count += 1
+            parity += 1 if jacobian > 0 else -1
+            total += (1.0 + (kappa * np.conj(e * e)).real) / abs(jacobian)
+            closing += 1j * (e + kappa * np.conj(e)) / abs(jacobian)
     if parity != -1:
         start_roots(-masses.z1, scratch.roots)
         return np.nan, 0j
@@ -92,21 +97,52 @@ def limb_sums(phi, disc, scratch):
 
 
 @numba.njit(cache=True)
+def repeated(z, jacobian, scratch, count):
+    """Whether z is one of the images found so far: a root that is no image may have led to one of them.
+
+    Two images beside a caustic have different parity, so that they are not taken for one.
+    """
+    for i in range(count):
+        apart = scratch.images[i] - z
+        near = abs(apart.real) + abs(apart.imag) < SAME * (SMALLEST_SCALE + abs(z.real) + abs(z.imag))
+        if near and scratch.moved[i].real * jacobian > 0:
+            return True
+    return False
+
+
+@numba.njit(cache=True)
 def integrate_piece(start, end, disc, scratch):
-    """Kronrod's and Gauss's integral over a piece of the limb, and Kronrod's of dz/rho over its images."""
+    """The integral over a piece of the limb, its estimated error, and the integral of dz/rho over the images.
+
+    At an angle where the images are unclear, beside a cusp, the value before it is taken, and counts wholly as error.
+    """
     middle, half = 0.5 * (start + end), 0.5 * (end - start)
-    kronrod = gauss = 0.0
+    kronrod = gauss = unclear = last = 0.0
     closing = 0j
     for k in range(15):
-        i = k if k < 8 else 14 - k
-        node = -KRONROD_NODES[i] if k < 8 else KRONROD_NODES[i]
-        psi = 0.5 * np.pi * (1.0 + node)
+        i = min(k, 14 - k)
+        psi = 0.5 * np.pi * (1.0 + (KRONROD_NODES[i] if k > 7 else -KRONROD_NODES[i]))
         scale = 0.5 * np.pi * half * np.sin(psi)
         value, step = limb_sums(middle - half * np.cos(psi), disc, scratch)
+        if np.isnan(value):
+            value = last
+            unclear += KRONROD_WEIGHTS[i] * scale * max(1.0, abs(last))
+        last = value
         kronrod += KRONROD_WEIGHTS[i] * scale * value
         gauss += GAUSS_WEIGHTS[i] * scale * value
         closing += KRONROD_WEIGHTS[i] * scale * step
-    return kronrod, gauss, closing
+    difference = abs(kronrod - gauss)
+    error = difference * min(1.0, np.sqrt(WORST * difference / max(abs(kronrod), half)))
+    return kronrod, error + unclear, closing
+
+
+@numba.njit(cache=True)
+def apart(angles):
+    """The ascending angles (n,) but for those that all but repeat the one before."""
+    keep = np.ones(len(angles), np.bool_)
+    for i in range(1, len(angles)):
+        keep[i] = angles[i] - angles[i - 1] > CLOSEST
+    return angles[keep]
 
 
 @numba.njit(cache=True)
@@ -122,30 +158,24 @@ def limb_integral(x, y, s, q, rho, tolerance, polyline, scratch):
     n = limb_angles(complex(x, y), rho, point_masses(s, q), polyline, angles)
     if n == 0:
         n, angles[0] = 1, 0.0
-    cuts = np.sort(angles[:n])
+    cuts = apart(np.sort(angles[:n]))
+    n = len(cuts)
     pieces, sums = np.empty((MAX_PIECES, 4)), np.empty(MAX_PIECES, np.complex128)
     for i in range(n):
         pieces[i, 0], pieces[i, 1] = cuts[i], cuts[i + 1] if i + 1 < n else cuts[0] + 2 * np.pi
-        measure(pieces, sums, i, disc, scratch)
+        pieces[i, 2], pieces[i, 3], sums[i] = integrate_piece(pieces[i, 0], pieces[i, 1], disc, scratch)
     while n < MAX_PIECES:
-        total, error = pieces[:n, 2].sum(), pieces[:n, 3].sum()
-        if error <= tolerance * total:
+        total, error, open_by = pieces[:n, 2].sum(), pieces[:n, 3].sum(), abs(sums[:n].sum())
+        if error <= tolerance * total and open_by <= tolerance * total:
             break
-        worst = np.argmax(pieces[:n, 3])
+        # Where the images do not close the nodes have missed something narrow: the longest piece is cut.
+        worst = np.argmax(pieces[:n, 3]) if error > tolerance * total else np.argmax(pieces[:n, 1] - pieces[:n, 0])
         middle = 0.5 * (pieces[worst, 0] + pieces[worst, 1])
         if not (np.isfinite(error) and middle > pieces[worst, 0]):
             return np.nan, np.inf, np.inf
         pieces[n, 0], pieces[n, 1], pieces[worst, 1] = middle, pieces[worst, 1], middle
-        measure(pieces, sums, worst, disc, scratch)
-        measure(pieces, sums, n, disc, scratch)
+        for i in (worst, n):
+            pieces[i, 2], pieces[i, 3], sums[i] = integrate_piece(pieces[i, 0], pieces[i, 1], disc, scratch)
         n += 1
     total = pieces[:n, 2].sum()
     return total / (2 * np.pi), pieces[:n, 3].sum() / total, abs(sums[:n].sum()) / total
-
-
-@numba.njit(cache=True)
-def measure(pieces, sums, i, disc, scratch):
-    """Set integral and error of piece i of the limb, pieces[i, 2:], and the sum of dz/rho over it, sums[i]."""
-    kronrod, gauss, sums[i] = integrate_piece(pieces[i, 0], pieces[i, 1], disc, scratch)
-    difference = abs(kronrod - gauss)
-    pieces[i, 2], pieces[i, 3] = kronrod, difference * min(1.0, np.sqrt(WORST * difference / abs(kronrod)))
