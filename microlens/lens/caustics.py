@@ -25,8 +25,11 @@ MARGIN = 1.3  # a caustic leaves the polyline by less than 0.3 lengths of a segm
 SHORT = 0.3  # longest piece of caustic on which the limb is met / source radius
 STRAIGHT = 0.02  # its largest sag / source radius
 NEAR_TOUCH = 0.3  # distance from the limb of a caustic that all but touches it / source radius
+RIDGE = 1.0  # distance to the limb of a cusp whose axis is followed there / source radius
+CUSP_STEPS = 50  # bisections for a cusp
 MOST_HALVED = 64  # pieces of one segment that wait
 TURN_STEPS = 8  # most parabolas for the point of a caustic that is nearest to the limb
+OUTSIDE = 0.2  # of its ends, from which the first parabolas lead back / length of the piece
 TURNED = 1e-4  # its error / length of the piece
 CROSSING_STEPS = 60
 CROSSING = 1e-13  # distance from the limb of a crossing / source radius
@@ -130,7 +133,8 @@ def caustic_polyline(s, q, n):
     """The caustic as (n_blocks, BLOCK + 1) complex vertices, consecutive ones joined, and a disc about each block.
 
     n : phases, a multiple of BLOCK.   The discs are (n_blocks, 3): x, y and radius.
-    The third array has the points of the critical curve that belong to the vertices.
+    The third array has the points of the critical curve that belong to the vertices, the fourth, (n_cusps, 2) complex,
+    the cusps and the directions in which they point.
     """
     critical = critical_points(s, q, n)
     tracks, images = np.empty((4, n + 1), np.complex128), np.empty((4, n + 1), np.complex128)
@@ -155,7 +159,54 @@ def caustic_polyline(s, q, n):
             vertices[i * per_track + j] = piece
             parents[i * per_track + j] = images[i, j * BLOCK : (j + 1) * BLOCK + 1]
             discs[i * per_track + j] = np.array([centre.real, centre.imag, radius])
-    return vertices, discs, parents
+    return vertices, discs, parents, find_cusps(vertices, parents, point_masses(s, q))
+
+
+@numba.njit(cache=True)
+def _along_caustic(z, masses, like):
+    """The direction of the caustic at the point z of the critical curve, and the speed of its point as z moves.
+
+    On the critical curve the lens equation moves a source by 2 Re(conj(r) dz) r, r^2 = kappa. The critical curve runs
+    where |kappa| stays 1. like : a step and a direction that tell the signs.
+    """
+    to_primary, to_secondary = inverse(z - masses.z1), inverse(z - masses.z2)
+    kappa = masses.m1 * to_primary * to_primary + masses.m2 * to_secondary * to_secondary
+    slope = masses.m1 * to_primary * to_primary * to_primary + masses.m2 * to_secondary * to_secondary * to_secondary
+    step = 1j * kappa * np.conj(slope)
+    direction = np.sqrt(np.conj(kappa))
+    if (step * np.conj(like[0])).real < 0:
+        step = -step
+    if (direction * np.conj(like[1])).real < 0:
+        direction = -direction
+    return direction, (np.conj(direction) * step).real
+
+
+@numba.njit(cache=True)
+def find_cusps(vertices, parents, masses):
+    """The cusps (n, 2) complex of a polyline: their tips, and the directions in which they point."""
+    found = [(0j, 0j) for _ in range(0)]
+    for block in range(len(vertices)):
+        for k in range(BLOCK):
+            a, b = parents[block, k], parents[block, k + 1]
+            start, at_start = _along_caustic(a, masses, (b - a, 1 + 0j))
+            _, at_end = _along_caustic(b, masses, (b - a, start))
+            if (at_start < 0) == (at_end < 0):
+                continue
+            low, high = 0.0, 1.0
+            z, tip, direction = a, vertices[block, k], start
+            for _ in range(CUSP_STEPS):
+                middle = 0.5 * (low + high)
+                z, tip = _critical_between(a, b, middle, masses)
+                direction, speed = _along_caustic(z, masses, (b - a, start))
+                if (speed < 0) == (at_start < 0):
+                    low = middle
+                else:
+                    high = middle
+            found.append((tip, direction if at_start > 0 else -direction))
+    out = np.empty((len(found), 2), np.complex128)
+    for i in range(len(found)):
+        out[i, 0], out[i, 1] = found[i]
+    return out
 
 
 @numba.njit(cache=True)
@@ -176,7 +227,7 @@ def _distance2_to_line(x, y, line):
 @numba.njit(cache=True)
 def distance_to_caustic(x, y, polyline):
     """Distance of (x, y) to the caustic of caustic_polyline; blocks that cannot be the nearest are passed over."""
-    vertices, discs, _ = polyline
+    vertices, discs, _, _ = polyline
     first, lowest = 0, np.inf
     for b in range(len(discs)):
         bound = np.sqrt((x - discs[b, 0]) ** 2 + (y - discs[b, 1]) ** 2) - discs[b, 2]
@@ -198,7 +249,7 @@ def limb_crossings(x, y, rho, polyline):
 
     The number changes where the limb touches a fold.
     """
-    vertices, discs, _ = polyline
+    vertices, discs, _, _ = polyline
     count, rho2 = 0, rho * rho
     for b in range(len(discs)):
         apart = np.sqrt((x - discs[b, 0]) ** 2 + (y - discs[b, 1]) ** 2)
@@ -235,16 +286,32 @@ def _critical_between(a, b, fraction, masses):
 
 
 @numba.njit(cache=True)
+def _ridges(centre, rho, cusps, angles):
+    """Put the angles at which the limb meets the ridge of magnification before a cusp into `angles`; returns how many."""
+    count = 0
+    for i in range(len(cusps)):
+        offset = (cusps[i, 0] - centre) * np.conj(cusps[i, 1])
+        if abs(offset.imag) >= rho:
+            continue
+        for side in (-1.0, 1.0):
+            ahead = side * np.sqrt(rho * rho - offset.imag * offset.imag) - offset.real
+            if 0 < ahead < RIDGE * rho and count < len(angles):
+                angles[count] = np.angle(cusps[i, 0] + ahead * cusps[i, 1] - centre)
+                count += 1
+    return count
+
+
+@numba.njit(cache=True)
 def limb_angles(centre, rho, masses, polyline, angles):
-    """Put the angles at which the limb of a disc and the caustic cross, or nearly touch, into `angles` (m,).
+    """Put the angles at which the limb of a disc meets a caustic, nearly does, or meets a cusp's axis into `angles` (m,).
 
     centre : complex.   masses : about the centre of mass.   Returns their number, m at the most.
     A segment of the polyline that can meet the limb is halved on the critical curve itself until the caustic is nearly
     straight along it and short beside the source. Its distance to the centre is then a parabola.
     """
-    vertices, discs, parents = polyline
+    vertices, discs, parents, cusps = polyline
     stack = np.empty((MOST_HALVED, 4), np.complex128)
-    count = 0
+    count = _ridges(centre, rho, cusps, angles)
     for block in range(len(discs)):
         apart = np.sqrt((centre.real - discs[block, 0]) ** 2 + (centre.imag - discs[block, 1]) ** 2)
         if abs(apart - rho) > MARGIN * discs[block, 2] + NEAR_TOUCH * rho:
@@ -293,15 +360,20 @@ def _turning_point(before, after, heights, disc):
         if curvature == 0:
             return -1.0, height, zeta
         turn = 0.5 * (at[0] + at[1] - first / curvature)
-        if not 0 < turn < 1 or abs(turn - last) < TURNED or turn == at[0] or turn == at[1] or turn == at[2]:
+        if not -OUTSIDE < turn < 1 + OUTSIDE:
+            return -1.0, height, zeta
+        turn = min(max(turn, 0.0), 1.0)  # at an end there can be a cusp
+        if abs(turn - last) < TURNED:
             break
         zeta = _critical_between(before, after, turn, masses)[1]
         height, last = abs(zeta - centre) - rho, turn
+        if turn == at[0] or turn == at[1] or turn == at[2]:
+            break
         farthest = 0 if abs(at[0] - turn) > abs(at[2] - turn) else 2
         at[farthest], values[farthest] = turn, height
         order = np.argsort(at)
         at, values = at[order], values[order]
-    return (last if 0 < turn < 1 else -1.0), height, zeta
+    return last, height, zeta
 
 
 @numba.njit(cache=True)
@@ -315,7 +387,7 @@ def _meetings(before, after, heights, disc, angles, count):
     centre, rho, masses = disc
     fractions, values, last = np.array([0.0, 0.5, 1.0, 1.0]), np.array([at_a, at_m, at_b, at_b]), 2
     turn, height, zeta = _turning_point(before, after, heights, disc)
-    if 0 < turn < 1:
+    if turn >= 0:
         # The extreme distance is a fourth point of the piece, so that two crossings between the others are not missed.
         if abs(height) < NEAR_TOUCH * rho and count < len(angles):
             angles[count] = np.angle(zeta - centre)
@@ -358,7 +430,7 @@ def _crossing(before, after, ends, at_ends, disc):
 @numba.njit(cache=True)
 def touching_vertex(a, b, rho, polyline):
     """Block and number of an inner vertex near the first one that a disc covers either at a (x, y) or at b (x, y)."""
-    vertices, discs, _ = polyline
+    vertices, discs, _, _ = polyline
     for block in range(len(discs)):
         apart = np.sqrt((a[0] - discs[block, 0]) ** 2 + (a[1] - discs[block, 1]) ** 2)
         if abs(apart - rho) > discs[block, 2] + rho:
