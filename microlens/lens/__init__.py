@@ -9,13 +9,12 @@ in Einstein radii of the total mass, angles in radians. The source moves along
 
 roots      roots of polynomials                              path       where source and lenses are, the lens equation
 engine     the only file that calls the lens libraries       single     point and finite source, one lens caustics
-critical curves, caustics, topology               expansion  point source and hexadecapole, away from caustics curves
-whole light curves: few adaptive nodes, or every epoch
 """
 
 from microlens.lens.caustics import caustics, critical_curves, crosses_caustic, topology
 from microlens.lens.curves import REACH, Nodes, binary, nodes, render, single_nodes
-from microlens.lens.engine import ENGINES, MagnificationError, binary_at, engine_version
+from microlens.lens.engine import ENGINES, MagnificationError, engine_version
+from microlens.lens.magnification import binary_at
 from microlens.lens.path import lens_positions, source_position, trajectory
 from microlens.lens.single import fspl, fspl_at, pspl, pspl_at
 

@@ -27,8 +27,10 @@ from microlens.lens.caustics import (
     limb_crossings,
     touching_vertex,
 )
-from microlens.lens.engine import check_finite, check_lens, evaluate, new_engine
+from microlens.lens.engine import check_finite, check_lens, new_engine
 from microlens.lens.expansion import expand, new_scratch
+from microlens.lens.limb import disc_magnification
+from microlens.lens.magnification import evaluate
 from microlens.lens.path import Lens, source_position
 from microlens.lens.single import fspl_at
 
@@ -170,13 +172,16 @@ def _distances(tau, lens, polyline):
 
 
 @numba.njit(cache=True)
-def _expanded(tau, distances, lens, tolerance):
-    """log A (n,) at epochs tau (n,) by the expansion, NaN where it takes a contour."""
+def _computed(tau, distances, lens, tolerance, polyline):
+    """log A (n,) at epochs tau (n,) by the expansion or the limb integral, NaN where neither is sure."""
     scratch = new_scratch(lens.s)
     out = np.empty(len(tau))
     for i in range(len(tau)):
         x, y = source_position(tau[i], lens.u_0, lens.alpha)
-        out[i] = np.log(expand(x, y, lens, distances[i] / lens.rho, tolerance, scratch))
+        A = expand(x, y, lens, distances[i] / lens.rho, tolerance, scratch)
+        if np.isnan(A):
+            A = disc_magnification(x, y, lens, ENGINE_TOLERANCE * tolerance, polyline, scratch)
+        out[i] = np.log(A)
     return out
 
 
@@ -325,7 +330,7 @@ def _refine_expanded(tau, log_A, rounds, lens, tolerance, polyline, epochs):
         at, new = _new_nodes(tau, log_A, tolerance, lens.rho, epochs)
         if len(at) == 0:
             return tau, log_A, MAX_ROUNDS
-        values = _expanded(new, _distances(new, lens, polyline), lens, tolerance)
+        values = _computed(new, _distances(new, lens, polyline), lens, tolerance, polyline)
         tau, log_A = _insert(tau, at, new), _insert(log_A, at, values)
         rounds += 1
         if np.isnan(values).any():
@@ -352,7 +357,7 @@ def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, 
     lens = Lens(float(u_0), float(rho), float(s), float(q), float(alpha), gamma)
     polyline = caustic_polyline(lens.s, lens.q, N_PHASES)
     tau, distances, shifts = _march(lens, float(tau_min), float(tau_max), polyline, epochs)
-    log_A, rounds, library = _expanded(tau, distances, lens, tolerance), 0, None
+    log_A, rounds, library = _computed(tau, distances, lens, tolerance, polyline), 0, None
     while True:
         contours = np.flatnonzero(np.isnan(log_A))
         if len(contours):

@@ -31,6 +31,8 @@ SAME = 1e-7  # distance, relative, below which two images of one parity are the 
 CLOSEST = 1e-9  # radians between two cuts of the limb
 MAX_ANGLES = 100  # at which the limb crosses the caustic
 MAX_PIECES = 300  # of the limb
+MAX_DARK_PIECES = 40  # of the cosine in the sum over discs
+UNIFORM_SHARE = 0.2  # tolerance of a disc in that sum / tolerance of the sum
 WORST = 200.0  # of Gauss's error estimate, as in QUADPACK (Piessens et al. 1983): (200 e)^1.5 is Kronrod's error
 # Nodes in 0..1 and weights of Kronrod's rule with 15 points, and the weights of Gauss's with 7 (QUADPACK's qk15).
 KRONROD_NODES = np.array([
@@ -73,9 +75,26 @@ def limb_sums(phi, disc, scratch):
     centre, rho, masses = disc
     e = complex(np.cos(phi), np.sin(phi))
     zeta = centre + rho * e
+    total, closing = 0.0, 0j
+    count = clear_images(zeta, masses, scratch)
+    for i in range(count):
+        kappa = lens_equation(scratch.images[i], masses)[1]
+        scale = 1.0 / abs(scratch.moved[i].real)
+        total += (1.0 + (kappa * np.conj(e * e)).real) * scale
+        closing += 1j * (e + kappa * np.conj(e)) * scale
+    return (total if count > 0 else np.nan), closing
+
+
+@numba.njit(cache=True)
+def clear_images(zeta, masses, scratch):
+    """Put the images of a point source into scratch.images and their Jacobians into scratch.moved; returns their number.
+
+    That is 0 where they are unclear: one image more must be of negative parity than of positive.
+    masses : about the secondary.
+    """
     for j in range(5):
         scratch.roots[j] += SEPARATE[j]
-    total, closing, parity, count = 0.0, 0j, 0, 0
+    parity, count = 0, 0
     if find_candidates(zeta, masses, scratch):
         for i in range(5):
             z = scratch.roots[i]
@@ -88,12 +107,10 @@ def limb_sums(phi, disc, scratch):
             scratch.images[count], scratch.moved[count] = z, jacobian
             count += 1
             parity += 1 if jacobian > 0 else -1
-            total += (1.0 + (kappa * np.conj(e * e)).real) / abs(jacobian)
-            closing += 1j * (e + kappa * np.conj(e)) / abs(jacobian)
     if parity != -1:
         start_roots(-masses.z1, scratch.roots)
-        return np.nan, 0j
-    return total, closing
+        return 0
+    return count
 
 
 @numba.njit(cache=True)
@@ -168,8 +185,9 @@ def limb_integral(x, y, s, q, rho, tolerance, polyline, scratch):
         total, error, open_by = pieces[:n, 2].sum(), pieces[:n, 3].sum(), abs(sums[:n].sum())
         if error <= tolerance * total and open_by <= tolerance * total:
             break
-        # Where the images do not close the nodes have missed something narrow: the longest piece is cut.
-        worst = np.argmax(pieces[:n, 3]) if error > tolerance * total else np.argmax(pieces[:n, 1] - pieces[:n, 0])
+        # Where only the images do not close, the nodes have missed something narrow: long pieces are cut in turn.
+        by_length = error <= tolerance * total and n % 2 == 1
+        worst = np.argmax(pieces[:n, 1] - pieces[:n, 0]) if by_length else np.argmax(pieces[:n, 3])
         middle = 0.5 * (pieces[worst, 0] + pieces[worst, 1])
         if not (np.isfinite(error) and middle > pieces[worst, 0]):
             return np.nan, np.inf, np.inf
@@ -179,3 +197,67 @@ def limb_integral(x, y, s, q, rho, tolerance, polyline, scratch):
         n += 1
     total = pieces[:n, 2].sum()
     return total / (2 * np.pi), pieces[:n, 3].sum() / total, abs(sums[:n].sum()) / total
+
+
+@numba.njit(cache=True)
+def disc_magnification(x, y, lens, tolerance, polyline, scratch):
+    """Magnification of a limb-darkened disc, NaN where it is not known to the relative tolerance.
+
+    lens : path.Lens.   polyline : see caustic_polyline.   scratch : see new_scratch.
+    A disc with linear limb darkening is a sum of uniform discs: with Gamma as in path.Lens and c the cosine of the
+    angle to the normal, A = (1 - Gamma) A(rho) + 3/2 Gamma integral over c of (1 - c^2) A(rho sqrt(1 - c^2)).
+    """
+    share = tolerance if lens.gamma == 0 else UNIFORM_SHARE * tolerance
+    whole = sure_limb_integral(x, y, lens, lens.rho, share, polyline, scratch)
+    if lens.gamma == 0 or np.isnan(whole):
+        return whole
+    pieces, n = np.zeros((MAX_DARK_PIECES, 4)), 1
+    pieces[0, 1] = 1.0
+    _sum_discs(x, y, lens, share, polyline, scratch, pieces[0])
+    while True:
+        total = (1 - lens.gamma) * whole + 1.5 * lens.gamma * pieces[:n, 2].sum()
+        error = 1.5 * lens.gamma * pieces[:n, 3].sum()
+        if error + share * total <= tolerance * total:
+            return total
+        if not np.isfinite(error) or n == MAX_DARK_PIECES:
+            return np.nan
+        worst = np.argmax(pieces[:n, 3])
+        middle = 0.5 * (pieces[worst, 0] + pieces[worst, 1])
+        pieces[n, 0], pieces[n, 1], pieces[worst, 1] = middle, pieces[worst, 1], middle
+        _sum_discs(x, y, lens, share, polyline, scratch, pieces[worst])
+        _sum_discs(x, y, lens, share, polyline, scratch, pieces[n])
+        n += 1
+
+
+@numba.njit(cache=True)
+def sure_limb_integral(x, y, lens, rho, tolerance, polyline, scratch):
+    """Magnification of a uniform disc of radius rho, NaN where its error or the gap of the images exceeds the tolerance."""
+    value, error, gap = limb_integral(x, y, lens.s, lens.q, rho, tolerance, polyline, scratch)
+    return value if max(error, gap) <= tolerance and value >= 1.0 - tolerance else np.nan
+
+
+@numba.njit(cache=True)
+def _sum_discs(x, y, lens, tolerance, polyline, scratch, piece):
+    """Set piece[2:] to the integral over c from piece[0] to piece[1] of the discs in a darkened one, and to its error."""
+    middle, half = 0.5 * (piece[0] + piece[1]), 0.5 * (piece[1] - piece[0])
+    kronrod = gauss = 0.0
+    for k in range(15):
+        i = min(k, 14 - k)
+        c = middle + half * (KRONROD_NODES[i] if k > 7 else -KRONROD_NODES[i])
+        area = 1.0 - c * c
+        value = area * sure_limb_integral(x, y, lens, lens.rho * np.sqrt(area), tolerance, polyline, scratch)
+        kronrod += KRONROD_WEIGHTS[i] * half * value
+        gauss += GAUSS_WEIGHTS[i] * half * value
+    difference = abs(kronrod - gauss)
+    piece[2], piece[3] = kronrod, difference * min(1.0, np.sqrt(WORST * difference / kronrod))
+
+
+@numba.njit(cache=True)
+def point_magnification(x, y, s, q, scratch):
+    """Magnification of a point source, NaN where its images are unclear.   scratch : see new_scratch."""
+    masses = masses_about_secondary(s, q)
+    count = clear_images(complex(x - lens_positions(s, q)[1], y), masses, scratch)
+    total = 0.0
+    for i in range(count):
+        total += 1.0 / abs(scratch.moved[i].real)
+    return total if count > 0 else np.nan
