@@ -9,9 +9,7 @@ moves results by about 1e-12; `new_engine` clears it, and every light curve star
 
 from __future__ import annotations
 
-import functools
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 
@@ -21,16 +19,6 @@ ENGINES = ("VBBinaryLensing", "VBMicrolensing")
 
 class MagnificationError(RuntimeError):
     """No two estimates of a magnification agree, or none is a number."""
-
-
-@functools.cache
-def single_lens_engine():
-    """The process's one library object for finite-source single lenses, whose table is read from disk only once."""
-    import VBBinaryLensing
-
-    vb = VBBinaryLensing.VBBinaryLensing()
-    vb.LoadESPLTable(str(Path(VBBinaryLensing.__file__).parent / "data" / "ESPL.tbl"))
-    return vb
 
 
 def new_engine(engine: str = "VBBinaryLensing", tolerance: float = 1e-3):
