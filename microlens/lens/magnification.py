@@ -44,16 +44,15 @@ def binary_at(x, y, s, q, rho=0.0, *, engine="VBBinaryLensing", tolerance=1e-5, 
 def evaluate(vb, x, y, s, q, rho, limb_darkening=0.0) -> np.ndarray:
     """Magnification (n,) at positions x, y (n,) with an existing library object; inputs already validated.
 
-    The library's value where the package's own agrees with it. Otherwise the own value, which knows its error, unless
-    the mean of point sources contradicts it.
+    The package's own value, which knows its error, where the library's agrees with it, or else the mean of point sources.
     """
     tolerance = vb.RelTol
     lens = Lens(0.0, rho, s, q, 0.0, 2 * limb_darkening / (3 - limb_darkening))
     polyline = caustic_polyline(s, q, N_PHASES)
-    values = library_values(vb, x, y, s, q, rho, limb_darkening)
-    own = own_values(np.ascontiguousarray(x), np.ascontiguousarray(y), lens, tolerance, polyline)
-    for i in np.flatnonzero(~(np.abs(values - own) <= AGREEMENT * tolerance * own)):
-        values[i] = decide(x[i], y[i], lens, tolerance, own[i], values[i])
+    library = library_values(vb, x, y, s, q, rho, limb_darkening)
+    values = own_values(np.ascontiguousarray(x), np.ascontiguousarray(y), lens, tolerance, polyline)
+    for i in np.flatnonzero(~(np.abs(library - values) <= AGREEMENT * tolerance * values)):
+        values[i] = decide(x[i], y[i], lens, tolerance, values[i], library[i])
     return np.maximum(values, 1.0)
 
 
