@@ -54,7 +54,7 @@ TOUCH_CORRECTIONS = 3  # Newton steps of that correction
 LARGEST_CORRECTION = 0.1  # of that correction / source radius
 # Where the magnification of a touch is computed, beside it: the library errs by per cents on the spot.
 BESIDE_TOUCH = 3e-4
-FINEST = 4e-3  # shortest interval that is divided / source radius
+FINEST = 1e-3  # shortest interval that is divided / source radius
 SINGLE_SEEDS = 25  # first nodes of a single lens on either side of its peak
 SHARPEST = 1e-4  # Einstein radii: their spacing near the peak is no finer
 CLOSEST = 1e-9  # distance of two nodes / length of the curve
