@@ -25,7 +25,7 @@ MARGIN = 1.3  # a caustic leaves the polyline by less than 0.3 lengths of a segm
 SHORT = 0.3  # longest piece of caustic on which the limb is met / source radius
 STRAIGHT = 0.02  # its largest sag / source radius
 NEAR_TOUCH = 0.3  # distance from the limb of a caustic that all but touches it / source radius
-RIDGE = 1.0  # distance to the limb of a cusp whose axis is followed there / source radius
+RIDGE = 5.0  # distance to the limb of a cusp whose axis is followed there / source radius
 CUSP_STEPS = 50  # bisections for a cusp
 MOST_HALVED = 64  # pieces of one segment that wait
 TURN_STEPS = 8  # most parabolas for the point of a caustic that is nearest to the limb
@@ -37,7 +37,7 @@ FIRST_STEPS, STEPS = 400, 60  # most steps of the root finder at the first phase
 START = np.array([0.9 + 0.4j, -0.65 + 0.72j, 0.1 - 1.1j, 1.3 - 0.3j])  # of the root finder, without any symmetry
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def critical_points(s, q, n):
     """Critical curve, (4, n) complex for n (even) phases over one turn: the four roots followed from phase to phase.
 
@@ -70,7 +70,7 @@ def critical_points(s, q, n):
     return out
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def source_points(images, s, q):
     """The source positions (n,) complex of image positions (n,) complex by the lens equation."""
     masses = point_masses(s, q)
@@ -128,7 +128,7 @@ def topology(s, q) -> str:
     return "close" if s**8 * q / (1 + q) ** 2 <= ((1 - s**4) / 3) ** 3 else "resonant"
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def caustic_polyline(s, q, n):
     """The caustic as (n_blocks, BLOCK + 1) complex vertices, consecutive ones joined, and a disc about each block.
 
@@ -162,7 +162,7 @@ def caustic_polyline(s, q, n):
     return vertices, discs, parents, find_cusps(vertices, parents, point_masses(s, q))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _along_caustic(z, masses, like):
     """The direction of the caustic at the point z of the critical curve, and the speed of its point as z moves.
 
@@ -181,7 +181,7 @@ def _along_caustic(z, masses, like):
     return direction, (np.conj(direction) * step).real
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def find_cusps(vertices, parents, masses):
     """The cusps (n, 2) complex of a polyline: their tips, and the directions in which they point."""
     found = [(0j, 0j) for _ in range(0)]
@@ -209,7 +209,7 @@ def find_cusps(vertices, parents, masses):
     return out
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _distance2_to_line(x, y, line):
     """Squared distance of (x, y) to the polyline (m,) complex."""
     best = np.inf
@@ -224,7 +224,7 @@ def _distance2_to_line(x, y, line):
     return best
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def distance_to_caustic(x, y, polyline):
     """Distance of (x, y) to the caustic of caustic_polyline; blocks that cannot be the nearest are passed over."""
     vertices, discs, _, _ = polyline
@@ -243,7 +243,7 @@ def distance_to_caustic(x, y, polyline):
     return best
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def limb_crossings(x, y, rho, polyline):
     """How often the limb of a source of radius rho at (x, y) and the caustic cross.
 
@@ -265,7 +265,7 @@ def limb_crossings(x, y, rho, polyline):
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _critical_between(a, b, fraction, masses):
     """A point of the critical curve between two near ones a and b, and the point of the caustic that belongs to it.
 
@@ -285,7 +285,7 @@ def _critical_between(a, b, fraction, masses):
     return z, lens_equation(z, masses)[0]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _ridges(centre, rho, cusps, angles):
     """Put the angles at which the limb meets the ridge of magnification before a cusp into `angles`; returns how many."""
     count = 0
@@ -301,7 +301,7 @@ def _ridges(centre, rho, cusps, angles):
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def limb_angles(centre, rho, masses, polyline, angles):
     """Put the angles at which the limb of a disc meets a caustic, nearly does, or meets a cusp's axis into `angles` (m,).
 
@@ -345,7 +345,7 @@ def limb_angles(centre, rho, masses, polyline, angles):
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _turning_point(before, after, heights, disc):
     """Where a piece of caustic is nearest to the limb or farthest: fraction of the way, height and position.
 
@@ -376,7 +376,7 @@ def _turning_point(before, after, heights, disc):
     return last, height, zeta
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _meetings(before, after, heights, disc, angles, count):
     """Append the angles at which a short piece of caustic crosses the limb, or nearly touches it; returns the new count.
 
@@ -404,7 +404,7 @@ def _meetings(before, after, heights, disc, angles, count):
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _crossing(before, after, ends, at_ends, disc):
     """The angle at which the caustic crosses the limb, by false position with the Illinois rule.
 
@@ -427,7 +427,7 @@ def _crossing(before, after, ends, at_ends, disc):
     return np.angle(zeta - centre)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def touching_vertex(a, b, rho, polyline):
     """Block and number of an inner vertex near the first one that a disc covers either at a (x, y) or at b (x, y)."""
     vertices, discs, _, _ = polyline
@@ -444,7 +444,7 @@ def touching_vertex(a, b, rho, polyline):
     return 0, 1
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def distance_to_arc(x, y, line, k):
     """Extreme distance of (x, y) to the curve through the vertices k-1, k, k+1 of a block: a parabola in the phase."""
     centre = complex(x, y)
@@ -453,7 +453,7 @@ def distance_to_arc(x, y, line, k):
     return at - 0.5 * slope * slope / curvature if curvature != 0 else at
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _any_within(tau, u_0, alpha, rho, polyline):
     """Whether a source of radius rho is within rho of the caustic at one of the epochs tau (n,), ascending."""
     i = 0

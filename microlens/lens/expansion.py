@@ -82,7 +82,7 @@ class Centre(NamedTuple):
     magnification: float
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def new_scratch(s):
     """Scratch for a lens of separation s, its roots at their starting points."""
     five = np.empty((3, 5), np.complex128)
@@ -91,14 +91,14 @@ def new_scratch(s):
     return scratch
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def start_roots(s, roots):
     """Set the starting points of the root finder (5,): a lopsided ring about the two lenses."""
     for k in range(5):
         roots[k] = (0.7 + 0.4 * s) * np.exp(2j * np.pi * (k + 0.3) / 5) - 0.5 * s
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def find_candidates(zeta, masses, scratch):
     """Move scratch.roots (5,) to the roots of the quintic, images among them; returns whether all converged.
 
@@ -121,7 +121,7 @@ def find_candidates(zeta, masses, scratch):
     return find_roots(c, roots, ROOT_STEPS)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def count_images(zeta, masses, scratch):
     """Put the images of a point source into scratch.images; returns their number, 3 or 5, or 0 if it is unclear."""
     if not find_candidates(zeta, masses, scratch):
@@ -137,7 +137,7 @@ def count_images(zeta, masses, scratch):
     return count if count == 3 or count == 5 else 0
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def follow_images(zeta, masses, start, end):
     """Total magnification at zeta; the images move from `start` (n,) of a nearby point to `end`. NaN if one is lost."""
     total = 0.0
@@ -164,7 +164,7 @@ def follow_images(zeta, masses, start, end):
     return total
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def expand(x, y, lens, distance, tolerance, scratch):
     """Magnification of the source disc at (x, y); NaN at a caustic and where neither hexadecapole nor rings are good.
 
@@ -192,7 +192,7 @@ def expand(x, y, lens, distance, tolerance, scratch):
     return _rings(centre, lens, distance, tolerance, moved)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _hexadecapole(centre, lens, distance, tolerance, moved):
     """Average over the disc by 13 point sources (Gould 2008), or by 5 far from caustics; NaN where it is not good."""
     zeta, masses, images, point = centre
@@ -222,7 +222,7 @@ def _hexadecapole(centre, lens, distance, tolerance, moved):
     return value if abs(fourth) + abs(square - turned) < FOURTH_ORDER * tolerance * value else np.nan
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _rings(centre, lens, distance, tolerance, moved):
     """Average over the disc by three rings, Gauss's rule in the square of the radius; NaN where it is not good.
 

@@ -48,7 +48,7 @@ GAUSS_WEIGHTS = np.array([
     0.381830050505118944950369775488975, 0.0, 0.417959183673469387755102040816327])
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def polish(z, zeta, masses):
     """An image near z by Newton's method on the lens equation: its position, kappa there, and whether there is one."""
     best, kappa = np.inf, 0j
@@ -66,7 +66,7 @@ def polish(z, zeta, masses):
     return z, kappa, best < POLISHED * (1.0 + abs(z.real) + abs(z.imag))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def limb_sums(phi, disc, scratch):
     """The integrand at angle phi, and the sum over images of dz/dphi/rho with their parities; NaN if one is unclear.
 
@@ -85,7 +85,7 @@ def limb_sums(phi, disc, scratch):
     return (total if count > 0 else np.nan), closing
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def clear_images(zeta, masses, scratch):
     """Put the images of a point source into scratch.images and their Jacobians into scratch.moved; returns their number.
 
@@ -113,7 +113,7 @@ def clear_images(zeta, masses, scratch):
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def repeated(z, jacobian, scratch, count):
     """Whether z is one of the images found so far: a root that is no image may have led to one of them.
 
@@ -127,7 +127,7 @@ def repeated(z, jacobian, scratch, count):
     return False
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def integrate_piece(start, end, disc, scratch):
     """The integral over a piece of the limb, its estimated error, and the integral of dz/rho over the images.
 
@@ -153,7 +153,7 @@ def integrate_piece(start, end, disc, scratch):
     return kronrod, error + unclear, closing
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def apart(angles):
     """The ascending angles (n,) but for those that all but repeat the one before."""
     keep = np.ones(len(angles), np.bool_)
@@ -162,7 +162,7 @@ def apart(angles):
     return angles[keep]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def limb_integral(x, y, s, q, rho, tolerance, polyline, scratch):
     """Magnification of a uniform disc, its estimated relative error, and how far the images' boundaries fail to close.
 
@@ -199,7 +199,7 @@ def limb_integral(x, y, s, q, rho, tolerance, polyline, scratch):
     return total / (2 * np.pi), pieces[:n, 3].sum() / total, abs(sums[:n].sum()) / total
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def disc_magnification(x, y, lens, tolerance, polyline, scratch):
     """Magnification of a limb-darkened disc, NaN where it is not known to the relative tolerance.
 
@@ -229,14 +229,14 @@ def disc_magnification(x, y, lens, tolerance, polyline, scratch):
         n += 1
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def sure_limb_integral(x, y, lens, rho, tolerance, polyline, scratch):
     """Magnification of a uniform disc of radius rho, NaN where its error or the gap of the images exceeds the tolerance."""
     value, error, gap = limb_integral(x, y, lens.s, lens.q, rho, tolerance, polyline, scratch)
     return value if max(error, gap) <= tolerance and value >= 1.0 - tolerance else np.nan
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _sum_discs(x, y, lens, tolerance, polyline, scratch, piece):
     """Set piece[2:] to the integral over c from piece[0] to piece[1] of the discs in a darkened one, and to its error."""
     middle, half = 0.5 * (piece[0] + piece[1]), 0.5 * (piece[1] - piece[0])
@@ -252,7 +252,7 @@ def _sum_discs(x, y, lens, tolerance, polyline, scratch, piece):
     piece[2], piece[3] = kronrod, difference * min(1.0, np.sqrt(WORST * difference / kronrod))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def point_magnification(x, y, s, q, scratch):
     """Magnification of a point source, NaN where its images are unclear.   scratch : see new_scratch."""
     masses = masses_about_secondary(s, q)
