@@ -38,9 +38,9 @@ MAX_STEP = 1.0  # Einstein times
 FAR_STEP = 0.15  # longest step / distance to the caustic, where that is more
 CAUSTIC_STEP = 0.5  # step / distance to the caustic
 SOURCE_STEP = 0.3  # shortest step / source radius
-ENGINE_TOLERANCE = 0.4  # library tolerance / asked tolerance
+ENGINE_TOLERANCE = 0.1  # library tolerance / asked tolerance
 # Error of a node that is left out / tolerance: the spacing is doubled there, so the curve itself is better.
-LEFT_OUT = 0.6
+LEFT_OUT = 0.4
 GRADING = 5.0  # longest interval / its neighbour
 MAX_ROUNDS = 16
 END_NODES = 2  # nodes beyond either end
