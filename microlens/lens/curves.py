@@ -38,6 +38,8 @@ MAX_STEP = 1.0  # Einstein times
 FAR_STEP = 0.15  # longest step / distance to the caustic, where that is more
 CAUSTIC_STEP = 0.5  # step / distance to the caustic
 SOURCE_STEP = 0.3  # shortest step / source radius
+FEWEST_STEPS = 8  # of a curve that is all near a caustic
+NEAR = 3.0  # distance to the caustic where that holds / source radius
 ENGINE_TOLERANCE = 0.1  # library tolerance / asked tolerance
 # Error of a node that is left out / tolerance: the spacing is doubled there, so the curve itself is better.
 LEFT_OUT = 0.4
@@ -47,7 +49,7 @@ END_NODES = 2  # nodes beyond either end
 REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4
 SHORTEST_STEP = 1e-5  # Einstein times
 BESIDE_BREAK = 6.0  # weight of the error of a node next to a break
-BREAK_STEP = 0.1  # longest interval beside a break / source radius
+BREAK_STEP = 0.05  # longest interval beside a break / source radius
 SCAN = 0.05  # step of the search for epochs at which the limb touches a caustic / source radius
 TOUCH = 1e-3  # error of such an epoch, before the caustic's curvature corrects it / source radius
 TOUCH_CORRECTIONS = 3  # Newton steps of that correction
@@ -57,6 +59,7 @@ BESIDE_TOUCH = 3e-4
 FINEST = 1e-3  # shortest interval that is divided / source radius
 SINGLE_SEEDS = 25  # first nodes of a single lens on either side of its peak
 SHARPEST = 1e-4  # Einstein radii: their spacing near the peak is no finer
+ASIDE = 1e-3  # distance of a new node from the ends of the interval that it divides / its length
 CLOSEST = 1e-9  # distance of two nodes / length of the curve
 
 
@@ -98,6 +101,8 @@ def _march(lens, lo, hi, polyline, epochs):
             shifts.append(0.0)
             outside += tau >= hi
         step = min(max(MAX_STEP, FAR_STEP * d), max(CAUSTIC_STEP * abs(d - rho), SOURCE_STEP * rho, SHORTEST_STEP))
+        if d < NEAR * rho:  # the left-out test says little about few nodes
+            step = min(step, max((hi - lo) / FEWEST_STEPS, SHORTEST_STEP * rho))
         if outside == -END_NODES:  # the nodes at the ends are as well surrounded as those within
             tau, outside = lo - END_NODES * step, 0
         else:
@@ -296,14 +301,15 @@ def _new_nodes(tau, y, tolerance, rho, epochs):
             longest = min(longest, after)
         wrong = max(error[i], error[i + 1]) > LEFT_OUT * tolerance
         shortest = max(CLOSEST * (tau[-1] - tau[0]), FINEST * rho)
-        divisible = length > shortest and _holds_epoch(tau[i], tau[i + 1], epochs)
+        first, last = tau[i] + ASIDE * length, tau[i + 1] - ASIDE * length
+        divisible = length > shortest and _holds_epoch(first, last, epochs)
         if not (divisible and (wrong or length > longest)):
             continue
         new[n] = 0.5 * (tau[i] + tau[i + 1])
         if len(epochs) > 0:
             k = np.searchsorted(epochs, new[n])
-            below = epochs[k - 1] if k > 0 and epochs[k - 1] > tau[i] else -np.inf
-            above = epochs[k] if k < len(epochs) and epochs[k] < tau[i + 1] else np.inf
+            below = epochs[k - 1] if k > 0 and epochs[k - 1] > first else -np.inf
+            above = epochs[k] if k < len(epochs) and epochs[k] < last else np.inf
             new[n] = below if new[n] - below < above - new[n] else above
         intervals[n] = i
         n += 1
