@@ -9,7 +9,7 @@ The nodes: march along the trajectory with steps proportional to the distance to
 fraction of the source radius (the curve has no structure below it). Then leave one out: where log A at a node differs
 from the cubic through its four neighbours by more than the tolerance allows, both intervals beside it are halved,
 until none does. A curve is drawn by the cubic through the four nearest nodes. Most nodes lie far from caustics and
-take the hexadecapole, the rest take contours.
+take the hexadecapole, the rest take the limb integral.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CAUSTIC_STEP = 0.5  # step / distance to the caustic
 SOURCE_STEP = 0.3  # shortest step / source radius
 FEWEST_STEPS = 8  # of a curve that is all near a caustic
 NEAR = 3.0  # distance to the caustic where that holds / source radius
-ENGINE_TOLERANCE = 0.1  # library tolerance / asked tolerance
+ENGINE_TOLERANCE = 0.1  # tolerance of a node's magnification / asked tolerance
 # Error of a node that is left out / tolerance: the spacing is doubled there, so the curve itself is better.
 LEFT_OUT = 0.4
 GRADING = 5.0  # longest interval / its neighbour
@@ -367,7 +367,7 @@ def nodes(u_0, rho, s, q, alpha, tau_min=None, tau_max=None, tolerance=1e-3, *, 
     while True:
         contours = np.flatnonzero(np.isnan(log_A))
         if len(contours):
-            library = library or new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
+            library = library or new_engine(engine, max(tolerance, 1e-9))
             at = tau[contours] + shifts[contours] if rounds == 0 else tau[contours]
             once, again = np.unique(at, return_inverse=True)  # a break is there twice
             x, y = source_position(once, u_0, alpha)
