@@ -48,7 +48,7 @@ def chord_area(theta, zeta, rho, s, mass):
     zeta : the source's centre.   mass : of that lens; the other one is at s on the real axis.
     """
     e = complex(np.cos(theta), np.sin(theta))
-    # The lens equation on the ray, times its denominators: r^3 + n2 r^2 + n1 r + n0, squared, against rho^2 times theirs.
+    # The lens equation on the ray, times its denominators, is r^3 + n2 r^2 + n1 r + n0.
     n2, n1, n0 = -(s * e + zeta * np.conj(e)), zeta * s - 1.0, mass * s * e
     c = np.empty(7, np.complex128)
     c[6], c[5], c[4] = 1.0, 2 * n2.real, abs(n2) ** 2 + 2 * n1.real - rho * rho
@@ -60,7 +60,7 @@ def chord_area(theta, zeta, rho, s, mass):
         roots[k] = (0.7 + 0.4 * s) * np.exp(2j * np.pi * (k + 0.3) / 6) + 0.3 * s
     find_roots(c, roots, 300)
     largest = np.inf
-    for _ in range(REFINEMENTS):  # Aberth's steps again, on products that keep the digits that the coefficients have lost
+    for _ in range(REFINEMENTS):  # Aberth's steps again, on products that keep the digits the coefficients have lost
         if largest < CONVERGED * rho:
             break
         largest = 0.0
@@ -100,7 +100,7 @@ def chord_area(theta, zeta, rho, s, mass):
 def fill(interval, zeta, rho, s, mass):
     """Set interval[2:] to Kronrod's integral of chord_area from interval[0] to interval[1] and to its error.
 
-    That is the difference to Gauss's integral, and what may end unseen between an end of the interval and its first node.
+    That is the difference to Gauss's integral, and what may end unseen between an end of the interval and a node.
     """
     middle, half = 0.5 * (interval[0] + interval[1]), 0.5 * (interval[1] - interval[0])
     kronrod = gauss = 0.0
@@ -186,7 +186,7 @@ def hard_position(kind, rng):
 
 
 def hard_window(kind, rng):
-    """u_0, alpha, s, q, rho of a straight track, and the first epoch and the spacing of a window of 100 epochs on it."""
+    """u_0, alpha, s, q, rho of a straight track, and first epoch and spacing of a window of 100 epochs on it."""
     x, y, s, q, rho = hard_position(kind, rng)
     alpha, length = rng.uniform(0, 2 * np.pi), rho * 10 ** rng.uniform(-1.5, 1)
     tau, u_0 = x * np.cos(alpha) + y * np.sin(alpha), y * np.cos(alpha) - x * np.sin(alpha)
@@ -260,7 +260,8 @@ def table():
         print(f"| {name} | {n} | {wilson((e > 1e-3).sum(), n)} | {wilson((e > 1e-2).sum(), n)} | {e.max():.1e} |")
     for kind in KINDS:
         of_kind = np.array([row["kind"] == kind for row in rows])
-        print(kind, of_kind.sum(), {name: int((e[of_kind] > 1e-3).sum()) for name, e in errors.items() if len(e) == len(rows)})
+        wrong = {name: int((e[of_kind] > 1e-3).sum()) for name, e in errors.items() if len(e) == len(rows)}
+        print(kind, of_kind.sum(), wrong)
 
 
 if __name__ == "__main__":

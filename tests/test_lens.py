@@ -139,7 +139,7 @@ def test_finite_source_single_lens_everywhere(rho, capfd):
 
 @pytest.mark.parametrize("z", [0.0, 0.5, 0.999, 1.0, 1.001, 3.0])
 def test_limb_darkened_single_lens(z):
-    """A disc with linear limb darkening u_1 = 0.6 is a sum of uniform discs over the cosine of the angle to the normal."""
+    """A disc with linear limb darkening 0.6 is a sum of uniform discs over the cosine of the angle to the normal."""
     def ring(c):
         return (1 - c * c) * disc_over_point_lens(z * 0.01, 0.01 * np.sqrt(1 - c * c))
 
@@ -151,7 +151,7 @@ def test_limb_darkened_single_lens(z):
 WRONG_ONCE = [  # x, y, s, q, rho and the area of the images on rays, where one library or both were wrong by 1.3 to 200
     (0.000796295149530126, 0.00060483921924829, 1.0, 1e-5, 1e-3),
     (7.777043948712339e-05, 8.764339150245113e-05, 0.4746497839585447, 4.6790052442189914e-06, 0.00011788709615365094),
-    (-0.00013273309556416374, -5.9855729694411064e-05, 1.48050411012994, 1.4438294568369147e-05, 0.00012949636566431919),
+    (-0.00013273309556416, -5.98557296944111e-05, 1.48050411012994, 1.44382945683691e-05, 0.00012949636566432),
     (-0.00115639539153139, 0.0013364625684206984, 0.8854140152467853, 2.9657155121190553e-06, 0.0017660753398853386),
 ]
 
@@ -182,7 +182,8 @@ def test_a_window_beside_a_caustic():
 
 def test_epochs_an_ulp_from_a_node_do_no_harm():
     """The last epoch once fell 1e-17 beside a node, and the cubic through both was off by e^3."""
-    u_0, alpha, s, q, rho, tau, spacing = next(w for w in windows(3) if abs(w[-1] * 99 / w[4] - 0.0316296865121141) < 1e-9)
+    event = next(w for w in windows(3) if abs(w[-1] * 99 / w[4] - 0.0316296865121141) < 1e-9)
+    u_0, alpha, s, q, rho, tau, spacing = event
     t = tau + np.arange(100) * spacing
     exact = mg.binary_at(*mg.source_position(t, u_0, alpha), s, q, rho, tolerance=1e-4)
     assert mg.binary(t, 0.0, u_0, 1.0, rho, s, q, alpha) == pytest.approx(exact, rel=1e-3)
@@ -196,7 +197,7 @@ def windows(seed):
 
 
 def test_the_limb_integral_estimates_its_error():
-    position = (-0.03053738947336256, 0.17449238052433821, 0.9791928982928088, 0.015359557009514224, 0.0059786701459304155)
+    position = (-0.03053738947336, 0.17449238052434, 0.97919289829281, 0.01535955700951, 0.00597867014593)
     polyline = caustic_polyline(*position[2:4], 400)
     best, _, _ = limb_integral(*position, 1e-9, polyline, new_scratch(position[2]))
     for tolerance in (1e-3, 1e-4, 1e-6):
@@ -218,7 +219,7 @@ def test_a_point_source_against_the_polynomial():
 
 def test_a_magnification_that_no_estimate_confirms_is_an_error(monkeypatch):
     monkeypatch.setattr(magnification, "own_values", lambda x, *_: np.full(len(x), 99.0))
-    with pytest.raises(mg.MagnificationError, match="x = 0.01, y = 0.01 for s = 0.8"):
+    with pytest.raises(mg.MagnificationError, match=r"x = 0\.01, y = 0\.01 for s = 0\.8"):
         mg.binary_at(0.01, 0.01, 0.8, 0.1, 0.01)
 
 

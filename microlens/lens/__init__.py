@@ -7,8 +7,15 @@ in Einstein radii of the total mass, angles in radians. The source moves along
 
     x = tau cos(alpha) - u_0 sin(alpha)      y = tau sin(alpha) + u_0 cos(alpha)      tau = (t - t_0)/t_E
 
-roots      roots of polynomials                              path       where source and lenses are, the lens equation
-engine     the only file that calls the lens libraries       single     point and finite source, one lens caustics
+roots          roots of polynomials
+path           where source and lenses are, the lens equation
+engine         the only file that calls the lens libraries
+single         one lens: point and finite source
+caustics       critical curves, caustics, topology, where the limb of a source meets a caustic
+expansion      a finite source away from caustics: point sources and hexadecapole
+limb           a finite source anywhere: an integral along its limb
+magnification  single positions, each on two independent estimates
+curves         whole light curves: few adaptive nodes, or every epoch
 """
 
 from microlens.lens.caustics import caustics, critical_curves, crosses_caustic, topology

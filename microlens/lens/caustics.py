@@ -287,7 +287,8 @@ def _critical_between(a, b, fraction, masses):
 
 @numba.njit(cache=True, error_model="numpy")
 def _ridges(centre, rho, cusps, angles):
-    """Put the angles at which the limb meets the ridge of magnification before a cusp into `angles`; returns how many."""
+    """Put the angles at which the limb meets the ridges of magnification before cusps into `angles`; returns their
+    number."""
     count = 0
     for i in range(len(cusps)):
         offset = (cusps[i, 0] - centre) * np.conj(cusps[i, 1])
@@ -303,7 +304,7 @@ def _ridges(centre, rho, cusps, angles):
 
 @numba.njit(cache=True, error_model="numpy")
 def limb_angles(centre, rho, masses, polyline, angles):
-    """Put the angles at which the limb of a disc meets a caustic, nearly does, or meets a cusp's axis into `angles` (m,).
+    """Put the angles at which a disc's limb meets a caustic, nearly does, or meets a cusp's axis into `angles` (m,).
 
     centre : complex.   masses : about the centre of mass.   Returns their number, m at the most.
     A segment of the polyline that can meet the limb is halved on the critical curve itself until the caustic is nearly
@@ -378,13 +379,13 @@ def _turning_point(before, after, heights, disc):
 
 @numba.njit(cache=True, error_model="numpy")
 def _meetings(before, after, heights, disc, angles, count):
-    """Append the angles at which a short piece of caustic crosses the limb, or nearly touches it; returns the new count.
+    """Append the angles at which a short piece of caustic crosses or nearly touches the limb; returns the new count.
 
     before, after : its ends on the critical curve.   heights : of its ends and middle beyond the limb.
     disc : centre, rho, masses.
     """
     at_a, at_m, at_b = heights
-    centre, rho, masses = disc
+    centre, rho, _ = disc
     fractions, values, last = np.array([0.0, 0.5, 1.0, 1.0]), np.array([at_a, at_m, at_b, at_b]), 2
     turn, height, zeta = _turning_point(before, after, heights, disc)
     if turn >= 0:

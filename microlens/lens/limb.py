@@ -87,7 +87,7 @@ def limb_sums(phi, disc, scratch):
 
 @numba.njit(cache=True, error_model="numpy")
 def clear_images(zeta, masses, scratch):
-    """Put the images of a point source into scratch.images and their Jacobians into scratch.moved; returns their number.
+    """Put a point source's images into scratch.images and their Jacobians into scratch.moved; returns their number.
 
     That is 0 where they are unclear: one image more must be of negative parity than of positive.
     masses : about the secondary.
@@ -167,7 +167,7 @@ def limb_integral(x, y, s, q, rho, tolerance, polyline, scratch):
     """Magnification of a uniform disc, its estimated relative error, and how far the images' boundaries fail to close.
 
     The last is in units of the images' size. NaN and infinity where an image is unclear or the error stays large.
-    x, y, s, rho : Einstein radii.   tolerance : relative.   polyline : see caustic_polyline.   scratch : see new_scratch.
+    x, y, s, rho : Einstein radii.   tolerance : relative.   polyline : of caustic_polyline.   scratch : of new_scratch.
     """
     masses = masses_about_secondary(s, q)
     disc = (complex(x - lens_positions(s, q)[1], y), rho, masses)
@@ -231,14 +231,14 @@ def disc_magnification(x, y, lens, tolerance, polyline, scratch):
 
 @numba.njit(cache=True, error_model="numpy")
 def sure_limb_integral(x, y, lens, rho, tolerance, polyline, scratch):
-    """Magnification of a uniform disc of radius rho, NaN where its error or the gap of the images exceeds the tolerance."""
+    """Magnification of a uniform disc of radius rho, NaN where its error or the images' gap exceeds the tolerance."""
     value, error, gap = limb_integral(x, y, lens.s, lens.q, rho, tolerance, polyline, scratch)
     return value if max(error, gap) <= tolerance and value >= 1.0 - tolerance else np.nan
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _sum_discs(x, y, lens, tolerance, polyline, scratch, piece):
-    """Set piece[2:] to the integral over c from piece[0] to piece[1] of the discs in a darkened one, and to its error."""
+    """Set piece[2:] to the integral over c from piece[0] to piece[1] of a darkened disc's discs, and to its error."""
     middle, half = 0.5 * (piece[0] + piece[1]), 0.5 * (piece[1] - piece[0])
     kronrod = gauss = 0.0
     for k in range(15):

@@ -44,7 +44,7 @@ def binary_at(x, y, s, q, rho=0.0, *, engine="VBBinaryLensing", tolerance=1e-5, 
 def evaluate(vb, x, y, s, q, rho, limb_darkening=0.0) -> np.ndarray:
     """Magnification (n,) at positions x, y (n,) with an existing library object; inputs already validated.
 
-    The package's own value, which knows its error, where the library's agrees with it, or else the mean of point sources.
+    It is the package's own value, confirmed by the library's or else by the mean of point sources.
     """
     tolerance = vb.RelTol
     lens = Lens(0.0, rho, s, q, 0.0, 2 * limb_darkening / (3 - limb_darkening))
