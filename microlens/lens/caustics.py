@@ -187,6 +187,12 @@ def find_cusps(vertices, parents, masses):
     found = [(0j, 0j) for _ in range(0)]
     for block in range(len(vertices)):
         for k in range(BLOCK):
+            chord = vertices[block, k + 1] - vertices[block, k]
+            before = vertices[block, k] - vertices[block, max(k - 1, 0)]
+            after = vertices[block, min(k + 2, BLOCK)] - vertices[block, k + 1]
+            # The caustic turns back at a cusp; at the ends of a block it is not seen whether it does.
+            if (np.conj(chord) * before).real > 0 and (np.conj(chord) * after).real > 0:
+                continue
             a, b = parents[block, k], parents[block, k + 1]
             start, at_start = _along_caustic(a, masses, (b - a, 1 + 0j))
             _, at_end = _along_caustic(b, masses, (b - a, start))
