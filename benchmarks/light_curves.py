@@ -65,7 +65,7 @@ def light_curves(n=150):
 
 def expansion(events):
     """What the expansion away from caustics is worth: the same nodes with a contour at every one of them."""
-    def no_expansion(tau, distances, event, tolerance):
+    def no_expansion(tau, distances, event, tolerance, polyline):
         return np.full(len(tau), np.nan)
 
     def one_round(tau, log_A, rounds, event, tolerance, polyline, epochs):
@@ -78,7 +78,7 @@ def expansion(events):
         with_it, without = [], []
         for e in events:
             with_it.append(seconds(partial(curve, **e)))
-            with (mock.patch.object(lens_curves, "_expanded", no_expansion),
+            with (mock.patch.object(lens_curves, "_computed", no_expansion),
                   mock.patch.object(lens_curves, "_refine_expanded", one_round)):
                 without.append(seconds(partial(curve, **e)))
         report(f"{name}, its nodes without the expansion (contours alone)", with_it, without)

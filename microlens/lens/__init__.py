@@ -7,14 +7,16 @@ in Einstein radii of the total mass, angles in radians. The source moves along
 
     x = tau cos(alpha) - u_0 sin(alpha)      y = tau sin(alpha) + u_0 cos(alpha)      tau = (t - t_0)/t_E
 
-roots      roots of polynomials
-parallax   the Earth's motion and what it does to a path
-path       where source and lenses are, tracks, the lens equation
-engine     the only file that calls the lens libraries
-single     one lens: point source, finite source, two sources
-caustics   critical curves, caustics, topology
-expansion  point source and hexadecapole, away from caustics
-curves     whole light curves: few adaptive nodes, or every epoch
+roots          roots of polynomials
+parallax       the Earth's motion and what it does to a path
+path           where source and lenses are, tracks, the lens equation
+engine         the only file that calls the lens libraries
+single         one lens: point source, finite source, two sources
+caustics       critical curves, caustics, topology, where the limb of a source meets a caustic
+expansion      a finite source away from caustics: point sources and hexadecapole
+limb           a finite source anywhere: an integral along its limb
+magnification  single positions, each on two independent estimates
+curves         whole light curves: few adaptive nodes, or every epoch
 
 With annual parallax the path is bent: `Parallax(pi_EN, pi_EE)` is an argument of all light curves.
 """
@@ -31,7 +33,8 @@ from microlens.lens.curves import (
     single_nodes,
     single_nodes_along,
 )
-from microlens.lens.engine import ENGINES, MagnificationError, binary_at, engine_version
+from microlens.lens.engine import ENGINES, MagnificationError, engine_version
+from microlens.lens.magnification import binary_at
 from microlens.lens.parallax import Field, Parallax, displacement, parallax_offsets
 from microlens.lens.path import Track, bent_track, lens_positions, source_position, straight_track, trajectory
 from microlens.lens.single import fspl, fspl_at, pspl, pspl_at, two_sources

@@ -9,7 +9,7 @@ The nodes: march along the trajectory with steps proportional to the distance to
 fraction of the source radius (the curve has no structure below it). Then leave one out: where log A at a node differs
 from the cubic through its four neighbours by more than the tolerance allows, both intervals beside it are halved,
 until none does. A curve is drawn by the cubic through the four nearest nodes. Most nodes lie far from caustics and
-take the hexadecapole, the rest take contours.
+take the hexadecapole, the rest take the limb integral.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from microlens.lens.caustics import (
     limb_crossings,
     touching_vertex,
 )
-from microlens.lens.engine import check_finite, check_lens, evaluate, new_engine
+from microlens.lens.engine import check_finite, check_lens, new_engine
 from microlens.lens.expansion import expand, new_scratch
+from microlens.lens.limb import disc_magnification
+from microlens.lens.magnification import evaluate
 from microlens.lens.parallax import Parallax
 from microlens.lens.path import Lens, Track, bent_track, position_on, straight_track, trajectory, velocity_on
 from microlens.lens.single import fspl_at
@@ -37,25 +39,28 @@ MAX_STEP = 1.0  # Einstein times
 FAR_STEP = 0.15  # longest step / distance to the caustic, where that is more
 CAUSTIC_STEP = 0.5  # step / distance to the caustic
 SOURCE_STEP = 0.3  # shortest step / source radius
-ENGINE_TOLERANCE = 0.4  # library tolerance / asked tolerance
+FEWEST_STEPS = 8  # of a curve that is all near a caustic
+NEAR = 3.0  # distance to the caustic where that holds / source radius
+ENGINE_TOLERANCE = 0.1  # tolerance of a node's magnification / asked tolerance
 # Error of a node that is left out / tolerance: the spacing is doubled there, so the curve itself is better.
-LEFT_OUT = 0.6
+LEFT_OUT = 0.4
 GRADING = 5.0  # longest interval / its neighbour
 MAX_ROUNDS = 16
 END_NODES = 2  # nodes beyond either end
 REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4
 SHORTEST_STEP = 1e-5  # Einstein times
 BESIDE_BREAK = 6.0  # weight of the error of a node next to a break
-BREAK_STEP = 0.1  # longest interval beside a break / source radius
+BREAK_STEP = 0.05  # longest interval beside a break / source radius
 SCAN = 0.05  # step of the search for epochs at which the limb touches a caustic / source radius
 TOUCH = 1e-3  # error of such an epoch, before the caustic's curvature corrects it / source radius
 TOUCH_CORRECTIONS = 3  # Newton steps of that correction
 LARGEST_CORRECTION = 0.1  # of that correction / source radius
 # Where the magnification of a touch is computed, beside it: the library errs by per cents on the spot.
 BESIDE_TOUCH = 3e-4
-FINEST = 4e-3  # shortest interval that is divided / source radius
+FINEST = 1e-3  # shortest interval that is divided / source radius
 SINGLE_SEEDS = 25  # first nodes of a single lens on either side of its peak
 SHARPEST = 1e-4  # Einstein radii: their spacing near the peak is no finer
+ASIDE = 1e-3  # distance of a new node from the ends of the interval that it divides / its length
 CLOSEST = 1e-9  # distance of two nodes / length of the curve
 
 
@@ -97,6 +102,8 @@ def _march(track, lens, lo, hi, polyline, epochs):
             shifts.append(0.0)
             outside += tau >= hi
         way = min(max(MAX_STEP, FAR_STEP * d), max(CAUSTIC_STEP * abs(d - rho), SOURCE_STEP * rho, SHORTEST_STEP))
+        if d < NEAR * rho:  # the left-out test says little about few nodes
+            way = min(way, max(track.fastest * (hi - lo) / FEWEST_STEPS, SHORTEST_STEP * rho))
         step = way / track.fastest
         if outside == -END_NODES:  # the nodes at the ends are as well surrounded as those within
             tau, outside = lo - END_NODES * step, 0
@@ -170,13 +177,16 @@ def _distances(tau, track, polyline):
 
 
 @numba.njit(cache=True)
-def _expanded(tau, distances, track, lens, tolerance):
-    """log A (n,) at epochs tau (n,) by the expansion, NaN where it takes a contour."""
+def _computed(tau, distances, track, lens, tolerance, polyline):
+    """log A (n,) at epochs tau (n,) by the expansion or the limb integral, NaN where neither is sure."""
     scratch = new_scratch(lens.s)
     out = np.empty(len(tau))
     for i in range(len(tau)):
         x, y = position_on(track, tau[i])
-        out[i] = np.log(expand(x, y, lens, distances[i] / lens.rho, tolerance, scratch))
+        A = expand(x, y, lens, distances[i] / lens.rho, tolerance, scratch)
+        if np.isnan(A):
+            A = disc_magnification(x, y, lens, ENGINE_TOLERANCE * tolerance, polyline, scratch)
+        out[i] = np.log(A)
     return out
 
 
@@ -293,14 +303,15 @@ def _new_nodes(tau, y, tolerance, radius, epochs):
             longest = min(longest, after)
         wrong = max(error[i], error[i + 1]) > LEFT_OUT * tolerance
         shortest = max(CLOSEST * (tau[-1] - tau[0]), FINEST * radius)
-        divisible = length > shortest and _holds_epoch(tau[i], tau[i + 1], epochs)
+        first, last = tau[i] + ASIDE * length, tau[i + 1] - ASIDE * length
+        divisible = length > shortest and _holds_epoch(first, last, epochs)
         if not (divisible and (wrong or length > longest)):
             continue
         new[n] = 0.5 * (tau[i] + tau[i + 1])
         if len(epochs) > 0:
             k = np.searchsorted(epochs, new[n])
-            below = epochs[k - 1] if k > 0 and epochs[k - 1] > tau[i] else -np.inf
-            above = epochs[k] if k < len(epochs) and epochs[k] < tau[i + 1] else np.inf
+            below = epochs[k - 1] if k > 0 and epochs[k - 1] > first else -np.inf
+            above = epochs[k] if k < len(epochs) and epochs[k] < last else np.inf
             new[n] = below if new[n] - below < above - new[n] else above
         intervals[n] = i
         n += 1
@@ -327,7 +338,7 @@ def _refine_expanded(tau, log_A, rounds, track, lens, tolerance, polyline, epoch
         at, new = _new_nodes(tau, log_A, tolerance, lens.rho / track.fastest, epochs)
         if len(at) == 0:
             return tau, log_A, MAX_ROUNDS
-        values = _expanded(new, _distances(new, track, polyline), track, lens, tolerance)
+        values = _computed(new, _distances(new, track, polyline), track, lens, tolerance, polyline)
         tau, log_A = _insert(tau, at, new), _insert(log_A, at, values)
         rounds += 1
         if np.isnan(values).any():
@@ -363,11 +374,11 @@ def nodes_along(track: Track, rho, s, q, tau_min, tau_max, tolerance=1e-3, *, en
     lens = Lens(float(rho), float(s), float(q), 2 * float(limb_darkening) / (3 - limb_darkening))
     polyline = caustic_polyline(lens.s, lens.q, N_PHASES)
     tau, distances, shifts = _march(track, lens, float(tau_min), float(tau_max), polyline, epochs)
-    log_A, rounds, library = _expanded(tau, distances, track, lens, tolerance), 0, None
+    log_A, rounds, library = _computed(tau, distances, track, lens, tolerance, polyline), 0, None
     while True:
         contours = np.flatnonzero(np.isnan(log_A))
         if len(contours):
-            library = library or new_engine(engine, max(ENGINE_TOLERANCE * tolerance, 1e-9))
+            library = library or new_engine(engine, max(tolerance, 1e-9))
             at = tau[contours] + shifts[contours] if rounds == 0 else tau[contours]
             once, again = np.unique(at, return_inverse=True)  # a break is there twice
             x, y = _positions(track, once)

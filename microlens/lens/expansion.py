@@ -9,7 +9,7 @@ a quintic in z whose roots hold the images (Witt 1990). Each image has magnifica
 the average over a circle expanded to fourth order (Gould 2008; Pejcha & Heyrovsky 2009): 13 point sources, whose
 images are followed from those of the centre by Newton's method on the lens equation itself. Nearer to a caustic three
 rings of point sources are averaged by Gauss's rule. Where an image is lost, the fourth order is not small, or the
-rings do not agree, the answer is NaN: the contour integrator's turn.
+rings do not agree, the answer is NaN: the limb integral's turn.
 """
 
 from __future__ import annotations
@@ -32,17 +32,15 @@ NEWTON_STEPS = 8
 NEWTON_TOLERANCE = 1e-6
 SMALLEST_SCALE = 1e-3  # length against which the steps of images near the secondary are measured
 
-HEXADECAPOLE_NEAREST = 1.5  # nearest caustic, in source radii, at which the hexadecapole is tried
+NEAREST = 1.5  # nearest caustic, in source radii, at which the disc is expanded
 QUADRUPOLE_NEAREST = 12.0  # nearest caustic, in source radii, at which the second order alone is tried
 FOURTH_ORDER = 0.3  # largest fourth order / asked tolerance; the errors are a hundred times smaller
 SECOND_ORDER = 3.0  # largest second order, in tolerances, where it is used alone
 SLOPE = 0.01  # weight of the first order in that test
 EIGHTHS = np.exp(0.25j * np.pi * np.arange(8))  # directions of the point sources of the hexadecapole
 
-RINGS_NEAREST = 1.05  # nearest caustic, in source radii, at which rings are tried
 RING_POINTS = (8, 16, 24)  # points on the three rings far from a caustic
-# Nearest caustic, in source radii, where so many, and where half as many more are enough.
-FEW_POINTS, SOME_POINTS = 1.6, 1.3
+FEW_POINTS = 1.6  # nearest caustic, in source radii, where so many are enough; nearer there are half as many more
 RING_TOLERANCE = 0.05  # error estimate of the rings / asked tolerance
 RADIAL = 0.05  # error along the radius / error of the predicted centre: 7e-3 for one more term, more for a slow series
 CURVATURE = 0.01  # weight of the second difference of the rings, beside the error of the predicted centre
@@ -82,7 +80,7 @@ class Centre(NamedTuple):
     magnification: float
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def new_scratch(s):
     """Scratch for a lens of separation s, its roots at their starting points."""
     five = np.empty((3, 5), np.complex128)
@@ -91,16 +89,16 @@ def new_scratch(s):
     return scratch
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def start_roots(s, roots):
     """Set the starting points of the root finder (5,): a lopsided ring about the two lenses."""
     for k in range(5):
         roots[k] = (0.7 + 0.4 * s) * np.exp(2j * np.pi * (k + 0.3) / 5) - 0.5 * s
 
 
-@numba.njit(cache=True)
-def count_images(zeta, masses, scratch):
-    """Put the images of a point source into scratch.images; returns their number, 3 or 5, or 0 if it is unclear.
+@numba.njit(cache=True, error_model="numpy")
+def find_candidates(zeta, masses, scratch):
+    """Move scratch.roots (5,) to the roots of the quintic, images among them; returns whether all converged.
 
     masses : about the secondary.
     """
@@ -118,11 +116,17 @@ def count_images(zeta, masses, scratch):
     c[2] = p1 - zeta * p2 - (s * s * h + s + e)
     c[1] = p0 - zeta * p1 - s * e
     c[0] = -zeta * p0
-    if not find_roots(c, roots, ROOT_STEPS):
+    return find_roots(c, roots, ROOT_STEPS)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def count_images(zeta, masses, scratch):
+    """Put the images of a point source into scratch.images; returns their number, 3 or 5, or 0 if it is unclear."""
+    if not find_candidates(zeta, masses, scratch):
         return 0
-    count = 0
+    roots, count = scratch.roots, 0
     for i in range(5):
-        if roots[i] == 0 or roots[i] == -s:
+        if roots[i] == masses.z1 or roots[i] == masses.z2:
             return 0
         off = lens_equation(roots[i], masses)[0] - zeta
         if off.real * off.real + off.imag * off.imag < IMAGE * IMAGE:
@@ -131,7 +135,7 @@ def count_images(zeta, masses, scratch):
     return count if count == 3 or count == 5 else 0
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def follow_images(zeta, masses, start, end):
     """Total magnification at zeta; the images move from `start` (n,) of a nearby point to `end`. NaN if one is lost."""
     total = 0.0
@@ -158,13 +162,13 @@ def follow_images(zeta, masses, start, end):
     return total
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def expand(x, y, lens, distance, tolerance, scratch):
     """Magnification of the source disc at (x, y); NaN at a caustic and where neither hexadecapole nor rings are good.
 
     lens : path.Lens.   distance : to the caustic in source radii.   tolerance : relative.   scratch : see new_scratch.
     """
-    if not distance > RINGS_NEAREST:
+    if not distance > NEAREST:
         return np.nan
     masses = masses_about_secondary(lens.s, lens.q)
     zeta = complex(x - lens_positions(lens.s, lens.q)[1], y)
@@ -179,14 +183,13 @@ def expand(x, y, lens, distance, tolerance, scratch):
     if not magnification >= 1.0 - 1e-9:  # the smallest possible, but for rounding; NaN where an image is lost
         return np.nan
     centre = Centre(zeta, masses, images, magnification)
-    if distance > HEXADECAPOLE_NEAREST:
-        value = _hexadecapole(centre, lens, distance, tolerance, moved)
-        if value > 0:
-            return value
+    value = _hexadecapole(centre, lens, distance, tolerance, moved)
+    if value > 0:
+        return value
     return _rings(centre, lens, distance, tolerance, moved)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _hexadecapole(centre, lens, distance, tolerance, moved):
     """Average over the disc by 13 point sources (Gould 2008), or by 5 far from caustics; NaN where it is not good."""
     zeta, masses, images, point = centre
@@ -216,7 +219,7 @@ def _hexadecapole(centre, lens, distance, tolerance, moved):
     return value if abs(fourth) + abs(square - turned) < FOURTH_ORDER * tolerance * value else np.nan
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _rings(centre, lens, distance, tolerance, moved):
     """Average over the disc by three rings, Gauss's rule in the square of the radius; NaN where it is not good.
 
@@ -229,11 +232,7 @@ def _rings(centre, lens, distance, tolerance, moved):
     value, error = DARK[0] * lens.gamma * point, 0.0
     predicted = curved = 0.0
     for k in range(3):
-        n = 2 * RING_POINTS[k]
-        if distance > FEW_POINTS:
-            n = RING_POINTS[k]
-        elif distance > SOME_POINTS:
-            n = (3 * RING_POINTS[k]) // 2
+        n = RING_POINTS[k] if distance > FEW_POINTS else (3 * RING_POINTS[k]) // 2
         even = odd = 0.0
         for j in range(n):
             a = follow_images(zeta + RADII[k] * lens.rho * np.exp(2j * np.pi * j / n), masses, moved, moved)

@@ -10,14 +10,14 @@ SMALLEST_SCALE = 1e-3  # modulus below which the step is measured against this l
 STALLED_STEP = 1e-6 + 1e-6j  # step where Aberth's formula divides by zero
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def inverse(z):
     """1/z of a complex number, without the overflow checks of Python's division, which cost more than the rest."""
     d = 1.0 / (z.real * z.real + z.imag * z.imag)
     return complex(z.real * d, -z.imag * d)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def find_roots(coefficients, roots, max_steps):
     """Move `roots` (n,) from their starting points to the n roots of a polynomial; returns whether all converged.
 
