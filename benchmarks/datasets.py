@@ -23,7 +23,7 @@ T = np.arange(6912) / 96
 
 def simulation(n=150):
     config, preset = SimulateConfig(), sky.load_preset("baseline")
-    source = preset_source(preset, "binary", sky.season_length(T))
+    source = preset_source(preset, "binary", T, config)
 
     def simulated(i):
         return make_event(source, config, T, event_stream(config, "binary", i), max_draws=1)

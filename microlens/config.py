@@ -68,9 +68,22 @@ PARAMETERS = {
     "alpha": Parameter("rad", -7.0, 7.0, r"$\alpha$", "direction of the source's motion against the lens axis"),
     "f_s": Parameter("", 1e-4, 1.0, r"$f_\mathrm{s}$", "share of the baseline flux that is lensed"),
     "m_base": Parameter("mag AB", 14.0, 28.0, r"$m_\mathrm{base}$", "baseline magnitude, F146"),
+    "pi_EN": Parameter("", -10.0, 10.0, r"$\pi_\mathrm{E,N}$", "microlensing parallax, north; t_0,par is t_0"),
+    "pi_EE": Parameter("", -10.0, 10.0, r"$\pi_\mathrm{E,E}$", "microlensing parallax, east"),
+    "t_0_2": Parameter("d", -1.0, 2.0, "$t_{0,2}$", "time of closest approach of a second source"),
+    "u_0_2": Parameter("theta_E", -10.0, 10.0, "$u_{0,2}$", "impact parameter of the second source"),
+    "rho_2": Parameter("theta_E", 1e-6, 2.0, r"$\rho_2$", "radius of the second source"),
+    "q_F": Parameter("", 0.0, 1.0, "$q_F$", "flux of the second source over that of the first; 0 is one source"),
 }
-SINGLE_LENS = ("t_0", "u_0", "t_E", "rho", "f_s", "m_base")
-CLASS_PARAMETERS = {"flat": ("m_base",), "pspl": SINGLE_LENS, "binary": tuple(PARAMETERS)}
+PRIOR_PARAMETERS = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha", "f_s", "m_base")
+"""The parameters of an event without parallax and with one source, for each of which a preset states a prior."""
+PARALLAX = ("pi_EN", "pi_EE")
+SECOND_SOURCE = ("t_0_2", "u_0_2", "rho_2", "q_F")
+CLASS_PARAMETERS = {
+    "flat": ("m_base",),
+    "pspl": ("t_0", "u_0", "t_E", "rho", "f_s", "m_base", *PARALLAX, *SECOND_SOURCE),
+    "binary": (*PRIOR_PARAMETERS, *PARALLAX),
+}
 
 # ---- what the configurations share ----------------------------------------------------------------------------------
 
@@ -246,6 +259,7 @@ class SimulateConfig(Noise):
     schedule: str | None = option(None, "Epochs of the season. Unset means what the preset says: roman for preset "
                                         "roman, else thesis.",
                                   choices=SCHEDULES)
+    two_sources: float = option(0.0, "Share of the single lenses that have a second source (1L2S).", low=0, high=1)
     oversample: float = option(20.0, "At most this many draws for each wanted event of a class; fewer accepted events "
                                      "are an error.",
                                low=1)

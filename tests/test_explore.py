@@ -13,7 +13,7 @@ import yaml
 
 import microlens
 from microlens import sky
-from microlens.config import CLASSES, PARAMETERS, ClassifyConfig, SimulateConfig
+from microlens.config import CLASS_PARAMETERS, CLASSES, PARAMETERS, ClassifyConfig, SimulateConfig
 from microlens.data import open_dataset, simulate, write_predictions
 from microlens.data.format import Dataset
 from microlens.evaluate import classify
@@ -55,7 +55,7 @@ def network():
 
 
 def geometry(p):
-    return {k: p[k] for k in lens.GEOMETRY}
+    return {k: p[k] for k in lens.GEOMETRY if k not in ("pi_EN", "pi_EE")}
 
 
 # ---- the lens explorer ----------------------------------------------------------------------------------------------
@@ -68,6 +68,14 @@ def test_light_curve_shown_is_that_of_the_lens():
     pull = (flux - binary(t, **geometry(lens.START), method="exact")) / sigma
     assert abs(np.median(pull)) < 0.1 and np.abs(pull[t < 5]).max() < 5
     assert view.topology == "resonant" and view.delta_chi2 > 1e4
+
+
+def test_parallax_bends_the_path_and_the_light_curve():
+    straight, bent = (lens.prepare({**lens.START, "t_E": 60.0, "pi_EE": pi_EE}) for pi_EE in (0.0, 0.5))
+    for name in ("trajectory", "light curve"):
+        assert np.abs(bent.arrays[name] - straight.arrays[name][: len(bent.arrays[name])]).max() > 0.01
+    first, middle, last = bent.arrays["trajectory"][[0, 40, -1]]
+    assert abs(np.linalg.det([middle - first, last - first])) > 1e-3
 
 
 def test_delta_chi2_is_that_of_the_fit_and_the_verdict_follows_it():
@@ -95,7 +103,7 @@ def test_drawn_epochs_show_every_narrow_feature_and_make_up_nothing():
 
 
 def test_sliders_stay_within_what_is_possible():
-    assert set(lens.SLIDERS) == set(PARAMETERS)
+    assert set(lens.SLIDERS) == set(CLASS_PARAMETERS["binary"])
     for name, slider in lens.SLIDERS.items():
         assert slider.low < slider.high and slider.low <= slider.start <= slider.high
         if name not in ("t_0", "u_0"):  # t_0 is a share of the season there; a slider's u_0 may be on the other side
@@ -208,7 +216,8 @@ def test_surprise_is_a_binary_of_the_preset_within_the_season(preset, schedule):
         low = {"distinct": 0.1, "planetary": 1e-4, "stellar": 0.1, "baseline": 1e-4, "roman": 1e-6}
         assert low[preset] <= p["q"] <= 1 and 0.1 * t[-1] < p["t_0"] < 0.9 * sky.season_length(t) + 1e-4
         if preset == "distinct":
-            assert crosses_caustic((t - p["t_0"]) / p["t_E"], straight_track(p["u_0"], p["alpha"]), p["rho"], p["s"], p["q"])
+            track = straight_track(p["u_0"], p["alpha"])
+            assert crosses_caustic((t - p["t_0"]) / p["t_E"], track, p["rho"], p["s"], p["q"])
 
 
 def test_surprise_that_meets_no_condition_is_a_message(monkeypatch):
@@ -217,7 +226,7 @@ def test_surprise_that_meets_no_condition_is_a_message(monkeypatch):
     explorer.surprise.click()
     assert explorer.message.value == "" and explorer.parameters["s"] != lens.START["s"]
     shown = explorer.parameters
-    monkeypatch.setattr(lens, "crosses_caustic", lambda *_: False)
+    monkeypatch.setattr(lens, "meets_caustic", lambda *_: False)
     monkeypatch.setattr(lens, "MOST_DRAWS", 20)
     explorer.surprise.click()
     assert "none of 20 binaries of preset distinct" in explorer.message.value and explorer.parameters == shown

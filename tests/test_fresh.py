@@ -58,12 +58,12 @@ def test_curve_is_that_of_the_lens_library_at_the_drawn_parameters(tmp_path, pre
         if e.kind == "flat":
             A = np.ones(len(t))
         elif e.kind == "pspl" and preset == "roman":
-            A = lens.fspl(t, p["t_0"], p["u_0"], p["t_E"], p["rho"])
+            A = lens.fspl(t, p["t_0"], p["u_0"], p["t_E"], p["rho"], parallax=lens.event_parallax(p))
         elif e.kind == "pspl":
             A = lens.pspl(t, p["t_0"], p["u_0"], p["t_E"])
         else:
             path = (p[name] for name in ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha"))
-            A = lens.binary(t, *path, method="exact", tolerance=1e-4)
+            A = lens.binary(t, *path, method="exact", tolerance=1e-4, parallax=lens.event_parallax(p))
         errors.append(np.abs(e.flux[seen] / (1 + (p["f_s"] * (A - 1) if e.kind != "flat" else 0)) - 1).max())
     # The nodes are made for 1e-3; a few curves in a thousand reach 3e-3.
     assert max(errors) < 5e-3 and np.median(errors) < 1e-3
@@ -79,6 +79,18 @@ def test_what_is_drawn_follows_the_priors_and_the_trajectory_stays(fresh):
         assert {d[name] for d in drawn} == {fresh.params[name][row]}
     lost = np.mean([fresh.event(row, epoch).flux == 0 for epoch in range(20)])
     assert lost == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / (20 * 6912)))
+
+
+def test_an_event_with_parallax_keeps_its_time_and_a_second_source_its_place(tmp_path):
+    bent = FreshEvents(dataset(tmp_path, binary_preset="roman", n_flat=1), 0)
+    row = int(np.flatnonzero(bent.labels == BINARY)[0])
+    drawn = bent.draw(row, rng_of(bent, row, 0))
+    assert all(drawn[name] == bent.params[name][row] for name in ("t_0", "t_E", "pi_EN", "pi_EE"))
+    assert drawn["m_base"] != bent.params["m_base"][row]
+    two = FreshEvents(dataset(tmp_path / "two", two_sources=1.0, n_flat=0, n_binary=0), 0)
+    before, after = {k: v[0] for k, v in two.params.items()}, two.draw(0, rng_of(two, 0, 0))
+    late = [(p["t_0_2"] - p["t_0"]) / p["t_E"] for p in (before, after)]
+    assert late[0] == pytest.approx(late[1]) and after["t_0"] != before["t_0"]
 
 
 def test_labels_and_moments_are_those_of_the_new_curve(fresh):
@@ -154,7 +166,7 @@ def test_a_lens_library_that_fails_is_asked_again_for_another_event(fresh):
         if answer is not None:
             raise answer
 
-    source = Source("flat", lambda rng: {"m_base": rng.uniform(18, 24)}, curve, caustic_crossing=False)
+    source = Source("flat", lambda rng: {"m_base": rng.uniform(18, 24)}, curve, fresh.preset)
     e = make_event(source, fresh.config, fresh.timestamps, np.random.default_rng(0), max_draws=3)
     assert (e.n_draws, e.status) == (3, 3)
 

@@ -177,7 +177,7 @@ def test_fraction_of_observable_binaries(preset):
     n = int(400 * SCALE)
     config, prior = SimulateConfig(binary_preset=preset, seed=5), load_preset(preset)
     t = season_epochs(config)
-    source = preset_source(prior, "binary", sky.season_length(t))
+    source = preset_source(prior, "binary", t, config)
     made = (make_event(source, config, t, event_stream(config, "binary", i), 200) for i in range(n))
     seen = [e.observability.delta_chi2_pspl > THRESHOLD_PSPL for e in made]
     low, high = stats.binomtest(sum(seen), n).proportion_ci()

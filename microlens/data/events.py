@@ -1,10 +1,10 @@
 """One event, from its parameters to its measured light curve: the one recipe of simulated and of fresh events.
 
-    event = make_event(preset_source(preset, "binary", season=72.0), config, timestamps, rng, max_draws=20)
+    event = make_event(preset_source(preset, "binary", timestamps, config), config, timestamps, rng, max_draws=20)
     flux_true = true_flux(curve, t_0, t_E, f_s, timestamps)
 
 A magnification curve is None for a flat event, the u_0 of a point-source single lens, or nodes (tau, log A) in Einstein
-times, from which `true_flux` draws the event at any t_0 and t_E.
+times, from which `true_flux` draws the event at any t_0 and t_E; with parallax, at its own alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from microlens.config import Noise, SimulateConfig
 from microlens.data.format import STATUS_ANALYTIC, STATUS_NODES, STATUS_REDRAWN
 from microlens.fit import NEVER_OBSERVABLE, Observability, observability
 
-TRAJECTORY = ("u_0", "rho", "s", "q", "alpha")  # what a path of the source across a binary lens is made of
+WHOLE = 0.99 * lens.REACH  # Einstein times on either side of the peak to which a whole curve reaches
+ROUNDING = 1e-6  # Einstein times by which an epoch may lie beyond the ends of a curve
 SMALLEST_START = 1e-3  # u_0, Einstein radii, from which the fit of a single lens starts at the least
 
 
@@ -31,13 +32,13 @@ class Source(NamedTuple):
     """Where the events of one class come from.
 
     draw(rng) : parameters by name, t_0 in days.   curve(params) : their magnification curve, or MagnificationError.
-    caustic_crossing : a binary counts only where the source disc meets a caustic at an observed epoch.
+    preset : whose condition a binary has to meet, and which says whether single lenses have parallax.
     """
 
     kind: str
     draw: Callable[[np.random.Generator], dict]
     curve: Callable[[dict], tuple | float | None]
-    caustic_crossing: bool
+    preset: sky.Preset
 
 
 class Event(NamedTuple):
@@ -56,41 +57,88 @@ class Event(NamedTuple):
     observability: Observability
 
 
-def preset_source(preset: sky.Preset, kind: str, season: float, limb_darkening: float = 0.0) -> Source:
-    """Events of class `kind` of a preset, with the lens library's curves.
+def preset_source(preset: sky.Preset, kind: str, timestamps, config: SimulateConfig) -> Source:
+    """Events of class `kind` of a preset, with curves computed for a season of epochs timestamps (T,) days.
 
-    season : days, of which t_0 is drawn as a share.   limb_darkening : linear coefficient of the source.
+    config : limb darkening, and the share of single lenses with two sources.
     """
-    return Source(kind, lambda rng: sky.draw(preset, kind, rng, season),
-                  lambda params: magnification_curve(kind, params, limb_darkening), preset.caustic_crossing)
+    season = sky.season_length(timestamps)
+    window = float(timestamps[0]), float(timestamps[-1])
+    return Source(kind, lambda rng: sky.draw(preset, kind, rng, season, config.two_sources),
+                  lambda params: magnification_curve(kind, params, preset.field, window, config.limb_darkening), preset)
 
 
-def magnification_curve(kind: str, params: dict, limb_darkening: float = 0.0):
+def magnification_curve(kind: str, params: dict, field: lens.Field, window: tuple, limb_darkening: float = 0.0):
     """The magnification curve of an event of class `kind` with these parameters.
 
-    Raises MagnificationError if the lens library fails.
+    It is the whole curve, which can be drawn at any t_0 and t_E, or, where it has parallax, that of the season from
+    window[0] to window[1] days.
+    Raises MagnificationError where a magnification is not known to its tolerance.
     """
     if kind == "flat":
         return None
+    parallax = lens.event_parallax(params, field)
     if kind == "binary":
-        return lens.nodes(*(params[name] for name in TRAJECTORY), limb_darkening=limb_darkening)
-    if params["rho"] == 0:
+        track = source_track(params, params["alpha"], parallax, window)
+        limits = season_limits(params, parallax, window, lens.REACH + params["s"])
+        return lens.nodes_along(track, params["rho"], params["s"], params["q"], *limits, limb_darkening=limb_darkening)
+    if params["rho"] == 0 and params["q_F"] == 0 and parallax is None:
         return params["u_0"]
-    return lens.single_nodes(params["u_0"], params["rho"], limb_darkening=limb_darkening)
+    sources = lensed_sources(params, parallax, window)
+    reach = lens.REACH + max(abs(source.late) for source in sources)
+    return lens.single_nodes_along(sources, *season_limits(params, parallax, window, reach),
+                                   limb_darkening=limb_darkening)
+
+
+def source_track(params: dict, alpha: float, parallax: lens.Parallax | None, window: tuple) -> lens.Track:
+    """The path of the source; one with parallax is right from window[0] to window[1] days."""
+    if parallax is None:
+        return lens.straight_track(params["u_0"], alpha)
+    return lens.bent_track(params["t_0"], params["u_0"], params["t_E"], alpha, parallax, *window)
+
+
+def lensed_sources(params: dict, parallax: lens.Parallax | None, window: tuple) -> list[lens.LensedSource]:
+    """The one or two sources of a single lens."""
+    q_F = params["q_F"]
+    first = lens.LensedSource(source_track(params, 0.0, parallax, window), 0.0, params["rho"], 1 / (1 + q_F))
+    if q_F == 0:
+        return [first]
+    late = (params["t_0_2"] - params["t_0"]) / params["t_E"]
+    second = params | {"t_0": params["t_0_2"], "u_0": params["u_0_2"]}
+    track = source_track(second, 0.0, parallax, window)
+    return [first, lens.LensedSource(track, late, params["rho_2"], q_F / (1 + q_F))]
+
+
+def season_limits(params: dict, parallax: lens.Parallax | None, window: tuple, reach: float) -> tuple[float, float]:
+    """Einstein times between which a curve is kept: `reach` on either side, or the season where it has parallax."""
+    if parallax is None:
+        return -reach, reach
+    return tuple((t - params["t_0"]) / params["t_E"] for t in window)
 
 
 def true_flux(curve, t_0, t_E, f_s, timestamps) -> np.ndarray:
     """Noise-free F/F_base (T,) at timestamps (T,) days of a magnification curve.
 
     t_0, t_E : days.   f_s : share of the baseline flux that is lensed.   For a flat curve the three do not count.
+    Raises ValueError for epochs at which a curve with parallax is not known.
     """
     if curve is None:
         return np.ones(len(timestamps))
     if isinstance(curve, (float, int)):
         magnification = lens.pspl(timestamps, t_0, curve, t_E)
     else:
-        magnification = lens.render(*curve, (timestamps - t_0) / t_E)
+        tau = (timestamps - t_0) / t_E
+        first, last = curve[0][0] - ROUNDING, curve[0][-1] + ROUNDING
+        if not is_whole(curve) and (tau[0] < first or tau[-1] > last):
+            raise ValueError("a curve with parallax is kept for its own season alone, "
+                             f"{first:.3g} to {last:.3g} Einstein times; came {tau[0]:.3g} to {tau[-1]:.3g}. Give its own t_0 and t_E.")
+        magnification = lens.render(*curve, tau)
     return 1.0 + f_s * (magnification - 1.0)
+
+
+def is_whole(curve) -> bool:
+    """Whether nodes (tau, log A) reach so far that the curve can be drawn at any t_0 and t_E."""
+    return min(-curve[0][0], curve[0][-1]) >= WHOLE
 
 
 def render_event(curve, t_0, t_E, f_s, m_base, timestamps, rng: np.random.Generator, noise: Noise = sky.QUIET):
@@ -114,9 +162,8 @@ def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.rando
     for n_draws in range(1, max_draws + 1):
         params = source.draw(rng)
         observed = sky.dropout(rng, len(timestamps), config.missing_fraction)
-        if source.caustic_crossing and source.kind == "binary":
-            tau = (timestamps[observed] - params["t_0"]) / params["t_E"]
-            if not lens.crosses_caustic(tau, *(params[name] for name in TRAJECTORY)):
+        if source.preset.caustic_crossing and source.kind == "binary":
+            if not meets_caustic(params, timestamps[observed], source.preset.field):
                 continue
         try:
             curve = source.curve(params)
@@ -125,17 +172,29 @@ def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.rando
             continue
         flux_true = true_flux(curve, params.get("t_0"), params.get("t_E"), params.get("f_s"), timestamps)
         flux = sky.observe(flux_true, params["m_base"], timestamps, rng, config, observed)
-        known = observable_from(source.kind, params, timestamps[observed], flux_true[observed], config)
+        field = source.preset.field if source.preset.has_parallax else None
+        known = observable_from(source.kind, params, timestamps[observed], flux_true[observed], config, field)
         status = STATUS_REDRAWN if failed else STATUS_NODES if isinstance(curve, tuple) else STATUS_ANALYTIC
         return Event(source.kind, params, flux, curve, status, n_draws, known)
     raise OversampleError(f"a {source.kind} event was not accepted within {max_draws} draws ({failed} failed "
                           f"magnifications) of preset {config.binary_preset}; widen the preset or raise --oversample.")
 
 
-def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfig) -> Observability:
-    """What an observer can know of an event whose noise-free flux at the observed epochs t (n,) is flux_true (n,)."""
+def meets_caustic(params: dict, t, field: lens.Field) -> bool:
+    """Whether the source disc of a binary meets a caustic at one of the epochs t (n,), days."""
+    track = source_track(params, params["alpha"], lens.event_parallax(params, field), (t[0], t[-1]))
+    tau = (t - params["t_0"]) / params["t_E"]
+    return lens.crosses_caustic(tau, track, params["rho"], params["s"], params["q"])
+
+
+def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfig,
+                    field: lens.Field | None) -> Observability:
+    """What an observer can know of an event whose noise-free flux at the observed epochs t (n,) is flux_true (n,).
+
+    field : for single lenses with parallax; None for those without.
+    """
     if kind == "flat" or len(t) < 2:
         return NEVER_OBSERVABLE
     sigma = sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
-    start = (params["t_0"], params["t_E"], max(params["u_0"], SMALLEST_START))
-    return observability(t, flux_true, sigma, kind == "binary", start, limb_darkening=config.limb_darkening)
+    start = (params["t_0"], params["t_E"], max(params["u_0"], SMALLEST_START), params["pi_EN"], params["pi_EE"])
+    return observability(t, flux_true, sigma, kind == "binary", start, config.limb_darkening, field)

@@ -4,7 +4,7 @@
         data.params                     # pandas DataFrame, one row an event, true parameters and labels by name
         flux = data.flux([3, 17])       # (2, T) float32, F/F_base, 0.0 = no observation
 
-Format version 2, N events of T epochs: `flux`, `delta_t` (N, T) float32; `timestamps` (T,); one value an event of
+Format version 3, N events of T epochs: `flux`, `delta_t` (N, T) float32; `timestamps` (T,); one value an event of
 everything in ROWS; `params_<class>` structured with `row`; `nodes/offset, tau, log_A`. Flux is not compressed (its
 digits are noise); delta_t, a mask in disguise, shrinks to a few hundredths. Errors are a function of measured flux and
 m_base and are computed on reading.
@@ -31,11 +31,11 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from microlens.config import CLASS_PARAMETERS, CLASSES, FLAT, PARAMETERS, PSPL, SimulateConfig
+from microlens.config import CLASS_PARAMETERS, CLASSES, FLAT, PARAMETERS, SimulateConfig
 from microlens.files import atomic
 from microlens.sky import Preset, sigma_flux
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ROWS = {  # one value an event: (dtype, unit)
     "labels": ("i1", ""),
     "labels_observable": ("i1", ""),
@@ -374,10 +374,10 @@ class Dataset:
 
     def curve(self, row: int):
         """The magnification curve of one event as `microlens.data.true_flux` takes it: None, u_0, or (tau, log_A)."""
-        label, u_0, rho = self.params.loc[row, ["label", "u_0", "rho"]]
-        if label == FLAT:
+        if self.labels[row] == FLAT:
             return None
-        return float(u_0) if label == PSPL and rho == 0 else self.nodes(row)
+        tau, log_A = self.nodes(row)
+        return (tau, log_A) if len(tau) else float(self.params.loc[row, "u_0"])
 
     def close(self):
         self._f.close()

@@ -3,7 +3,8 @@
     fresh = FreshEvents("data/raw/train.h5", seed=0)            events = fresh.events(rows, epoch=3)
 
 The lens library worked once, when the dataset was simulated. What is drawn anew from the preset's priors is t_0, t_E,
-f_s and m_base, then gaps and noise; u_0, rho, s, q and alpha stay, since they are the trajectory. A preset that
+f_s and m_base, then gaps and noise; u_0, rho, s, q and alpha stay, since they are the trajectory, and so do t_0 and
+t_E of an event with parallax, whose path depends on them. A preset that
 requires a caustic crossing is drawn until there is one. Delta chi^2, labels and moments of observability are those of
 the new light curve. Event and noise are a function of (seed, epoch, row) alone, so neither the number of ranks nor an
 interruption changes them.
@@ -14,22 +15,21 @@ take 140 MB packed), so they need not be shared. Reading them takes half a secon
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from microlens import sky
-from microlens.config import CLASSES, FRESH_STREAM, SimulateConfig
-from microlens.data.events import Event, OversampleError, Source, make_event
+from microlens.config import CLASSES, FLAT, FRESH_STREAM, PSPL, SimulateConfig
+from microlens.data.events import Event, OversampleError, Source, is_whole, make_event
 from microlens.data.format import DatasetError, open_dataset, time_since_last
 from microlens.data.packed import Events, epochs_until, pack
 from microlens.fit import observable_label
 from microlens.fit.running import running_view
-from microlens.lens import REACH
 
 MAX_DRAWS = 100  # of t_0 and t_E for a caustic crossing; then the event keeps its own
 DRAWN = ("t_0", "t_E", "f_s", "m_base")
-WHOLE = 0.99 * REACH  # Einstein times on either side of the peak that a stored curve has to reach
 
 
 class FreshEvents:
@@ -47,7 +47,8 @@ class FreshEvents:
             self.params = {name: data.params[name].to_numpy() for name in data.params}
             self.curves = {int(row): data.curve(int(row)) for row in (range(len(data)) if rows is None else rows)}
         for row, curve in self.curves.items():
-            if isinstance(curve, tuple) and min(-curve[0][0], curve[0][-1]) < WHOLE:
+            bound = self.params["pi_EN"][row] != 0 or self.params["pi_EE"][row] != 0
+            if isinstance(curve, tuple) and not (bound or is_whole(curve)):
                 raise DatasetError(f"{path}: keeps the curves of one season only (row {row}), which cannot be drawn at "
                                    "another t_0 and t_E; simulate it again.")
         self.season = sky.season_length(self.timestamps)
@@ -56,19 +57,25 @@ class FreshEvents:
         """The stored parameters of an event with new t_0, t_E (days), f_s and m_base."""
         stored = {name: values[row] for name, values in self.params.items()}
         drawn = {name: self.preset.priors[name].draw(rng) for name in DRAWN}
-        return stored | drawn | {"t_0": drawn["t_0"] * self.season}
+        drawn["t_0"] *= self.season
+        if self.labels[row] != FLAT and (stored["pi_EN"] or stored["pi_EE"]):
+            drawn = {name: drawn[name] for name in ("f_s", "m_base")}
+        elif self.labels[row] == PSPL and stored["q_F"] > 0:
+            late = (stored["t_0_2"] - stored["t_0"]) / stored["t_E"]
+            drawn["t_0_2"] = drawn["t_0"] + late * drawn["t_E"]
+        return stored | drawn
 
     def event(self, row: int, epoch: int) -> Event:
         """The fresh event of a row of the file in one epoch of training."""
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(FRESH_STREAM, epoch, int(row))))
         curve = self.curves[int(row)]
-        source = Source(CLASSES[self.labels[row]], lambda rng: self.draw(row, rng), lambda params: curve,
-                        self.preset.caustic_crossing)
+        source = Source(CLASSES[self.labels[row]], lambda rng: self.draw(row, rng), lambda params: curve, self.preset)
         try:
             return make_event(source, self.config, self.timestamps, rng, MAX_DRAWS)
         except OversampleError:
             own = {name: self.params[name][row] for name in ("t_0", "t_E")}
-            source = source._replace(draw=lambda rng: self.draw(row, rng) | own, caustic_crossing=False)
+            anywhere = dataclasses.replace(self.preset, caustic_crossing=False)
+            source = source._replace(draw=lambda rng: self.draw(row, rng) | own, preset=anywhere)
             return make_event(source, self.config, self.timestamps, rng, 1)
 
     def events(self, rows, epoch: int) -> Events:

@@ -108,7 +108,7 @@ def _make_shard(config: SimulateConfig, path: Path, events: list[tuple[str, int]
     """Make the events (class, index) and write them to path. Returns the draws that each class took."""
     preset, timestamps, made = sky.load_preset(config.binary_preset), season_epochs(config), []
     for kind, index in events:
-        source = preset_source(preset, kind, sky.season_length(timestamps), config.limb_darkening)
+        source = preset_source(preset, kind, timestamps, config)
         most = max(int(config.oversample * _count(config, kind)), 1)
         made.append(make_event(source, config, timestamps, event_stream(config, kind, index), most))
     _write_shard(config, path, timestamps, made)

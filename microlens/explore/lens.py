@@ -16,13 +16,14 @@ import numpy as np
 import yaml
 
 from microlens import sky
-from microlens.config import BINARY_PRESETS, PARAMETERS, THRESHOLD_PSPL
+from microlens.config import BINARY_PRESETS, PARALLAX, PARAMETERS, THRESHOLD_PSPL
+from microlens.data.events import meets_caustic
 from microlens.explore import panels, traces
 from microlens.explore.controls import Control, Message, frame, row, user_path
 from microlens.files import parse_yaml
 from microlens.fit import fit_noise_free, single_lens_model
 from microlens.fit.points import epochs_to_draw
-from microlens.lens import binary, crosses_caustic, topology
+from microlens.lens import ROMAN_FIELD, binary, event_parallax, topology
 from microlens.lens.plane import LensPlane, lens_plane
 from microlens.sky.season import SEASON_THESIS
 
@@ -46,9 +47,11 @@ SLIDERS = {
     "alpha": Slider(0.0, round(2 * math.pi, 4), False, 1.0),
     "f_s": Slider(0.05, 1.0, True, 1.0),
     "m_base": Slider(15.5, 25.0, False, 21.0),
+    "pi_EN": Slider(-1.0, 1.0, False, 0.0),
+    "pi_EE": Slider(-1.0, 1.0, False, 0.0),
 }
 START = {name: slider.start for name, slider in SLIDERS.items()}
-GEOMETRY = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha")  # what the magnification depends on
+GEOMETRY = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha", "pi_EN", "pi_EE")  # what the magnification depends on
 MOST_DRAWS = 1000  # of "surprise me", until a binary meets the condition of its preset
 
 
@@ -70,19 +73,23 @@ class View(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def _magnification(schedule, *geometry):
     """The season's curve of a lens of this GEOMETRY: it does not change while only brightness and blending do."""
-    return binary(sky.epochs(schedule), *geometry)
+    event = dict(zip(GEOMETRY, geometry, strict=True))
+    lens = [event[name] for name in GEOMETRY if name not in PARALLAX]
+    return binary(sky.epochs(schedule), *lens, parallax=event_parallax(event))
 
 
 def prepare(parameters: dict, detector="roman", seed=0, schedule="thesis") -> View:
     """What the panels show of an event with these parameters (those of SLIDERS).
 
-    The magnification is exact to 1e-3 (adaptive nodes); the noise keeps its random numbers while the lens moves.
+    The magnification is exact to 1e-3 (adaptive nodes); the noise keeps its random numbers while the lens moves. Where
+    the event has parallax, in the Roman fields and the first season, the best single lens has it, too.
     """
     p, t = parameters, sky.epochs(schedule)
     flux_true = 1 + p["f_s"] * (_magnification(schedule, *(p[name] for name in GEOMETRY)) - 1)
     sigma = sky.sigma_flux(flux_true, p["m_base"], detector)
     flux = flux_true + sigma * np.random.default_rng(seed).normal(size=len(t))
-    fit = fit_noise_free(t, flux_true, sigma, (p["t_0"], p["t_E"], max(abs(p["u_0"]), 1e-3)))
+    start = p["t_0"], p["t_E"], max(abs(p["u_0"]), 1e-3), p["pi_EN"], p["pi_EE"]
+    fit = fit_noise_free(t, flux_true, sigma, start, field=ROMAN_FIELD if event_parallax(p) else None)
     plane = lens_plane(p, traces.season_tau(p, t))
     drawn = epochs_to_draw(t, np.log(flux_true))
     arrays = traces.plane_traces(plane) | traces.light_curve_traces(t, flux, sigma, single_lens_model(t, fit), drawn)
@@ -106,8 +113,7 @@ def draw_binary(preset: sky.Preset, rng: np.random.Generator, timestamps) -> dic
         p = {name: float(f"{value:.5g}") for name, value in sky.draw(preset, "binary", rng, season).items()}
         if not all(slider.low <= p[name] <= slider.high for name, slider in SLIDERS.items()):
             continue
-        tau = (timestamps - p["t_0"]) / p["t_E"]
-        if not preset.caustic_crossing or crosses_caustic(tau, *(p[k] for k in ("u_0", "rho", "s", "q", "alpha"))):
+        if not preset.caustic_crossing or meets_caustic(p, timestamps, ROMAN_FIELD):
             return p
     raise ValueError(f"none of {MOST_DRAWS} binaries of preset {preset.name} was within the sliders' ranges"
                      + (" and crossed a caustic." if preset.caustic_crossing else "."))
@@ -116,7 +122,7 @@ def draw_binary(preset: sky.Preset, rng: np.random.Generator, timestamps) -> dic
 class LensExplorer:
     """Sliders and linked panels of one binary-lens event; `widget` is what to display.
 
-    parameters : values of START to change (t_0 u_0 t_E rho s q alpha f_s m_base).
+    parameters : values of START to change (t_0 u_0 t_E rho s q alpha f_s m_base pi_EN pi_EE).
     classifier : from microlens.load(), or a Run, optional.   detector, schedule : see microlens.sky.
     Raises ValueError for values out of range.
     """
@@ -152,7 +158,7 @@ class LensExplorer:
 
     def _layout(self) -> widgets.VBox:
         boxes = [control.widget for control in self.controls.values()]
-        sliders = [widgets.VBox(boxes[i : i + 3], layout={"flex": "1 1 340px"}) for i in (0, 3, 6)]
+        sliders = [widgets.VBox(boxes[i : i + 3], layout={"flex": "1 1 340px"}) for i in range(0, len(boxes), 3)]
         choices = row(self.preset, self.surprise, widgets.Label("lens plane"), self.look)
         files = row(self.state, widgets.VBox([self.restore, row(self.file, self.save_button)]))
         return frame(row(*sliders), choices, self.message, self.panel, files)

@@ -14,6 +14,7 @@ thesis      all figures of the thesis           alerts        early detection, a
 from microlens.figures.alerts import alerts, early_detection_curve, evolution
 from microlens.figures.evaluation import draw_evaluation
 from microlens.figures.inputs import (
+    annual_parallax,
     event_by_hand,
     example_light_curves,
     noise_curve,
@@ -41,7 +42,8 @@ from microlens.figures.style import COLOURS, DRAW, draw, read_table, redraw, sav
 from microlens.figures.thesis import thesis_figures
 
 __all__ = [
-    "COLOURS", "DRAW", "alerts", "calibration", "completeness_purity", "confusion_matrix", "draw", "draw_evaluation",
+    "COLOURS", "DRAW", "alerts", "annual_parallax", "calibration", "completeness_purity", "confusion_matrix", "draw",
+    "draw_evaluation",
     "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "hardest_calls", "learning_curves",
     "mistakes", "noise_curve", "observability", "parameter_distributions", "per_class_metrics", "preset_distributions",
     "preset_examples", "read_table", "real_light_curves", "recall", "recall_s_q", "redraw", "robustness", "roc_curves",

@@ -31,7 +31,7 @@ from microlens.figures.style import (
     log_axis,
     subplots,
 )
-from microlens.fit import fit_single_lens, single_lens_model
+from microlens.fit import fit_noise_free, fit_single_lens, single_lens_model
 from microlens.fit.points import epochs_to_draw
 from microlens.lens.plane import lens_plane
 
@@ -93,6 +93,40 @@ def draw_survey_season(table):
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set(xlabel="time (d into the season)", ylabel="step to the epoch before (h)", ylim=(0.15, 14))
     ax.legend(loc="center right")
+    return fig
+
+
+def annual_parallax(params: dict, magnitude: float, pi_EN: float, pi_EE: float, timestamps):
+    """One single lens with and without annual parallax, and what the best straight-line single lens leaves of it.
+
+    params : t_0, u_0, t_E.   magnitude : of the baseline.   pi_EN, pi_EE : its parallax.   timestamps : (T,) days.
+    """
+    t, parallax = np.asarray(timestamps), lens.Parallax(pi_EN, pi_EE)
+    straight, bent = lens.pspl(t, **params), lens.pspl(t, **params, parallax=parallax)
+    sigma = sky.sigma_flux(bent, magnitude)
+    fits = {"without": fit_noise_free(t, bent, sigma), "with": fit_noise_free(t, bent, sigma, field=lens.ROMAN_FIELD)}
+    table = pd.DataFrame({"t": t, "straight": straight, "bent": bent})
+    for name, fit in fits.items():
+        table[f"residual_{name}"] = (bent - single_lens_model(t, fit)) / sigma
+    keep = epochs_to_draw(t, np.log(bent), table["residual_without"], 200)
+    return table.iloc[keep], (
+        rf"A single lens ($t_\mathrm{{E}}$ = {params['t_E']:g} d) without and with annual parallax "
+        rf"($\pi_\mathrm{{E,N}}$ = {pi_EN:g}, $\pi_\mathrm{{E,E}}$ = {pi_EE:g}) in the Roman fields, and the "
+        "noise-free residual to the best single lens that has no parallax "
+        f"(delta chi^2 = {fits['without'].chi2:.3g}) and to the best one that has ({fits['with'].chi2:.2g}).")
+
+
+@figure
+def draw_annual_parallax(table):
+    fig, (left, right) = subplots(1, 2, size=(PAGE, 2.4))
+    left.plot(table["t"], table["straight"], "--", color="0.4", label="without parallax")
+    left.plot(table["t"], table["bent"], color=COLOURS["pspl"], label="with parallax")
+    left.set(xlabel="time (d)", ylabel="flux / baseline")
+    left.legend()
+    right.plot(table["t"], table["residual_without"], color=COLOURS["binary"], label="fit without parallax")
+    right.plot(table["t"], table["residual_with"], color=COLOURS["pspl"], label="fit with parallax")
+    right.set(xlabel="time (d)", ylabel="residual / error")
+    right.legend()
     return fig
 
 

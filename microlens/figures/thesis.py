@@ -26,6 +26,8 @@ from microlens.network.runs import load_run
 
 # The event and its baseline magnitude of the figure event_by_hand.
 EVENT, EVENT_MAGNITUDE = {"t_0": 36.0, "u_0": 0.12, "t_E": 15.0, "rho": 0.003, "s": 1.1, "q": 0.05, "alpha": 1.0}, 21.0
+SINGLE = {"t_0": 36.0, "u_0": 0.2, "t_E": 30.0}
+PARALLAX = 0.1, 0.2  # pi_EN, pi_EE
 
 
 def thesis_figures(output=None, experiment_name: str | None = None, evaluation=None, robustness=None, light_curves=None,
@@ -72,6 +74,7 @@ def _input_figures(drawn, n_compared: int, seed: int) -> list[Path]:
     made = drawn("survey_season", *inputs.survey_season(seed))
     made += drawn("noise_curve", *inputs.noise_curve())
     made += drawn("event_by_hand", *inputs.event_by_hand(EVENT, t, flux, sigma))
+    made += drawn("annual_parallax", *inputs.annual_parallax(SINGLE, EVENT_MAGNITUDE, *PARALLAX, t))
     with ExitStack() as stack:
         presets = {}
         for i, name in enumerate(BINARY_PRESETS):  # a seed each: presets of the same ranges would show the same events

@@ -32,7 +32,7 @@ LARGEST_U_0 = 4.0  # beyond it a lens magnifies by less than a per cent
 LARGEST_PI_E = 1.0  # of either component: the largest parallax that the package's priors permit
 SMALLEST_LN_RHO, LARGEST_LN_RHO = -11.5, np.log(0.1)  # 1e-5 is a point; A B0 is good to rho^2 and few stars are larger
 
-B0_MAX, B0_STEP = 40.0, 0.01  # the table of B0(z) ends where 1 + 1/(8 z^2) is right to 1e-6
+B0_MAX, B0_STEP = 40.0, 0.004  # the table of B0(z) ends where 1 + 1/(8 z^2) is right to 1e-6
 TABLE_RHO = 1e-4  # small, so that A_FS has its limiting form
 EXPANSION = 0.375  # A(u) = (1 + 3/8 u^2 + ...)/u
 LEAST_U2 = 1e-14  # u^2 is at least this, so that nothing is divided by 0

@@ -35,13 +35,14 @@ from microlens.lens.curves import (
 )
 from microlens.lens.engine import ENGINES, MagnificationError, engine_version
 from microlens.lens.magnification import binary_at
-from microlens.lens.parallax import Field, Parallax, displacement, parallax_offsets
+from microlens.lens.parallax import ROMAN_FIELD, Field, Parallax, displacement, event_parallax, parallax_offsets
 from microlens.lens.path import Track, bent_track, lens_positions, source_position, straight_track, trajectory
 from microlens.lens.single import fspl, fspl_at, pspl, pspl_at, two_sources
 
 __all__ = [
     "ENGINES",
     "REACH",
+    "ROMAN_FIELD",
     "Field",
     "LensedSource",
     "MagnificationError",
@@ -56,6 +57,7 @@ __all__ = [
     "crosses_caustic",
     "displacement",
     "engine_version",
+    "event_parallax",
     "fspl",
     "fspl_at",
     "lens_positions",

@@ -137,3 +137,9 @@ def displacement(north, east, pi_EN, pi_EE):
     north, east : the Sun's offsets, au.   pi_EN, pi_EE : microlensing parallax.
     """
     return pi_EN * north + pi_EE * east, pi_EN * east - pi_EE * north
+
+
+def event_parallax(params: dict, field: Field = ROMAN_FIELD) -> Parallax | None:
+    """The parallax of an event with parameters by name, whose t_0,par is its t_0; None where it is 0 or NaN."""
+    pi_EN, pi_EE = params.get("pi_EN", 0.0), params.get("pi_EE", 0.0)
+    return Parallax(pi_EN, pi_EE, params["t_0"], field) if np.hypot(pi_EN, pi_EE) > 0 else None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from microlens.lens.caustics import caustics, critical_curves
+from microlens.lens.parallax import ROMAN_FIELD, event_parallax
 from microlens.lens.path import trajectory
 
 N_OUTLINE = 41  # points of the outline of the source
@@ -55,10 +56,11 @@ def circle(centre, radius: float, n: int) -> np.ndarray:
     return np.asarray(centre) + radius * np.column_stack([np.cos(phase), np.sin(phase)])
 
 
-def lens_plane(params: dict, tau, n_caustic: int = 400, n_critical: int = 120) -> LensPlane:
+def lens_plane(params: dict, tau, n_caustic: int = 400, n_critical: int = 120, field=ROMAN_FIELD) -> LensPlane:
     """The lens plane of an event with the parameters u_0, rho, s, q and alpha.
 
-    A single lens has q = NaN: its caustic is a point, its critical curve a circle, and the source moves along x.
+    A single lens has q = NaN: its caustic is a point, its critical curve a circle, and the source moves along x. The
+    path is bent where it has pi_EN or pi_EE, too, and then t_0, days after the start of the season of `field`, and t_E.
     tau : (k,) Einstein times from t_0 at which the trajectory is given.
     n_caustic, n_critical : phases of the curves of two lenses.
     Raises ValueError for an impossible lens.
@@ -71,6 +73,8 @@ def lens_plane(params: dict, tau, n_caustic: int = 400, n_critical: int = 120) -
     else:
         lenses = np.array([[-q * s / (1 + q), 0.0], [s / (1 + q), 0.0]])
         critical, folds = critical_curves(s, q, n_critical), caustics(s, q, n_caustic)
-    path = np.column_stack(trajectory(tau, 0.0, u_0, 1.0, alpha))
-    closest = np.column_stack(trajectory([0.0], 0.0, u_0, 1.0, alpha))[0]
+    parallax = event_parallax(params, field)
+    t_0, t_E = (0.0, 1.0) if parallax is None else (params["t_0"], params["t_E"])
+    path = np.column_stack(trajectory(t_0 + np.asarray(tau) * t_E, t_0, u_0, t_E, alpha, parallax))
+    closest = np.column_stack(trajectory([t_0], t_0, u_0, t_E, alpha, parallax))[0]
     return LensPlane(lenses, critical, folds, path, closest, circle(closest, params["rho"], N_OUTLINE))

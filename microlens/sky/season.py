@@ -15,14 +15,17 @@ SEASON_ROMAN = 70.74  # d
 PAUSE_EPOCHS = 30  # that a pause takes: 6.3 h from the last epoch before to the first after (RMDC26: 6.1 to 6.3 h)
 FIXED_PAUSES = (0.99, 35.24, 69.49)  # d into the season, every season
 EQUAL_STEPS = 1e-6  # d; steps that differ less are equal
-MOVING_PAUSES = 4  # with the three above 43.9 h (RMDC26: about 43.5) and 8182 epochs (8181 to 8185) a season
+MOVING_PAUSES = 4  # with the three above 43.9 h (RMDC26: about 43.5) and 8182 visits (8181 to 8185) a season
+COLOUR_VISIT = 30  # visits from one in F087 or F213 to the next, 6.1 h: about every third 2-h bin has one
 
 
 def epochs(schedule: str, seed: int = 0) -> np.ndarray:
     """Epochs (T,) of one season, days from its start.
 
     'thesis': 72 d every 15 min, 6912 epochs. 'roman': 70.7 d every 12.139 min without the pauses (they are absent, not
-    masked): three recur every season, four are drawn from `seed`. Source: RMDC26 ephemerides.
+    masked): three recur every season, four are drawn from `seed`. One visit in COLOUR_VISIT is made in another filter,
+    from the first one on that is drawn from `seed`, and no F146 epoch. Source: RMDC26 ephemerides; for the colour
+    visits the occupancy of 2-h bins in that challenge.
     Raises ValueError for an unknown schedule.
     """
     if schedule == "thesis":
@@ -38,6 +41,7 @@ def epochs(schedule: str, seed: int = 0) -> np.ndarray:
     for start in (*FIXED_PAUSES, *moving):
         last = int(start / CADENCE_ROMAN)
         keep[last + 1 : last + 1 + PAUSE_EPOCHS] = False
+    keep[rng.integers(COLOUR_VISIT) :: COLOUR_VISIT] = False
     return t[keep]
 
 
