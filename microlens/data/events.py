@@ -131,7 +131,8 @@ def true_flux(curve, t_0, t_E, f_s, timestamps) -> np.ndarray:
         first, last = curve[0][0] - ROUNDING, curve[0][-1] + ROUNDING
         if not is_whole(curve) and (tau[0] < first or tau[-1] > last):
             raise ValueError("a curve with parallax is kept for its own season alone, "
-                             f"{first:.3g} to {last:.3g} Einstein times; came {tau[0]:.3g} to {tau[-1]:.3g}. Give its own t_0 and t_E.")
+                             f"{first:.3g} to {last:.3g} Einstein times; came {tau[0]:.3g} to {tau[-1]:.3g}. Give its "
+                             "own t_0 and t_E.")
         magnification = lens.render(*curve, tau)
     return 1.0 + f_s * (magnification - 1.0)
 
