@@ -20,7 +20,7 @@ from microlens.data import (
     simulate,
     write_predictions,
 )
-from microlens.data.events import preset_source
+from microlens.data.events import magnification_curve, preset_source, true_flux
 from microlens.data.format import CURVES, NODES, ROWS, time_since_last, write_checksum
 from microlens.data.packed import NEVER, decode_view, encode_view, epochs_until
 from microlens.data.simulation import event_stream
@@ -95,6 +95,18 @@ def test_render_event_repeats_what_make_event_draws():
     flux = sky.observe(render_event(e.curve, p["t_0"], p["t_E"], p["f_s"], 20.0, t, np.random.default_rng(0))[1],
                        p["m_base"], t, rng, config, np.ones(len(t), bool))
     assert p == e.params and np.array_equal(flux, e.flux)
+
+
+@pytest.mark.parametrize("t_E", [1.58, 0.05])
+def test_a_short_event_with_parallax_is_followed_as_far_as_its_lens_reaches(t_E):
+    """Far from a lens of so small a planet no image of it is clear; the season of a short event once ended there."""
+    params = {"t_0": 41.45, "u_0": 0.957, "t_E": t_E, "rho": 0.0026, "s": 0.2006, "q": 1.04e-6, "alpha": 3.851,
+              "pi_EN": -0.2, "pi_EE": -0.09}
+    t = sky.epochs("roman")
+    tau, log_A = magnification_curve("binary", params, lens.ROMAN_FIELD, (t[0], t[-1]))
+    parallax = lens.event_parallax(params)
+    A = true_flux((tau, log_A), params["t_0"], t_E, 1.0, t)
+    assert A == pytest.approx(lens.pspl(t, 41.45, 0.957, t_E, parallax=parallax), rel=1e-3)
 
 
 @pytest.mark.validate

@@ -489,11 +489,11 @@ def test_against_time_by_hand():
 
 def test_a_limb_darkened_single_lens_is_never_a_premature_anomaly():
     """Truth: the curve is a single lens, so no alert on it is timely. A uniform disc would leave an anomaly."""
-    params = {"t_0": 10.0, "t_E": 10.0, "u_0": 0.002, "m_base": 19.0}
+    params = {"t_0": 10.0, "t_E": 10.0, "u_0": 0.002, "m_base": 19.0, "pi_EN": 0.0, "pi_EE": 0.0}
     t = np.arange(0, 20, 0.25 / 24)
     flux = fspl(t, params["t_0"], params["u_0"], params["t_E"], 0.02, limb_darkening=0.6)
     configs = SimulateConfig(limb_darkening=0.6), SimulateConfig()
-    darkened, uniform = (observable_from("binary", params, t, flux, config) for config in configs)
+    darkened, uniform = (observable_from("binary", params, t, flux, config, None) for config in configs)
     assert np.isnan(darkened.t_premature) and np.isfinite(uniform.t_premature)
 
 

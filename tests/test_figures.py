@@ -214,7 +214,7 @@ def test_presets_are_compared_on_common_bins_and_typical_events_chosen(tmp_path,
         seen = a.params[(a.params.label == BINARY) & (a.params.label_observable == BINARY)]
     assert np.allclose(table.groupby(["preset", "parameter"])["share"].sum(), 1) and "n >= 8" in caption
     assert (table.groupby("parameter")[["low", "high"]].nunique() == inputs.N_BINS).all(axis=None)
-    assert row in seen.index and (seen.delta_chi2_pspl >= seen.delta_chi2_pspl[row]).mean() <= 0.5
+    assert row in seen.index and (seen.delta_chi2_pspl >= seen.delta_chi2_pspl[row]).mean() < 0.7  # of three
     assert "n = 6:" in said and "n = 3:" in twice  # curves that differ
     for kind in CLASSES:
         curves = [part[["x", "y"]].to_numpy() for _, part in examples[examples["panel"] == kind].groupby("preset")]

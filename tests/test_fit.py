@@ -6,7 +6,7 @@ from microlens import fit
 from microlens.config import THRESHOLD_PREMATURE, THRESHOLD_PSPL
 from microlens.fit import observable, points, single_lens
 from microlens.fit.kernels import POINT, Points, b0_table, fluxes_of, prefix, without_parallax
-from microlens.lens import binary, fspl, pspl
+from microlens.lens import ROMAN_FIELD, Parallax, binary, fspl, pspl
 from microlens.sky.noise import sigma_flux
 
 T = np.arange(6912) / 96.0
@@ -29,6 +29,31 @@ def test_a_limb_darkened_source_is_no_anomaly_to_a_fit_of_the_same_profile():
     flux = fspl(T, 30.0, 0.01, 10.0, 0.03, 0.5)
     uniform, darkened = (fit.observability(T, flux, sigma_flux(flux, 18.0), True, limb_darkening=g) for g in (0.0, 0.5))
     assert darkened.delta_chi2_pspl < 20 and uniform.delta_chi2_pspl > THRESHOLD_PSPL
+
+
+def test_a_single_lens_with_parallax_is_no_anomaly_to_a_fit_that_has_parallax():
+    """Single lenses drawn with the parallaxes of Data Challenge 1's hosts, three times as large."""
+    rng, alone, together = np.random.default_rng(6), [], []
+    for _ in range(40):
+        direction, pi_E = rng.uniform(0, 2 * np.pi), 0.27
+        parallax = Parallax(pi_E * np.cos(direction), pi_E * np.sin(direction))
+        t_0, u_0, t_E = rng.uniform(10, 60), rng.choice([-1, 1]) * rng.uniform(0.02, 0.8), rng.uniform(15, 40)
+        flux = pspl(T, t_0, u_0, t_E, parallax=parallax)
+        sigma = sigma_flux(flux, 20.0)
+        alone.append(fit.fit_noise_free(T, flux, sigma).chi2)
+        together.append(fit.fit_noise_free(T, flux, sigma, field=ROMAN_FIELD).chi2)
+    assert np.mean(np.array(alone) > THRESHOLD_PSPL) > 0.3 and max(together) < 20
+
+
+def test_noisy_fit_recovers_parallax():
+    rng, parallax = np.random.default_rng(7), Parallax(0.2, -0.4)
+    flux = pspl(T, 36.0, 0.15, 30.0, parallax=parallax)
+    sigma = sigma_flux(flux, 18.0)
+    noisy = flux + sigma * rng.normal(size=len(T))
+    found = fit.fit_single_lens(T, noisy, sigma, field=ROMAN_FIELD)
+    assert found.parallax.pi_EE == pytest.approx(-0.4, abs=0.05)
+    assert found.chi2 <= (((noisy - flux) / sigma) ** 2).sum() + 1
+    assert fit.single_lens_model(T, found) == pytest.approx(flux, rel=2e-3)
 
 
 def test_flat_delta_chi2_against_direct_sum():

@@ -110,10 +110,16 @@ def lensed_sources(params: dict, parallax: lens.Parallax | None, window: tuple) 
 
 
 def season_limits(params: dict, parallax: lens.Parallax | None, window: tuple, reach: float) -> tuple[float, float]:
-    """Einstein times between which a curve is kept: `reach` on either side, or the season where it has parallax."""
+    """Einstein times between which a curve is kept: `reach` on either side; with parallax, those of the season alone.
+
+    Beyond `reach` no lens bends the light by more than a known power of the distance.
+    """
     if parallax is None:
         return -reach, reach
-    return tuple((t - params["t_0"]) / params["t_E"] for t in window)
+    first, last = ((t - params["t_0"]) / params["t_E"] for t in window)
+    if last <= -reach or first >= reach:  # the event is not in the season
+        return -reach, reach
+    return max(first, -reach), min(last, reach)
 
 
 def true_flux(curve, t_0, t_E, f_s, timestamps) -> np.ndarray:
@@ -129,7 +135,7 @@ def true_flux(curve, t_0, t_E, f_s, timestamps) -> np.ndarray:
     else:
         tau = (timestamps - t_0) / t_E
         first, last = curve[0][0] - ROUNDING, curve[0][-1] + ROUNDING
-        if not is_whole(curve) and (tau[0] < first or tau[-1] > last):
+        if (tau[0] < first and first > -WHOLE) or (tau[-1] > last and last < WHOLE):
             raise ValueError("a curve with parallax is kept for its own season alone, "
                              f"{first:.3g} to {last:.3g} Einstein times; came {tau[0]:.3g} to {tau[-1]:.3g}. Give its "
                              "own t_0 and t_E.")

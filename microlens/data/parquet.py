@@ -4,8 +4,8 @@
     curve = read_light_curve("events_parquet/obs.parquet", ReadConfig(event="microlens_000017"))
 
 obs holds one row an observation, ordered by event; epoch the times; meta one row an event with its parameters. Times
-count from the start of a season of the survey, and no observer's position is given, since the simulation has no
-parallax. Angles are in degrees, as there. A flat light curve, which that challenge does not have, is labelled
+count from the start of a season of the survey, and no observer's position is given, since that of the simulation is
+the Earth's. Angles are in degrees, as there. A flat light curve, which that challenge does not have, is labelled
 microlens_flat.
 """
 
@@ -29,9 +29,10 @@ SEASON_START = 2461447.757  # JD (TDB): the first dense season, from the ephemer
 LABELS = {"flat": "microlens_flat", "pspl": "microlens_1S1L", "binary": "microlens_1S2L"}
 BAND = "F146"
 PARAMETERS = {"t_E": "tE_ref", "u_0": "u0lens1", "rho": "rho", "q": "Planet_q", "s": "Planet_s", "f_s": "fs_F146",
+              "pi_EN": "piEN", "pi_EE": "piEE",
               "m_base": "Base_F146", "delta_chi2_pspl": "ObsGroup_0_chi2"}
-"""Names of the parameters there. Base_F146, the baseline magnitude, is this package's; ObsGroup_0_chi2 is against the
-best single lens.
+"""Names of the parameters there; piEN and piEE are those of the simulator gulls. Base_F146, the
+baseline magnitude, is this package's; ObsGroup_0_chi2 is against the best single lens.
 """
 EVENTS_AT_ONCE = 128  # one row group: a reader that wants one event skips the others
 OBS = pyarrow.schema([("event_id", pyarrow.int64()), ("epoch_id", pyarrow.int32()), ("filt", pyarrow.string()),

@@ -23,7 +23,6 @@ With annual parallax the path is bent: `Parallax(pi_EN, pi_EE)` is an argument o
 
 from microlens.lens.caustics import caustics, critical_curves, crosses_caustic, topology
 from microlens.lens.curves import (
-    REACH,
     LensedSource,
     Nodes,
     binary,
@@ -34,6 +33,7 @@ from microlens.lens.curves import (
     single_nodes_along,
 )
 from microlens.lens.engine import ENGINES, MagnificationError, engine_version
+from microlens.lens.expansion import REACH
 from microlens.lens.magnification import binary_at
 from microlens.lens.parallax import ROMAN_FIELD, Field, Parallax, displacement, event_parallax, parallax_offsets
 from microlens.lens.path import Track, bent_track, lens_positions, source_position, straight_track, trajectory

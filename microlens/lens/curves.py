@@ -28,7 +28,7 @@ from microlens.lens.caustics import (
     touching_vertex,
 )
 from microlens.lens.engine import check_finite, check_lens, new_engine
-from microlens.lens.expansion import expand, new_scratch
+from microlens.lens.expansion import REACH, expand, new_scratch
 from microlens.lens.limb import disc_magnification
 from microlens.lens.magnification import evaluate
 from microlens.lens.parallax import Parallax
@@ -47,7 +47,6 @@ LEFT_OUT = 0.4
 GRADING = 5.0  # longest interval / its neighbour
 MAX_ROUNDS = 16
 END_NODES = 2  # nodes beyond either end
-REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4
 SHORTEST_STEP = 1e-5  # Einstein times
 BESIDE_BREAK = 6.0  # weight of the error of a node next to a break
 BREAK_STEP = 0.05  # longest interval beside a break / source radius

@@ -18,11 +18,14 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 from scipy.special import beta
 
 from microlens.lens.path import lens_equation, lens_positions, masses_about_secondary
 from microlens.lens.roots import find_roots
 
+REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4
+SOURCE_REACH = 10.0  # source radii that are added to it for large sources
 IMAGE = 1e-5  # residual of the lens equation below which a root of the quintic is an image
 APART = 1e-5  # distance of two images below which they have run together
 ROOT_STEPS = 80  # most steps of the root finder
@@ -162,6 +165,22 @@ def follow_images(zeta, masses, start, end):
     return total
 
 
+@register_jitable
+def is_far(x, y, lens):
+    """Whether (x, y) is so far from lenses and caustics that both masses magnify as one at their centre of mass.
+
+    The quadrupole of the lens then changes A - 1, which is below 5e-4, by less than one per cent.
+    """
+    return x * x + y * y > (REACH + lens.s + 1.0 / lens.s + SOURCE_REACH * lens.rho) ** 2
+
+
+@register_jitable
+def far_magnification(x, y):
+    """Magnification at a position that is_far: that of one mass (Paczynski 1986)."""
+    u2 = x * x + y * y
+    return (u2 + 2.0) / np.sqrt(u2 * (u2 + 4.0))
+
+
 @numba.njit(cache=True, error_model="numpy")
 def expand(x, y, lens, distance, tolerance, scratch):
     """Magnification of the source disc at (x, y); NaN at a caustic and where neither hexadecapole nor rings are good.
@@ -170,6 +189,8 @@ def expand(x, y, lens, distance, tolerance, scratch):
     """
     if not distance > NEAREST:
         return np.nan
+    if is_far(x, y, lens):
+        return far_magnification(x, y)
     masses = masses_about_secondary(lens.s, lens.q)
     zeta = complex(x - lens_positions(lens.s, lens.q)[1], y)
     for j in range(5):

@@ -1,0 +1,69 @@
+"""What annual parallax does to labels: `python -m benchmarks.parallax`.
+
+For each preset, the share of its binaries whose delta chi^2 against the best single lens is above the threshold, where
+that single lens has parallax and where it has none. And the share of single lenses with the parallaxes of Data
+Challenge 1's planet hosts (lognormal, median 0.089, 0.25 dex, isotropic) that would pass it. Noise-free curves, labels'
+fit; intervals are Wilson's at 95 %.
+"""
+
+import numpy as np
+
+from microlens import lens, sky
+from microlens.config import BINARY_PRESETS, THRESHOLD_PSPL
+from microlens.data.events import magnification_curve, true_flux
+from microlens.evaluate.metrics import binomial_interval
+from microlens.fit import fit_noise_free
+
+LOST = 0.05  # share of the epochs
+DC1_PI_E = np.log10(0.089), 0.25
+FIELDS = {"without parallax": None, "with parallax": lens.ROMAN_FIELD}
+
+
+def noise_free(kind, params, preset, t, rng):
+    """Times, flux and errors of the observed epochs of an event."""
+    seen = t[sky.dropout(rng, len(t), LOST)]
+    curve = magnification_curve(kind, params, preset.field, (t[0], t[-1]))
+    flux = true_flux(curve, params["t_0"], params["t_E"], params["f_s"], seen)
+    return seen, flux, sky.sigma_flux(flux, params["m_base"])
+
+
+def report(name, passed):
+    """Print the shares that pass, each with its interval. passed : {fit: (n,) bool}."""
+    words = []
+    for fit, values in passed.items():
+        low, high = binomial_interval(int(np.sum(values)), len(values))
+        words.append(f"{fit} {np.mean(values):.4f} [{low:.4f}, {high:.4f}]")
+    print(f"{name}, n = {len(values)}: best single lens {'; '.join(words)}", flush=True)
+
+
+def binaries(name, n):
+    rng, preset = np.random.default_rng(1), sky.load_preset(name)
+    t, passed = sky.epochs(preset.schedule), {fit: [] for fit in FIELDS}
+    season = sky.season_length(t)
+    while len(passed["with parallax"]) < n:
+        params = sky.draw(preset, "binary", rng, season)
+        curve = noise_free("binary", params, preset, t, rng)
+        start = params["t_0"], params["t_E"], max(params["u_0"], 1e-3), params["pi_EN"], params["pi_EE"]
+        for fit, field in FIELDS.items():
+            passed[fit].append(fit_noise_free(*curve, start, field=field).chi2 > THRESHOLD_PSPL)
+    report(f"binaries of {name}", passed)
+
+
+def single_lenses(n):
+    rng, preset = np.random.default_rng(2), sky.load_preset("roman")
+    t, passed = sky.epochs(preset.schedule), {fit: [] for fit in FIELDS}
+    season = sky.season_length(t)
+    for _ in range(n):
+        params = sky.draw(preset, "pspl", rng, season)
+        modulus, direction = 10 ** rng.normal(*DC1_PI_E), rng.uniform(0, 2 * np.pi)
+        params |= {"pi_EN": modulus * np.cos(direction), "pi_EE": modulus * np.sin(direction)}
+        curve = noise_free("pspl", params, preset, t, rng)
+        for fit, field in FIELDS.items():
+            passed[fit].append(fit_noise_free(*curve, field=field).chi2 > THRESHOLD_PSPL)
+    report("single lenses of roman with the parallaxes of DC1's hosts", passed)
+
+
+if __name__ == "__main__":
+    single_lenses(2000)
+    for name in BINARY_PRESETS:
+        binaries(name, 1000)
