@@ -182,7 +182,7 @@ def test_notebook_02_by_keyboard(lab, page):
     assert "resonant topology" in page.evaluate(TITLE)
 
     handles = page.locator(".widget-slider .noUi-handle")
-    assert handles.count() == 9
+    assert handles.count() == 11
     page.evaluate(WATCH)
     handles.nth(4).focus()  # the fifth slider is s
     before, took = page.evaluate(CAUSTIC), []

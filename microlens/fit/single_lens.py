@@ -208,13 +208,15 @@ def fit_points(points, given, table, bounds):
 def parallax_starts(p, given):
     """Single lenses with parallax (k, 6) to start from: the single lens p without parallax and its mirror, those given.
 
-    A path has parallax 0 on either side of the lens at first, and the fit finds the rest.
+    A path has parallax 0 on either side of the lens at first, and the fit finds the rest. A source that is large
+    without parallax is tried as a point, too: its size may have stood for the parallax.
     """
-    out = np.zeros((2 + len(given), WITHOUT_PARALLAX + 2))
-    for k in range(2):
-        out[k, :U_0], out[k, U_0], out[k, -1] = p[:U_0], (1 - 2 * k) * p[U_0], p[-1]
+    n = 4 if p[-1] > POINT else 2
+    out = np.zeros((n + len(given), WITHOUT_PARALLAX + 2))
+    for k in range(n):
+        out[k, :U_0], out[k, U_0], out[k, -1] = p[:U_0], (1 - 2 * (k % 2)) * p[U_0], p[-1] if k < 2 else POINT
     for k in range(len(given)):
-        out[2 + k, : PI_EE + 1], out[2 + k, -1] = given[k], p[-1]
+        out[n + k, : PI_EE + 1], out[n + k, -1] = given[k], p[-1]
     return out
 
 
