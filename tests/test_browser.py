@@ -211,7 +211,7 @@ def test_notebook_02_by_keyboard(lab, page):
     page.keyboard.press("d")
     page.keyboard.press("d")
     page.wait_for_timeout(300)
-    assert page.evaluate(N_CELLS) == n_cells and handles.count() == 9
+    assert page.evaluate(N_CELLS) == n_cells and handles.count() == 11
 
     boxes = page.locator(".microlens-box input")
     boxes.nth(4).fill("2.5")
