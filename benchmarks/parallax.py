@@ -10,7 +10,7 @@ import numpy as np
 
 from microlens import lens, sky
 from microlens.config import BINARY_PRESETS, THRESHOLD_PSPL
-from microlens.data.events import magnification_curve, true_flux
+from microlens.data.events import fit_start, magnification_curve, true_flux
 from microlens.evaluate.metrics import binomial_interval
 from microlens.fit import fit_noise_free
 
@@ -43,9 +43,8 @@ def binaries(name, n):
     while len(passed["with parallax"]) < n:
         params = sky.draw(preset, "binary", rng, season)
         curve = noise_free("binary", params, preset, t, rng)
-        start = params["t_0"], params["t_E"], max(params["u_0"], 1e-3), params["pi_EN"], params["pi_EE"]
         for fit, field in FIELDS.items():
-            passed[fit].append(fit_noise_free(*curve, start, field=field).chi2 > THRESHOLD_PSPL)
+            passed[fit].append(fit_noise_free(*curve, fit_start(params), field=field).chi2 > THRESHOLD_PSPL)
     report(f"binaries of {name}", passed)
 
 

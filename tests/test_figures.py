@@ -208,13 +208,13 @@ def test_presets_are_compared_on_common_bins_and_typical_events_chosen(tmp_path,
     monkeypatch.setenv("MICROLENS_DATA", str(tmp_path))
     with open_dataset(quick_dataset(1, 4, 8, seed=3)) as a, open_dataset(quick_dataset(1, 4, 8, seed=4)) as b:
         table, caption = figures.preset_distributions({"a": a.params, "b": b.params})
-        row = inputs.typical(a.params, BINARY)
+        row = inputs.typical(b.params, BINARY)
         examples, said = figures.preset_examples({"a": a, "b": b})
         twice = figures.preset_examples({"a": a, "again": a})[1]
-        seen = a.params[(a.params.label == BINARY) & (a.params.label_observable == BINARY)]
+        seen = b.params[(b.params.label == BINARY) & (b.params.label_observable == BINARY)]
     assert np.allclose(table.groupby(["preset", "parameter"])["share"].sum(), 1) and "n >= 8" in caption
     assert (table.groupby("parameter")[["low", "high"]].nunique() == inputs.N_BINS).all(axis=None)
-    assert row in seen.index and (seen.delta_chi2_pspl >= seen.delta_chi2_pspl[row]).mean() < 0.7  # of three
+    assert row in seen.index and (seen.delta_chi2_pspl >= seen.delta_chi2_pspl[row]).mean() <= 0.5
     assert "n = 6:" in said and "n = 3:" in twice  # curves that differ
     for kind in CLASSES:
         curves = [part[["x", "y"]].to_numpy() for _, part in examples[examples["panel"] == kind].groupby("preset")]

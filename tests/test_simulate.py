@@ -205,16 +205,18 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(with_workers):
     assert all(gone(worker) for worker in workers)
 
 
-def test_interrupted_by_the_keyboard_it_says_so_in_one_line_and_goes_on_later(tmp_path, dataset):
-    path = tmp_path / "x.h5"
-    run = subprocess.Popen(command(path, "--num_workers", "2"), **PIPES, start_new_session=True)
+def test_interrupted_by_the_keyboard_it_says_so_in_one_line_and_goes_on_later(tmp_path):
+    path, n_binary = tmp_path / "x.h5", 300  # so many that it cannot end before it is interrupted
+    more = "--num_workers", "2", "--n_binary", str(n_binary)
+    run = subprocess.Popen(command(path, *more), **PIPES, start_new_session=True)
     assert wait_for(lambda: shards(path), run)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does it: to the workers, too
     _, run.stderr = run.communicate(timeout=60)
     assert run.returncode == 130
     assert errors_of(run) == ["interrupted; the same command goes on where it stopped."]
     assert not any(name.endswith(".tmp") for name in names(tmp_path))
-    assert digest(make(path)) == digest(dataset)
+    whole = make(tmp_path / "whole" / "x.h5", n_binary=n_binary)
+    assert digest(make(path, n_binary=n_binary)) == digest(whole)
 
 
 @pytest.mark.parametrize("how", ["from standard input", "without a main part"])

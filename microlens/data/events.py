@@ -103,10 +103,15 @@ def lensed_sources(params: dict, parallax: lens.Parallax | None, window: tuple) 
     first = lens.LensedSource(source_track(params, 0.0, parallax, window), 0.0, params["rho"], 1 / (1 + q_F))
     if q_F == 0:
         return [first]
-    late = (params["t_0_2"] - params["t_0"]) / params["t_E"]
+    late = second_is_late(params)
     second = params | {"t_0": params["t_0_2"], "u_0": params["u_0_2"]}
     track = source_track(second, 0.0, parallax, window)
     return [first, lens.LensedSource(track, late, params["rho_2"], q_F / (1 + q_F))]
+
+
+def second_is_late(params: dict) -> float:
+    """Einstein times by which the second source's t_0 is later than that of the first."""
+    return (params["t_0_2"] - params["t_0"]) / params["t_E"]
 
 
 def season_limits(params: dict, parallax: lens.Parallax | None, window: tuple, reach: float) -> tuple[float, float]:
@@ -203,5 +208,9 @@ def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfi
     if kind == "flat" or len(t) < 2:
         return NEVER_OBSERVABLE
     sigma = sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
-    start = (params["t_0"], params["t_E"], max(params["u_0"], SMALLEST_START), params["pi_EN"], params["pi_EE"])
-    return observability(t, flux_true, sigma, kind == "binary", start, config.limb_darkening, field)
+    return observability(t, flux_true, sigma, kind == "binary", fit_start(params), config.limb_darkening, field)
+
+
+def fit_start(params: dict) -> tuple:
+    """Where the fit of a single lens to an event with these parameters starts: t_0, t_E, u_0, pi_EN, pi_EE."""
+    return params["t_0"], params["t_E"], max(abs(params["u_0"]), SMALLEST_START), params["pi_EN"], params["pi_EE"]

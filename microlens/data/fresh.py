@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from microlens import sky
-from microlens.config import CLASSES, FLAT, FRESH_STREAM, PSPL, SimulateConfig
-from microlens.data.events import Event, OversampleError, Source, is_whole, make_event
+from microlens.config import CLASSES, FRESH_STREAM, PSPL, SimulateConfig
+from microlens.data.events import Event, OversampleError, Source, is_whole, make_event, second_is_late
 from microlens.data.format import DatasetError, open_dataset, time_since_last
 from microlens.data.packed import Events, epochs_until, pack
 from microlens.fit import observable_label
 from microlens.fit.running import running_view
+from microlens.lens import event_parallax
 
 MAX_DRAWS = 100  # of t_0 and t_E for a caustic crossing; then the event keeps its own
 DRAWN = ("t_0", "t_E", "f_s", "m_base")
@@ -47,22 +48,24 @@ class FreshEvents:
             self.params = {name: data.params[name].to_numpy() for name in data.params}
             self.curves = {int(row): data.curve(int(row)) for row in (range(len(data)) if rows is None else rows)}
         for row, curve in self.curves.items():
-            bound = self.params["pi_EN"][row] != 0 or self.params["pi_EE"][row] != 0
-            if isinstance(curve, tuple) and not (bound or is_whole(curve)):
+            if isinstance(curve, tuple) and not (event_parallax(self.stored(row)) or is_whole(curve)):
                 raise DatasetError(f"{path}: keeps the curves of one season only (row {row}), which cannot be drawn at "
                                    "another t_0 and t_E; simulate it again.")
         self.season = sky.season_length(self.timestamps)
 
+    def stored(self, row: int) -> dict:
+        """The parameters of an event as they stand in the file; NaN for those that its class does not have."""
+        return {name: values[row] for name, values in self.params.items()}
+
     def draw(self, row: int, rng: np.random.Generator) -> dict:
         """The stored parameters of an event with new t_0, t_E (days), f_s and m_base."""
-        stored = {name: values[row] for name, values in self.params.items()}
+        stored = self.stored(row)
         drawn = {name: self.preset.priors[name].draw(rng) for name in DRAWN}
         drawn["t_0"] *= self.season
-        if self.labels[row] != FLAT and (stored["pi_EN"] or stored["pi_EE"]):
+        if event_parallax(stored):
             drawn = {name: drawn[name] for name in ("f_s", "m_base")}
         elif self.labels[row] == PSPL and stored["q_F"] > 0:
-            late = (stored["t_0_2"] - stored["t_0"]) / stored["t_E"]
-            drawn["t_0_2"] = drawn["t_0"] + late * drawn["t_E"]
+            drawn["t_0_2"] = drawn["t_0"] + second_is_late(stored) * drawn["t_E"]
         return stored | drawn
 
     def event(self, row: int, epoch: int) -> Event:

@@ -3,9 +3,9 @@
     export_parquet("data/raw/events.h5", "events_parquet")          # obs.parquet, epoch.parquet, meta.parquet
     curve = read_light_curve("events_parquet/obs.parquet", ReadConfig(event="microlens_000017"))
 
-obs holds one row an observation, ordered by event; epoch the times; meta one row an event with its parameters. Times
-count from the start of a season of the survey, and no observer's position is given, since that of the simulation is
-the Earth's. Angles are in degrees, as there. A flat light curve, which that challenge does not have, is labelled
+obs holds one row an observation, ordered by event; epoch the times; meta one row an event with its parameters. The
+season starts where the dataset's preset says. No observer's position is given, since that of the simulation is the
+Earth's. Angles are in degrees, as there. A flat light curve, which that challenge does not have, is labelled
 microlens_flat.
 """
 
@@ -25,7 +25,6 @@ from microlens.data.format import open_dataset
 from microlens.files import atomic
 from microlens.sky import SATURATION_MAG
 
-SEASON_START = 2461447.757  # JD (TDB): the first dense season, from the ephemerides of the challenge
 LABELS = {"flat": "microlens_flat", "pspl": "microlens_1S1L", "binary": "microlens_1S2L"}
 BAND = "F146"
 PARAMETERS = {"t_E": "tE_ref", "u_0": "u0lens1", "rho": "rho", "q": "Planet_q", "s": "Planet_s", "f_s": "fs_F146",
@@ -74,7 +73,8 @@ def observations(data, row: int) -> pyarrow.Table:
 def _epochs(data) -> dict:
     n = len(data.timestamps)
     nowhere = {f"obs_{axis}": np.full(n, math.nan) for axis in "xyz"}
-    return {"epoch_id": np.arange(n, dtype=np.int32), "bjd": SEASON_START + data.timestamps, **nowhere}
+    bjd = data.preset.field.season_start + data.timestamps
+    return {"epoch_id": np.arange(n, dtype=np.int32), "bjd": bjd, **nowhere}
 
 
 def _events(data) -> dict:
@@ -83,7 +83,7 @@ def _events(data) -> dict:
     source = params["m_base"] - 2.5 * np.log10(params["f_s"])
     return {"event_id": np.arange(n), "name": [f"microlens_{row:06d}" for row in range(n)],
             "sim_label": [LABELS[CLASSES[label]] for label in data.labels],
-            "t0lens1": SEASON_START + params["t_0"].to_numpy(),
+            "t0lens1": data.preset.field.season_start + params["t_0"].to_numpy(),
             **{there: params[here].to_numpy() for here, there in PARAMETERS.items()},
             "alpha": np.degrees(params["alpha"].to_numpy()), "Source_F146": source.to_numpy(),
             "label_observable": [CLASSES[label] for label in data.labels_observable]}

@@ -141,7 +141,7 @@ def _shards(config: SimulateConfig, jobs: dict[Path, list], progress: bool) -> I
     n_workers = min(config.num_workers or len(os.sched_getaffinity(0)), len(missing))
     n_draws = dict.fromkeys(CLASSES, 0)
     if missing and not any(files.KERNEL_CACHE.glob("*")):
-        log.warning("compiling once: it takes a minute or two until the first events are there.")
+        log.warning("compiling once: it takes two or three minutes until the first events are there.")
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(_workers(n_workers)) if n_workers > 1 else map
         made = run(functools.partial(_make_shard, config), missing, missing.values())

@@ -17,7 +17,7 @@ import yaml
 
 from microlens import sky
 from microlens.config import BINARY_PRESETS, PARALLAX, PARAMETERS, THRESHOLD_PSPL
-from microlens.data.events import meets_caustic
+from microlens.data.events import fit_start, meets_caustic
 from microlens.explore import panels, traces
 from microlens.explore.controls import Control, Message, frame, row, user_path
 from microlens.files import parse_yaml
@@ -88,8 +88,7 @@ def prepare(parameters: dict, detector="roman", seed=0, schedule="thesis") -> Vi
     flux_true = 1 + p["f_s"] * (_magnification(schedule, *(p[name] for name in GEOMETRY)) - 1)
     sigma = sky.sigma_flux(flux_true, p["m_base"], detector)
     flux = flux_true + sigma * np.random.default_rng(seed).normal(size=len(t))
-    start = p["t_0"], p["t_E"], max(abs(p["u_0"]), 1e-3), p["pi_EN"], p["pi_EE"]
-    fit = fit_noise_free(t, flux_true, sigma, start, field=ROMAN_FIELD if event_parallax(p) else None)
+    fit = fit_noise_free(t, flux_true, sigma, fit_start(p), field=ROMAN_FIELD if event_parallax(p) else None)
     plane = lens_plane(p, traces.season_tau(p, t))
     drawn = epochs_to_draw(t, np.log(flux_true))
     arrays = traces.plane_traces(plane) | traces.light_curve_traces(t, flux, sigma, single_lens_model(t, fit), drawn)

@@ -138,17 +138,18 @@ def n_parameters(p):
 @numba.njit(cache=True, nogil=True)
 def _model(points, p, table, a, d):
     """Magnification a (n,) of the single lens p and its derivatives d (n_parameters, n), in the order of p."""
+    u2 = np.empty(len(a))
     if has_parallax(p):
-        _bent(points, p, a, d)
+        _bent(points, p, u2, a, d)
     else:
-        _straight(points, p, a, d)
+        _straight(points, p, u2, a, d)
     if is_finite_source(p):
-        _enlarge_source(points, p, table, a, d)
+        _enlarge_source(u2, p, table, a, d)
 
 
 @numba.njit(cache=True, nogil=True)
-def _straight(points, p, a, d):
-    """Magnification and derivatives of a point source without parallax.
+def _straight(points, p, u2, a, d):
+    """Squared separation u2, magnification and derivatives of a point source without parallax.
 
     Nothing in the loop keeps the compiler from taking several epochs at once.
     """
@@ -156,29 +157,29 @@ def _straight(points, p, a, d):
     rate, d_t_0, d_ln_t_E, d_u_0 = np.exp(-p[LN_T_E]), d[T_0], d[LN_T_E], d[U_0]
     for i in range(len(t)):
         tau = (t[i] - p[T_0]) * rate
-        u2 = p[U_0] * p[U_0] + tau * tau
-        u2 = u2 if u2 > LEAST_U2 else LEAST_U2
-        inverse = 1.0 / (u2 * (u2 + 4.0))
+        square = p[U_0] * p[U_0] + tau * tau
+        u2[i] = square if square > LEAST_U2 else LEAST_U2
+        inverse = 1.0 / (u2[i] * (u2[i] + 4.0))
         root = np.sqrt(inverse)
-        a[i] = (u2 + 2.0) * root
+        a[i] = (u2[i] + 2.0) * root
         slope = -8.0 * root * inverse  # dA/du, divided by u
         d_t_0[i], d_ln_t_E[i], d_u_0[i] = -slope * tau * rate, -slope * tau * tau, slope * p[U_0]
 
 
 @numba.njit(cache=True, nogil=True)
-def _bent(points, p, a, d):
-    """Magnification and derivatives of a point source with parallax (see microlens.lens.parallax)."""
+def _bent(points, p, u2, a, d):
+    """Squared separation u2, magnification and derivatives of a point source with parallax (see lens.parallax)."""
     t, north, east = points.t, points.north, points.east
     rate, d_t_0, d_ln_t_E, d_u_0, d_pi_EN, d_pi_EE = np.exp(-p[LN_T_E]), d[T_0], d[LN_T_E], d[U_0], d[PI_EN], d[PI_EE]
     for i in range(len(t)):
         straight = (t[i] - p[T_0]) * rate
         along, across = displacement(north[i], east[i], p[PI_EN], p[PI_EE])
         tau, beta = straight + along, p[U_0] + across
-        u2 = beta * beta + tau * tau
-        u2 = u2 if u2 > LEAST_U2 else LEAST_U2
-        inverse = 1.0 / (u2 * (u2 + 4.0))
+        square = beta * beta + tau * tau
+        u2[i] = square if square > LEAST_U2 else LEAST_U2
+        inverse = 1.0 / (u2[i] * (u2[i] + 4.0))
         root = np.sqrt(inverse)
-        a[i] = (u2 + 2.0) * root
+        a[i] = (u2[i] + 2.0) * root
         slope = -8.0 * root * inverse  # dA/du, divided by u
         d_t_0[i], d_ln_t_E[i], d_u_0[i] = -slope * tau * rate, -slope * tau * straight, slope * beta
         d_pi_EN[i] = slope * (tau * north[i] + beta * east[i])
@@ -186,34 +187,23 @@ def _bent(points, p, a, d):
 
 
 @numba.njit(cache=True, nogil=True)
-def _separation2(points, p, rate, i):
-    """Square of the separation of source and lens at point i, at least LEAST_U2.   rate : 1/t_E."""
-    tau, beta = (points.t[i] - p[T_0]) * rate, p[U_0]
-    if has_parallax(p):
-        along, across = displacement(points.north[i], points.east[i], p[PI_EN], p[PI_EE])
-        tau, beta = tau + along, beta + across
-    return max(beta * beta + tau * tau, LEAST_U2)
-
-
-@numba.njit(cache=True, nogil=True)
-def _enlarge_source(points, p, table, a, d):
+def _enlarge_source(u2, p, table, a, d):
     """Turn magnification a (n,) and derivatives d of a point source into those of a source of radius rho.
 
     All parameters but rho act through the separation u alone, so their derivatives grow by one factor.
     """
-    rate, per_rho, last = np.exp(-p[LN_T_E]), np.exp(-p[-1]), len(p) - 1
+    per_rho, last = np.exp(-p[-1]), len(p) - 1
+    growth, d_ln_rho = np.empty(len(a)), d[last]
     for i in range(len(a)):
-        u2 = _separation2(points, p, rate, i)
-        z = np.sqrt(u2) * per_rho
+        z = np.sqrt(u2[i]) * per_rho
         b, db = _b0(z, table)
-        bend = a[i] * db * z  # A dB0/dln z
-        inverse = 1.0 / (u2 * (u2 + 4.0))
-        slope = -8.0 * np.sqrt(inverse) * inverse  # dA/du, divided by u
-        factor = b + bend / (u2 * slope)
-        for j in range(last):
-            d[j, i] *= factor
-        d[last, i] = -bend
+        d_ln_rho[i] = -a[i] * db * z
+        growth[i] = b - 0.125 * db * z * (u2[i] + 2.0) * (u2[i] + 4.0)  # of dA/du, with A and dA/du of a point source
         a[i] *= b
+    for j in range(last):
+        row = d[j]
+        for i in range(len(a)):
+            row[i] *= growth[i]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -16,8 +16,6 @@ import numpy as np
 from microlens.config import BINARY, FLAT, PSPL, THRESHOLD_FLAT, THRESHOLD_PREMATURE, THRESHOLD_PSPL
 from microlens.fit.kernels import (
     PI_EE,
-    PI_EN,
-    WITHOUT_PARALLAX,
     Bounds,
     Points,
     b0_table,
@@ -188,7 +186,7 @@ def _first_above(search, start, threshold):
     curve, few, last, given, table, bounds = search
     starts = np.zeros((len(given) + 1, PI_EE + 1))
     starts[1:] = given
-    n_given = len(start) - 1 if len(start) > WITHOUT_PARALLAX else PI_EN  # parameters that a start states
+    n_given = len(start) - 1  # parameters of a lens that a start states: all but ln rho
     p, below = start.copy(), start.copy()
     if has_parallax(start):
         bounds = bounds_with_parallax(bounds)
@@ -256,7 +254,7 @@ def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0
     if not is_binary:
         return Observability(flat, 0.0, t_flat, np.nan, np.nan)
     given, table, bounds = trial_start(start), b0_table(limb_darkening), season_bounds(curve.t)
-    curve = with_sun(curve, field, reference_time(curve, given))
+    curve = with_sun(curve, field, reference_time(curve, given) if field else None)
     best, few, last = fit_curve(curve, given, table, bounds)
     chi2 = float(best.fluxes.chi2)
     epochs = _epochs_above(Search(curve, few, last, given, table, bounds), best.p, chi2)

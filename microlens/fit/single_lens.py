@@ -180,12 +180,7 @@ def fit_points(points, given, table, bounds):
     given : (k, 5) t_0, ln t_E, u_0, pi_EN, pi_EE of further starts.
     """
     starts = _best_starts(points, given, table, FINE_BINS, FINE_STEPS, bounds)
-    best, reached = starts[0].copy(), FluxFit(0.0, 0.0, np.inf)
-    for p in starts:
-        fluxes, _ = levenberg_marquardt(points, p, table, MANY_STEPS, bounds, GAIN)
-        if fluxes.chi2 < reached.chi2:
-            reached = fluxes
-            best[:] = p
+    best, reached = _best_refined(points, starts, table, bounds)
     large = best.copy()
     large[U_0], large[-1] = LARGE_SOURCE[0], np.log(LARGE_SOURCE[1])
     trials = [large, finite_source(best, RHO_FACTORS[0]), finite_source(best, RHO_FACTORS[1])]
@@ -201,7 +196,19 @@ def fit_points(points, given, table, bounds):
             best[:] = p
     if len(points.north) == 0:
         return Best(best, reached)
-    return _with_parallax(points, best, given, table, bounds)
+    return _best_refined(points, parallax_starts(best, given), table, bounds_with_parallax(bounds))
+
+
+@numba.njit(cache=True, nogil=True)
+def _best_refined(points, starts, table, bounds):
+    """The best of several single lenses (k, 4) or (k, 6), each fitted to noise-free points in place, as Best."""
+    best, reached = starts[0].copy(), FluxFit(0.0, 0.0, np.inf)
+    for p in starts:
+        fluxes, _ = levenberg_marquardt(points, p, table, MANY_STEPS, bounds, GAIN)
+        if fluxes.chi2 < reached.chi2:
+            reached = fluxes
+            best[:] = p
+    return Best(best, reached)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -218,20 +225,6 @@ def parallax_starts(p, given):
     for k in range(len(given)):
         out[n + k, : PI_EE + 1], out[n + k, -1] = given[k], p[-1]
     return out
-
-
-@numba.njit(cache=True, nogil=True)
-def _with_parallax(points, p, given, table, bounds):
-    """Best single lens with parallax through noise-free points, as Best, from the best one without, p."""
-    wide = bounds_with_parallax(bounds)
-    starts = parallax_starts(p, given)
-    best, reached = starts[0].copy(), FluxFit(0.0, 0.0, np.inf)
-    for start in starts:
-        fluxes, _ = levenberg_marquardt(points, start, table, MANY_STEPS, wide, GAIN)
-        if fluxes.chi2 < reached.chi2:
-            reached = fluxes
-            best[:] = start
-    return Best(best, reached)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -332,7 +325,7 @@ def noise_free_points(t, flux_true, sigma) -> Points:
     return without_parallax(t, y, 1 / sigma**2)
 
 
-def with_sun(points: Points, field: Field | None, t_0_par: float) -> Points:
+def with_sun(points: Points, field: Field | None, t_0_par: float | None) -> Points:
     """The points with the Sun's offsets from its uniform motion at t_0_par; as they are without a field."""
     if field is None:
         return points
@@ -371,7 +364,7 @@ def fit_single_lens(t, flux, sigma, *, start=None, finite_source=False, field: F
     """
     given = trial_start(start)
     points = _valid_points(t, flux, sigma)
-    t_0_par = reference_time(points, given)
+    t_0_par = reference_time(points, given) if field else None
     best = _fit_noisy(with_sun(points, field, t_0_par), given, b0_table(), finite_source, season_bounds(points.t))
     return _result(best, field, t_0_par)
 
@@ -385,13 +378,13 @@ def fit_noise_free(t, flux_true, sigma, start=None, limb_darkening=0.0, field: F
     given, points = trial_start(start), noise_free_points(t, flux_true, sigma)
     if np.ptp(points.y) == 0:  # a constant is exact
         return SingleLensFit(0.0, float(points.t[0]), 1.0, 1.0, 0.0, 0.0, float(points.y[0]))
-    t_0_par = reference_time(points, given)
+    t_0_par = reference_time(points, given) if field else None
     points = with_sun(points, field, t_0_par)
     best, _, _ = fit_curve(points, given, b0_table(limb_darkening), season_bounds(points.t))
     return _result(best, field, t_0_par)
 
 
-def _result(best: Best, field: Field | None, t_0_par: float) -> SingleLensFit:
+def _result(best: Best, field: Field | None, t_0_par: float | None) -> SingleLensFit:
     """The numbers of a fit by name."""
     p, fluxes = best
     rho = float(np.exp(p[-1])) if p[-1] > POINT else 0.0

@@ -23,6 +23,7 @@ from scipy.special import beta
 
 from microlens.lens.path import lens_equation, lens_positions, masses_about_secondary
 from microlens.lens.roots import find_roots
+from microlens.lens.single import paczynski
 
 REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A < 5e-4, and falls with tau^-4
 SOURCE_REACH = 10.0  # source radii that are added to it for large sources
@@ -166,19 +167,13 @@ def follow_images(zeta, masses, start, end):
 
 
 @register_jitable
-def is_far(x, y, lens):
-    """Whether (x, y) is so far from lenses and caustics that both masses magnify as one at their centre of mass.
+def far_magnification(x, y, s, rho):
+    """Magnification of a point or a disc so far from lenses and caustics that both masses act as one; NaN if nearer.
 
-    The quadrupole of the lens then changes A - 1, which is below 5e-4, by less than one per cent.
+    The quadrupole of the lens changes A - 1, which is below 5e-4 there, by less than one per cent.
     """
-    return x * x + y * y > (REACH + lens.s + 1.0 / lens.s + SOURCE_REACH * lens.rho) ** 2
-
-
-@register_jitable
-def far_magnification(x, y):
-    """Magnification at a position that is_far: that of one mass (Paczynski 1986)."""
     u2 = x * x + y * y
-    return (u2 + 2.0) / np.sqrt(u2 * (u2 + 4.0))
+    return paczynski(u2) if u2 > (REACH + s + 1.0 / s + SOURCE_REACH * rho) ** 2 else np.nan
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -189,8 +184,9 @@ def expand(x, y, lens, distance, tolerance, scratch):
     """
     if not distance > NEAREST:
         return np.nan
-    if is_far(x, y, lens):
-        return far_magnification(x, y)
+    far = far_magnification(x, y, lens.s, lens.rho)
+    if far > 0:
+        return far
     masses = masses_about_secondary(lens.s, lens.q)
     zeta = complex(x - lens_positions(lens.s, lens.q)[1], y)
     for j in range(5):

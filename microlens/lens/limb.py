@@ -21,7 +21,7 @@ import numba
 import numpy as np
 
 from microlens.lens.caustics import limb_angles
-from microlens.lens.expansion import SEPARATE, SMALLEST_SCALE, find_candidates, start_roots
+from microlens.lens.expansion import SEPARATE, SMALLEST_SCALE, far_magnification, find_candidates, start_roots
 from microlens.lens.path import lens_equation, lens_positions, masses_about_secondary, point_masses
 
 CANDIDATE = 1e-3  # residual of the lens equation below which a root of the quintic may be an image
@@ -255,6 +255,9 @@ def _sum_discs(x, y, lens, tolerance, polyline, scratch, piece):
 @numba.njit(cache=True, error_model="numpy")
 def point_magnification(x, y, s, q, scratch):
     """Magnification of a point source, NaN where its images are unclear.   scratch : see new_scratch."""
+    far = far_magnification(x, y, s, 0.0)
+    if far > 0:
+        return far
     masses = masses_about_secondary(s, q)
     count = clear_images(complex(x - lens_positions(s, q)[1], y), masses, scratch)
     total = 0.0

@@ -14,7 +14,7 @@ import numpy as np
 
 from microlens.lens.caustics import N_PHASES, caustic_polyline, distance_to_caustic
 from microlens.lens.engine import MagnificationError, check_finite, check_lens, library_values, new_engine
-from microlens.lens.expansion import expand, far_magnification, is_far, new_scratch
+from microlens.lens.expansion import expand, new_scratch
 from microlens.lens.limb import disc_magnification, point_magnification
 from microlens.lens.path import Lens
 
@@ -62,9 +62,6 @@ def own_values(x, y, lens, tolerance, polyline):
     scratch = new_scratch(lens.s)
     out = np.empty(len(x))
     for i in range(len(x)):
-        if is_far(x[i], y[i], lens):
-            out[i] = far_magnification(x[i], y[i])
-            continue
         if lens.rho == 0:
             out[i] = point_magnification(x[i], y[i], lens.s, lens.q, scratch)
             continue
@@ -81,8 +78,6 @@ def decide(x, y, lens, tolerance, own, library) -> float:
     """
     if lens.rho == 0 and own >= 1 - tolerance:
         return own  # its images solve the lens equation and have the right parities
-    if is_far(x, y, lens):
-        return own
     if abs(library / own - 1) < COARSE:
         return own
     n = FEWEST_POINTS

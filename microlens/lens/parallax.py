@@ -139,6 +139,15 @@ def displacement(north, east, pi_EN, pi_EE):
     return pi_EN * north + pi_EE * east, pi_EN * east - pi_EE * north
 
 
+def displacements(t, t_0: float, parallax: Parallax):
+    """How far a parallax moves the source along and across its straight path, each (n,) Einstein radii.
+
+    t (n,), t_0 : days; t_0 is t_0,par where the parallax states none.   Raises ValueError for times that are no dates.
+    """
+    reference = t_0 if parallax.t_0_par is None else parallax.t_0_par
+    return displacement(*parallax_offsets(t, reference, parallax.field), parallax.pi_EN, parallax.pi_EE)
+
+
 def event_parallax(params: dict, field: Field = ROMAN_FIELD) -> Parallax | None:
     """The parallax of an event with parameters by name, whose t_0,par is its t_0; None where it is 0 or NaN."""
     pi_EN, pi_EE = params.get("pi_EN", 0.0), params.get("pi_EE", 0.0)

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from microlens.lens.parallax import Parallax, displacement, parallax_offsets
+from microlens.lens.parallax import Parallax, displacements
 from microlens.lens.roots import inverse
 
 KNOT_STEP = 2.0  # d, between the knots of a bent track: a cubic between them is right to 2e-8 au
@@ -121,10 +121,8 @@ def bent_track(t_0, u_0, t_E, alpha, parallax: Parallax, earliest, latest) -> Tr
     """
     n = int(np.ceil((latest - earliest + 2 * MARGIN) / KNOT_STEP)) + 1
     knots_t = earliest - MARGIN + KNOT_STEP * np.arange(n)
-    reference = t_0 if parallax.t_0_par is None else parallax.t_0_par
     around = np.concatenate([knots_t, knots_t - RATE_STEP, knots_t + RATE_STEP])
-    north, east = parallax_offsets(around, reference, parallax.field)
-    moved = np.stack(displacement(north, east, parallax.pi_EN, parallax.pi_EE)).reshape(2, 3, n)
+    moved = np.stack(displacements(around, t_0, parallax)).reshape(2, 3, n)
     rates = (moved[:, 2] - moved[:, 1]) * (0.5 * KNOT_STEP / RATE_STEP)
     knots = np.ascontiguousarray(np.vstack([moved[:, 0], rates]).T)
     step = KNOT_STEP / t_E
@@ -181,7 +179,5 @@ def trajectory(t, t_0, u_0, t_E, alpha, parallax: Parallax | None = None):
     tau = (np.asarray(t, dtype=float) - t_0) / t_E
     if parallax is None:
         return source_position(tau, u_0, alpha)
-    reference = t_0 if parallax.t_0_par is None else parallax.t_0_par
-    north, east = parallax_offsets(t, reference, parallax.field)
-    along, across = displacement(north, east, parallax.pi_EN, parallax.pi_EE)
+    along, across = displacements(t, t_0, parallax)
     return source_position(tau + along, u_0 + across, alpha)

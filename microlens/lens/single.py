@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 
 from microlens.lens.engine import check_finite
 from microlens.lens.parallax import Parallax
@@ -24,6 +25,12 @@ def _rule(n):
 COSINES, COSINE_WEIGHTS = _rule(16)
 
 
+@register_jitable
+def paczynski(u2):
+    """Point-source point-lens magnification at the squared separation u2 (Paczynski 1986), number or array."""
+    return (u2 + 2.0) / np.sqrt(u2 * (u2 + 4.0))
+
+
 def pspl_at(u):
     """Point-source point-lens magnification at separation u (Einstein radii), any shape (Paczynski 1986).
 
@@ -31,7 +38,7 @@ def pspl_at(u):
     """
     u2 = np.square(np.asarray(u, dtype=float))
     with np.errstate(divide="ignore"):
-        return (u2 + 2.0) / np.sqrt(u2 * (u2 + 4.0))
+        return paczynski(u2)
 
 
 def pspl(t, t_0, u_0, t_E, *, parallax: Parallax | None = None):
@@ -107,7 +114,7 @@ def _discs(u, rho, limb_darkening):
             u2 = u[i] * u[i]
             laplacian = 32.0 * (u2 + 1.0) / (u2 * u[i] * (u2 + 4.0) ** 2.5)
             mean_r2 = 0.5 * rho * rho * (1.0 - 7.0 / 15.0 * limb_darkening) / (1.0 - limb_darkening / 3.0)
-            out[i] = (u2 + 2.0) / np.sqrt(u2 * (u2 + 4.0)) + 0.25 * mean_r2 * laplacian
+            out[i] = paczynski(u2) + 0.25 * mean_r2 * laplacian
         elif limb_darkening == 0:
             out[i] = _uniform_disc(u[i], rho)
         else:
