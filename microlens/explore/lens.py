@@ -52,6 +52,7 @@ SLIDERS = {
 }
 START = {name: slider.start for name, slider in SLIDERS.items()}
 GEOMETRY = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha", "pi_EN", "pi_EE")  # what the magnification depends on
+ROWS = 4  # of sliders, in columns side by side
 MOST_DRAWS = 1000  # of "surprise me", until a binary meets the condition of its preset
 
 
@@ -157,7 +158,8 @@ class LensExplorer:
 
     def _layout(self) -> widgets.VBox:
         boxes = [control.widget for control in self.controls.values()]
-        sliders = [widgets.VBox(boxes[i : i + 3], layout={"flex": "1 1 340px"}) for i in range(0, len(boxes), 3)]
+        columns = [boxes[i : i + ROWS] for i in range(0, len(boxes), ROWS)]
+        sliders = [widgets.VBox(column, layout={"flex": "1 1 340px"}) for column in columns]
         choices = row(self.preset, self.surprise, widgets.Label("lens plane"), self.look)
         files = row(self.state, widgets.VBox([self.restore, row(self.file, self.save_button)]))
         return frame(row(*sliders), choices, self.message, self.panel, files)
