@@ -51,7 +51,8 @@ def error(lens, rows, **other):
 
 
 def prior_lens(preset, rng):
-    return {k: v for k, v in draw(preset, "binary", rng, 72.0).items() if k not in ("f_s", "m_base")}
+    drawn = draw(preset, "binary", rng, 72.0)
+    return {k: drawn[k] for k in ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha")}
 
 
 def test_events_of_the_prior():
