@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from microlens.fit import fit_noise_free, running
-from microlens.lens import binary, pspl
+from microlens.lens import Parallax, binary, pspl
 from microlens.sky.noise import sigma_flux
 
 T = np.arange(0, 72, 1 / 96.0)
@@ -53,13 +53,36 @@ def test_the_mean_excess_is_the_delta_chi2_of_the_prefix(q, u_0, s, m_base):
         assert abs(found[at // BLOCK - 1] - truth) < 12 + 0.12 * truth
 
 
+PARALLAX = Parallax(0.25, 0.2)
+
+
+def test_a_bent_path_takes_up_the_parallax_of_a_single_lens():
+    """The parallax is real, that of the Earth: the fit's constant acceleration stands for it."""
+    rng, end = np.random.default_rng(11), {"running": [], "bent": []}
+    for t_0, u_0, t_E in ((30.0, 0.1, 25.0), (40.0, -0.2, 30.0), (36.0, 0.4, 28.0), (25.0, 0.05, 18.0)):
+        flux, delta_t = observed(pspl(T, t_0, u_0, t_E, parallax=PARALLAX), 19.0, rng)
+        for view, excesses in end.items():
+            seen = running.running_view(flux[None], delta_t[None], np.array([len(flux)]), BLOCK, view)
+            excesses.append(excess_of(seen)[0, len(flux) // BLOCK - 1])
+    assert min(end["running"]) > 300 and max(end["bent"]) < 120
+
+
+def test_a_bent_path_takes_up_no_binary_lens():
+    rng = np.random.default_rng(12)
+    flux, delta_t = observed(binary(T, 36.0, 0.1, 15.0, 2e-3, 1.3, 1e-2, 1.0), 20.0, rng)
+    ends = [excess_of(running.running_view(flux[None], delta_t[None], np.array([len(flux)]), BLOCK, view))
+            [0, len(flux) // BLOCK - 1] for view in ("running", "bent")]
+    assert ends[1] > 1000 and 0.5 * ends[0] < ends[1] < 1.01 * ends[0]
+
+
+@pytest.mark.parametrize("bends", [False, True])
 @pytest.mark.parametrize("block", [8, 16, 32])
-def test_block_by_block_is_at_once_bit_for_bit(block):
+def test_block_by_block_is_at_once_bit_for_bit(block, bends):
     rng = np.random.default_rng(7)
     flux, delta_t = observed(binary(T, 30.0, 0.05, 10.0, 1e-3, 1.0, 0.1, 0.5), 20.0, rng)
     n = len(flux) // block * block
-    whole = running.advance(running.new_state(1, block), flux[None, :n], delta_t[None, :n])
-    state, parts, i = running.new_state(1, block), [], 0
+    whole = running.advance(running.new_state(1, block, bends), flux[None, :n], delta_t[None, :n])
+    state, parts, i = running.new_state(1, block, bends), [], 0
     while i < n:
         k = min(block * int(rng.integers(1, 40)), n - i)
         parts.append(running.advance(state, flux[None, i : i + k], delta_t[None, i : i + k]))

@@ -88,7 +88,7 @@ class FreshEvents:
         flux, delta_t, _, lengths = pack(flux, time_since_last(self.timestamps, flux))
         longest = int(lengths.max(initial=0))
         flux, delta_t = flux[:, :longest], delta_t[:, :longest]
-        extra = running_view(flux, delta_t, lengths, self.block) if self.view == "running" else None
+        extra = running_view(flux, delta_t, lengths, self.block, self.view)
         known = [e.observability for e in made]
         observable = observable_label(self.labels[rows], [k.delta_chi2_flat for k in known],
                                       [k.delta_chi2_pspl for k in known])

@@ -22,7 +22,7 @@ import filelock
 import numpy as np
 from tqdm.auto import tqdm
 
-from microlens.config import BATCH_STREAM, BINARY, CLASSES, FLAT, PSPL, SPLIT_STREAM
+from microlens.config import BATCH_STREAM, BINARY, CLASSES, FLAT, FLUX_VIEW, PSPL, SPLIT_STREAM
 from microlens.data.format import open_dataset, stated_checksum
 from microlens.files import KERNEL_VERSION, atomic, data_dir, lock, writable_folder
 from microlens.fit import residual, running
@@ -159,11 +159,11 @@ class Events(NamedTuple):
 class PackedDataset:
     """A dataset's curves, packed and memory-mapped, with both labels and the moments of observability as epoch counts.
 
-    view : what `gather` adds to flux and time step, flux (nothing) or running.   block : epochs between two fits of the
-    running view.
+    view : what `gather` adds to flux and time step, nothing for flux (see fit.running_view).   block : epochs between
+    two fits.
     """
 
-    def __init__(self, path, view: str = "flux", block: int = 16, progress: bool = True):
+    def __init__(self, path, view: str = FLUX_VIEW, block: int = 16, progress: bool = True):
         self.path, self.view, self.block = Path(path), view, block
         with open_dataset(path) as data:
             self.checksum, self.config, self.n_events = data.checksum, data.config, data.n_events
@@ -179,19 +179,19 @@ class PackedDataset:
         """Map the cached files of the dataset into memory, made first where they are absent."""
         folder = writable_folder(data_dir() / "cache", "what is packed from datasets")
         key = data.checksum[:KEY_DIGITS]
-        fits_name = f"running{self.block}.{KERNEL_VERSION}"
+        fits_name = f"{self.view}{self.block}.{KERNEL_VERSION}"
         codes, masks, fits = (folder / f"{key}.{name}.npy" for name in ("flux", "mask", fits_name))
         with lock(folder / f"{key}.lock"):  # one process of a node packs, the others wait for it
             if not (codes.exists() and masks.exists()):
                 _remove_unused(folder)
                 (folder / f"{key}.path").write_text(str(self.path.resolve()))
                 _write_packed(data, codes, masks)
-            if self.view == "running" and not fits.exists():
-                for older in folder.glob(f"{key}.running{self.block}.*.npy"):  # of other kernels
+            if self.view != FLUX_VIEW and not fits.exists():
+                for older in folder.glob(f"{key}.{self.view}{self.block}.*.npy"):  # of other kernels
                     older.unlink()
-                _write_fits(data, fits, self.block, progress)
+                _write_fits(data, fits, self.block, self.view, progress)
         self._codes, self._masks = np.load(codes, mmap_mode="r"), np.load(masks, mmap_mode="r")
-        self._fits = np.load(fits, mmap_mode="r") if self.view == "running" else None
+        self._fits = None if self.view == FLUX_VIEW else np.load(fits, mmap_mode="r")
 
     def _times(self, row: int) -> np.ndarray:
         """Times (L,), days, of the valid epochs of a row."""
@@ -209,7 +209,7 @@ class PackedDataset:
         for i, row in enumerate(rows):
             delta_t[i, 1 : lengths[i]] = np.diff(self._times(row))
             flux[i, lengths[i] :] = 0.0
-        extra = None if self.view == "flux" else decode_view(self._fits[rows], self.block, longest)
+        extra = None if self.view == FLUX_VIEW else decode_view(self._fits[rows], self.block, longest)
         return flux, delta_t, lengths, extra
 
     def patch_times(self, row: int, stride: int) -> np.ndarray:
@@ -255,8 +255,8 @@ def _write_packed(data, codes: Path, masks: Path):
         bits.flush()
 
 
-def _write_fits(data, path: Path, block: int, progress: bool):
-    """Write the running view of an open dataset, see encode_view."""
+def _write_fits(data, path: Path, block: int, view: str, progress: bool):
+    """Write the running or bent view of an open dataset, see encode_view."""
     shape = (data.n_events, data.n_epochs // block, 2 * block + running.CHANNELS - 2)
     bar = tqdm(total=shape[0], desc="running fits", unit="event", disable=not progress)
     with atomic(path) as temporary, bar:
@@ -264,7 +264,7 @@ def _write_fits(data, path: Path, block: int, progress: bool):
         for i in range(0, shape[0], BLOCK):
             part = slice(i, i + BLOCK)
             flux, delta_t, _, lengths = pack(data.flux(part), data.delta_t(part))
-            out[part] = encode_view(running.running_view(flux, delta_t, lengths, block), block)
+            out[part] = encode_view(running.running_view(flux, delta_t, lengths, block, view), block)
             bar.update(len(flux))
         out.flush()
 

@@ -1,6 +1,7 @@
 """The best single lens through what has been observed so far, brought up to date with every block of epochs.
 
     state = new_state(n, block)                  # n light curves, taken `block` epochs at a time
+    state = new_state(n, block, bends=True)      # the same with a path that may bend, as parallax bends it
     view = advance(state, flux, delta_t)         # (n, L, CHANNELS) of the next L epochs, L a multiple of the block
 
 It reads the flux alone and never looks ahead. The noise is a clipped running mean square of second differences, carried
@@ -9,6 +10,11 @@ the flux changes inside a block, blocks elsewhere, and neighbours that agree are
 fit goes on from the one before, when the newest block disagrees or after EVERY epochs, and is begun again from other
 starts where its excess has grown; in between its chi^2 is carried on. So an update takes bounded time and memory at any
 cadence, and a curve fed block by block gives the same numbers as one fed at once, since both run this code.
+
+Where the path may bend, a constant acceleration is fitted: over a season the Earth's motion about the Sun departs from
+uniform motion nearly as the square of time, and so neither the date nor the place in the sky has to be known. The two
+components of the acceleration stand where a single lens has pi_EN and pi_EE (Gould 2004 writes parallax in this way to
+the lowest order), and the offsets of the Sun are replaced by (omega (t - t_bend))^2/2 along one axis.
 """
 
 from __future__ import annotations
@@ -16,14 +22,21 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from microlens.config import BENT_VIEW, FLUX_VIEW, RUNNING_VIEW
 from microlens.fit.kernels import (
     LN_T_E,
+    PI_EE,
+    PI_EN,
     POINT,
     T_0,
     U_0,
+    WITHOUT_PARALLAX,
     Gain,
+    Points,
     b0_table,
     bounds_for,
+    bounds_with_parallax,
+    fluxes_of,
     levenberg_marquardt,
     magnification,
     n_parameters,
@@ -67,6 +80,8 @@ GAIN = Gain(0.01, 1e-4)  # that a step must promise
 SHORTEST_LN_T_E = -0.7  # the far wing of a still shorter event is a power law of no scale, lost in rounding
 CLOSEST = 1e-3  # u_0: a peak narrower than the time between two epochs says nothing
 AHEAD = 60.0  # d after the last epoch at which a peak may lie
+BEND_GAIN = 10.0  # chi^2 by which a bent path must be better than a straight one
+EARTH_RATE = 2 * np.pi / 365.25  # radians a day
 
 FIRST_LN_T_E, FIRST_U_0 = 2.0, 0.3  # of an event that begins (t_E = 7.4 d); its peak is put at the newest epoch
 # Trial starts. Past the peak, which is at the brightest average: t_E = 3, 6.6, 15, 32 d with u_0 = 0.05, 0.1, 0.2, 0.4.
@@ -88,7 +103,10 @@ STATE = np.dtype([
     ("time", "f8"),            # of the last epoch, d
     ("first_time", "f8"),      # of the first epoch, d
     ("event_epochs", "f8"),    # epochs since the event began; 0 before there is one
-    ("lens", "f8", (4,)),      # t_0, ln t_E, u_0, ln rho of the fit
+    ("bends", "f8"),           # whether the path may bend: 1 or 0
+    ("is_bent", "f8"),         # whether that of the fit does: 1 or 0
+    ("t_bend", "f8"),          # d, where the bend's offset is 0
+    ("lens", "f8", (6,)),      # the fit as the kernels take it: 6 numbers if it is bent, else the first 4
     ("f_source", "f8"),        # F/F_base
     ("f_blend", "f8"),         # F/F_base; the constant while there is no event
     ("searched", "f8"),        # chi^2 excess when the fit was last begun again
@@ -111,15 +129,16 @@ STATE = np.dtype([
 """What is known of one light curve. All fields are float64, so a state is also a row of numbers (see `as_floats`)."""
 
 
-def new_state(n: int, block: int) -> np.ndarray:
+def new_state(n: int, block: int, bends: bool = False) -> np.ndarray:
     """The state (n,) of type STATE before the first epoch of n light curves that are taken in blocks of so many epochs.
 
+    bends : whether a single lens whose path bends is fitted, too.
     Raises ValueError for a block that is not from 1 to MAX_BLOCK.
     """
     if not 1 <= block <= MAX_BLOCK:
         raise ValueError(f"block: came {block!r}, expected 1 to {MAX_BLOCK} epochs.")
     state = np.zeros(n, STATE)
-    state["block"] = block
+    state["block"], state["bends"] = block, bends
     return state
 
 
@@ -180,10 +199,24 @@ def _update_noise(state, t, flux):
 
 
 @numba.njit(cache=True, nogil=True)
+def _points(state, t, y, w):
+    """Points of times, fluxes and inverse variances, each (n,), with the offset by which a path may bend."""
+    if state.bends == 0:
+        return without_parallax(t, y, w)
+    return Points(t, y, w, 0.5 * (EARTH_RATE * (t - state.t_bend)) ** 2, np.zeros(len(t)))
+
+
+@numba.njit(cache=True, nogil=True)
 def _averages(state, first):
     """The averages of the state from `first` on, as Points that share its memory."""
     n = int(state.n)
-    return without_parallax(state.t[first:n], state.y[first:n], state.w[first:n])
+    return _points(state, state.t[first:n], state.y[first:n], state.w[first:n])
+
+
+@numba.njit(cache=True, nogil=True)
+def _lens(state):
+    """The single lens of the fit as the kernels take it; it shares the state's memory."""
+    return state.lens[: len(state.lens) if state.is_bent > 0 else WITHOUT_PARALLAX]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -191,7 +224,7 @@ def _model_of(state, t, table):
     """Flux (n,) of the fit at times t (n,): a single lens once there is an event, else a constant."""
     out = np.full(len(t), state.f_blend)
     if state.event_epochs > 0:
-        out += state.f_source * magnification(without_parallax(t, t, t), state.lens, table)
+        out += state.f_source * magnification(_points(state, t, t, t), _lens(state), table)
     return out
 
 
@@ -246,7 +279,8 @@ def _update_constant(state, first):
     """Take the averages from `first` on into the best constant through all of them; first = 0 begins anew."""
     if first == 0:
         state.weight = state.mean = state.chi2_flat = 0.0
-    _, y, w, _, _ = _averages(state, first)
+    n = int(state.n)
+    y, w = state.y[first:n], state.w[first:n]
     for i in range(len(y)):
         state.weight += w[i]
         delta = y[i] - state.mean
@@ -384,6 +418,43 @@ def _search(averages, p, table, bounds):
 
 
 @numba.njit(cache=True, nogil=True)
+def _search_bent(averages, straight, p, table, bounds):
+    """The best of both bends of the single lens `straight` (4,) and p (6,), into p. Returns its chi^2.
+
+    A path begins straight on either side of the lens, and the steps find its bend.
+    """
+    best, trial = levenberg_marquardt(averages, p, table, LAST_STEPS, bounds, GAIN)[0].chi2, np.empty(len(p))
+    for side in (1.0, -1.0):
+        trial[:PI_EN], trial[PI_EN : PI_EE + 1], trial[-1] = straight[:PI_EN], 0.0, straight[-1]
+        trial[U_0] *= side
+        chi2 = levenberg_marquardt(averages, trial, table, LAST_STEPS, bounds, GAIN)[0].chi2
+        if chi2 < best:
+            best = chi2
+            p[:] = trial
+    return best
+
+
+@numba.njit(cache=True, nogil=True)
+def _begin_again(state, averages, table, bounds):
+    """Begin the fit of the state again from several starts: its path bends once that is better than a straight one."""
+    straight = _lens(state)[:WITHOUT_PARALLAX].copy()
+    straight[U_0], straight[-1] = max(abs(straight[U_0]), CLOSEST), _lens(state)[-1]
+    _search(averages, straight, table, bounds)
+    if state.bends > 0:
+        bent = np.zeros(len(state.lens))
+        bent[:PI_EN], bent[-1] = straight[:PI_EN], straight[-1]
+        if state.is_bent > 0:
+            bent[:] = state.lens
+        chi2 = fluxes_of(averages, straight, table).chi2
+        if _search_bent(averages, straight, bent, table, bounds_with_parallax(bounds)) < chi2 - BEND_GAIN:
+            state.is_bent = 1.0
+            state.lens[:] = bent
+            return
+    state.is_bent = 0.0
+    state.lens[:WITHOUT_PARALLAX] = straight
+
+
+@numba.njit(cache=True, nogil=True)
 def _is_due(state, flux, before, photons):
     """Whether the fit is to be brought up to date: the block disagrees with it, or it has not been for EVERY epochs."""
     block, difference = len(flux), 0.0
@@ -396,14 +467,22 @@ def _is_due(state, flux, before, photons):
 
 
 @numba.njit(cache=True, nogil=True)
+def _improve(state, averages, steps, table, bounds):
+    """Improve the fit of the state by so many steps. Returns a FluxFit and the magnification (n,) at the averages."""
+    if state.is_bent > 0:
+        bounds = bounds_with_parallax(bounds)
+    return levenberg_marquardt(averages, _lens(state), table, steps, bounds, GAIN)
+
+
+@numba.njit(cache=True, nogil=True)
 def _refit(state, averages, table, bounds):
     """Bring the fit up to date, and begin it again if its excess has grown. Returns its flux (n,) at the averages."""
-    n, p = len(averages.t), state.lens
-    fluxes, a = levenberg_marquardt(averages, p, table, STEPS, bounds, GAIN)
+    n = len(averages.t)
+    fluxes, a = _improve(state, averages, STEPS, table, bounds)
     growth = AGAIN_BY if state.searched < HOPELESS else SELDOM_BY
     if fluxes.chi2 - n > max(AGAIN, growth * state.searched):
-        _search(averages, p, table, bounds)
-        fluxes, a = levenberg_marquardt(averages, p, table, 4 * STEPS, bounds, GAIN)
+        _begin_again(state, averages, table, bounds)
+        fluxes, a = _improve(state, averages, 4 * STEPS, table, bounds)
         state.searched = max(fluxes.chi2 - n, AGAIN)
     state.f_source, state.f_blend = fluxes.f_source, fluxes.f_blend
     return fluxes.f_source * a + fluxes.f_blend
@@ -416,11 +495,13 @@ def _follow_event(state, t, flux, before, first, photons, table):
     before (block,) : the fit so far.   first : averages whose weights are as they were.   Returns the fit now,
     (block,).
     """
-    averages = _averages(state, 0)
     bounds = bounds_for(state.first_time - AHEAD, t[-1] + AHEAD, SHORTEST_LN_T_E, CLOSEST)
     begins = state.event_epochs == 0
     if begins:
-        p = state.lens
+        state.t_bend = t[-1]
+    averages = _averages(state, 0)
+    if begins:
+        p = _lens(state)
         p[T_0], p[LN_T_E], p[U_0], p[-1] = t[-1], FIRST_LN_T_E, FIRST_U_0, POINT
         _search(averages, p, table, bounds)
     if begins or _is_due(state, flux, before, photons):
@@ -461,7 +542,7 @@ def _write_channels(state, flux, before, after, photons, out):
     """
     n, excess, flat, run = state.n, 0.0, 0.0, 0.0
     if state.n_seen >= FIRST:  # before that there is nothing to go by
-        n_par = 2.0 + n_parameters(state.lens) if state.event_epochs > 0 else 1.0
+        n_par = 2.0 + n_parameters(_lens(state)) if state.event_epochs > 0 else 1.0
         excess, flat, run = state.chi2 - n + n_par, state.chi2_flat - n, state.largest_run
     out[:, EXCESS], out[:, RUN] = _asinh(excess / CHI2_SCALE), _asinh(run / CHI2_SCALE)
     out[:, FLAT_EXCESS] = _asinh(flat / CHI2_SCALE)
@@ -520,10 +601,12 @@ def advance(state, flux, delta_t, lengths=None) -> np.ndarray:
     return out
 
 
-def running_view(flux, delta_t, lengths, block) -> np.ndarray:
-    """The single lens through each epoch's past for packed light curves: (n, T, CHANNELS) float32.
+def running_view(flux, delta_t, lengths, block, view: str = RUNNING_VIEW) -> np.ndarray | None:
+    """The single lens through each epoch's past for packed light curves: (n, T, CHANNELS) float32; None for view flux.
 
     flux, delta_t : (n, T).   lengths : (n,) valid epochs in front.   block : epochs between two fits, 1 to MAX_BLOCK.
-    The view is 0 beyond the last whole block.
+    view : one of VIEWS, running or bent, whose path may bend.   It is 0 beyond the last whole block.
     """
-    return advance(new_state(len(flux), block), flux, delta_t, lengths)
+    if view == FLUX_VIEW:
+        return None
+    return advance(new_state(len(flux), block, bends=view == BENT_VIEW), flux, delta_t, lengths)

@@ -11,7 +11,8 @@ heads. Nothing looks ahead: no normalisation along time, no statistic of the who
 vectors, so its exponent is bounded by MAX_LOGIT and a prefix's softmax is a ratio of two running sums that needs no
 maximum, neither a global one (which would not be causal) nor a running one.
 
-Views: `flux`; `running`, with the best single lens through the past (microlens.fit.running), fitted anew once a patch.
+Views: `flux`; `running`, with the best single lens through the past (microlens.fit.running), fitted anew once a patch;
+`bent`, the same with a path that may bend.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from microlens.config import CLASSES, N_HEADS
+from microlens.config import BENT_VIEW, CLASSES, FLUX_VIEW, N_HEADS, RUNNING_VIEW
 from microlens.data.packed import pack
 from microlens.fit import running
 from microlens.network import attention
 from microlens.network.stream import Stream
 
-N_FEATURES = {"flux": 3, "running": 3 + running.CHANNELS}
+N_FEATURES = {FLUX_VIEW: 3, RUNNING_VIEW: 3 + running.CHANNELS, BENT_VIEW: 3 + running.CHANNELS}
 FINE, COARSE = 0.01, 0.5  # scales of the flux excess: faint anomalies, and magnifications of all sizes
 EPOCHS_A_DAY = 96.0  # of the thesis' season: the scale of time steps
 LEAST_SCALE = 1e-3  # of the standard deviation of a feature that hardly varies
@@ -255,7 +256,7 @@ class Classifier(nn.Module):
             f, d, _, n_valid = pack(f, d)
         else:
             valid = np.arange(f.shape[1]) < n_valid[:, None]
-        extra = running.running_view(f, d, n_valid, self.stem_stride) if self.view == "running" else None
+        extra = running.running_view(f, d, n_valid, self.stem_stride, self.view)
         arrays = (None if a is None else np.nan_to_num(a).astype(np.float32) for a in (f, d, extra))
         return self.tensors(*arrays), n_valid, valid
 

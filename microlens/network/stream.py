@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from microlens.config import BENT_VIEW, FLUX_VIEW
 from microlens.fit import running
 
 
@@ -22,8 +23,9 @@ class Stream:
         self._core = classifier.initial_state(n, device)
         self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
         self._count = torch.zeros(n, dtype=torch.long, device=device)
-        n_fits = n if classifier.view == "running" else 0
-        self._fits = torch.from_numpy(running.as_floats(running.new_state(n_fits, classifier.stem_stride)))
+        n_fits = 0 if classifier.view == FLUX_VIEW else n
+        fits = running.new_state(n_fits, classifier.stem_stride, bends=classifier.view == BENT_VIEW)
+        self._fits = torch.from_numpy(running.as_floats(fits))
         with torch.inference_mode():
             start = torch.zeros(n, 2 * classifier.d_model, device=device)
             self._log_p = classifier.heads(start)["log_p"]
@@ -55,7 +57,7 @@ class Stream:
         c = self.classifier
         every = len(rows) == self.n  # in place, without a copy of the state
         flux, delta_t, extra = self._pending[rows, :, 0], self._pending[rows, :, 1], None
-        if c.view == "running":
+        if c.view != FLUX_VIEW:
             fits = self._fits if every else self._fits[rows]
             state = running.from_floats(fits.numpy())  # shares the memory of fits
             view = running.advance(state, flux.cpu().numpy(), delta_t.cpu().numpy())
