@@ -3,7 +3,8 @@
 For each preset, the share of its binaries whose delta chi^2 against the best single lens is above the threshold, where
 that single lens has parallax and where it has none. And the share of single lenses with the parallaxes of Data
 Challenge 1's planet hosts (lognormal, median 0.089, 0.25 dex, isotropic) that would pass it. Noise-free curves, labels'
-fit; intervals are Wilson's at 95 %.
+fit; for the single lenses also the excess of the running fit through noisy curves, with a straight path and with one
+that may bend. Intervals are Wilson's at 95 %.
 """
 
 import numpy as np
@@ -12,10 +13,12 @@ from microlens import lens, sky
 from microlens.config import BINARY_PRESETS, THRESHOLD_PSPL
 from microlens.data.events import fit_start, magnification_curve, true_flux
 from microlens.evaluate.metrics import binomial_interval
-from microlens.fit import fit_noise_free
+from microlens.fit import fit_noise_free, running
 
 LOST = 0.05  # share of the epochs
 DC1_PI_E = np.log10(0.089), 0.25
+BLOCK = 16  # epochs a network step
+RUNNING_FITS = {"running, straight": "running", "running, bent": "bent"}
 FIELDS = {"without parallax": None, "with parallax": lens.ROMAN_FIELD}
 
 
@@ -48,9 +51,16 @@ def binaries(name, n):
     report(f"binaries of {name}", passed)
 
 
+def running_excess(t, flux, view):
+    """chi^2 excess of the running fit after the whole of one noisy light curve: t days, flux (n,)."""
+    seen = running.running_view(flux[None], np.diff(t, prepend=t[0])[None], np.array([len(t)]), BLOCK, view)
+    last = len(t) // BLOCK * BLOCK - 1
+    return running.CHI2_SCALE * np.sinh(float(seen[0, last, running.EXCESS]))
+
+
 def single_lenses(n):
-    rng, preset = np.random.default_rng(2), sky.load_preset("roman")
-    t, passed = sky.epochs(preset.schedule), {fit: [] for fit in FIELDS}
+    rng, noise, preset = np.random.default_rng(2), np.random.default_rng(3), sky.load_preset("roman")
+    t, passed = sky.epochs(preset.schedule), {fit: [] for fit in (*FIELDS, *RUNNING_FITS)}
     season = sky.season_length(t)
     for _ in range(n):
         params = sky.draw(preset, "pspl", rng, season)
@@ -59,6 +69,10 @@ def single_lenses(n):
         curve = noise_free("pspl", params, preset, t, rng)
         for fit, field in FIELDS.items():
             passed[fit].append(fit_noise_free(*curve, field=field).chi2 > THRESHOLD_PSPL)
+        seen, flux, sigma = curve
+        noisy = flux + sigma * noise.normal(size=len(flux))
+        for fit, view in RUNNING_FITS.items():
+            passed[fit].append(running_excess(seen, noisy, view) > THRESHOLD_PSPL)
     report("single lenses of roman with the parallaxes of DC1's hosts", passed)
 
 

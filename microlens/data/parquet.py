@@ -25,6 +25,7 @@ from microlens.data.format import open_dataset
 from microlens.files import atomic
 from microlens.sky import SATURATION_MAG
 
+TWO_SOURCES = "microlens_2S1L"
 LABELS = {"flat": "microlens_flat", "pspl": "microlens_1S1L", "binary": "microlens_1S2L"}
 BAND = "F146"
 PARAMETERS = {"t_E": "tE_ref", "u_0": "u0lens1", "rho": "rho", "q": "Planet_q", "s": "Planet_s", "f_s": "fs_F146",
@@ -81,8 +82,11 @@ def _events(data) -> dict:
     """Columns of meta: names, labels and parameters of all events of an open dataset."""
     n, params = len(data), data.params
     source = params["m_base"] - 2.5 * np.log10(params["f_s"])
+    is_double = (params["q_F"] > 0).to_numpy()
+    labels = [TWO_SOURCES if double else LABELS[CLASSES[label]]
+              for label, double in zip(data.labels, is_double, strict=True)]
     return {"event_id": np.arange(n), "name": [f"microlens_{row:06d}" for row in range(n)],
-            "sim_label": [LABELS[CLASSES[label]] for label in data.labels],
+            "sim_label": labels, "Source_Is_Binary": is_double,
             "t0lens1": data.preset.field.season_start + params["t_0"].to_numpy(),
             **{there: params[here].to_numpy() for here, there in PARAMETERS.items()},
             "alpha": np.degrees(params["alpha"].to_numpy()), "Source_F146": source.to_numpy(),

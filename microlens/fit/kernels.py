@@ -208,10 +208,30 @@ def _enlarge_source(u2, p, table, a, d):
 
 @numba.njit(cache=True, nogil=True)
 def magnification(points, p, table):
-    """Magnification (n,) of the single lens p at the times of the points."""
-    a, d = np.empty(len(points.t)), np.empty((len(p), len(points.t)))
-    _model(points, p, table, a, d)
+    """Magnification (n,) of the single lens p at the times of the points: that of _model, without derivatives."""
+    u2 = _squared_separations(points, p)
+    a = np.empty(len(u2))
+    for i in range(len(u2)):
+        a[i] = (u2[i] + 2.0) * np.sqrt(1.0 / (u2[i] * (u2[i] + 4.0)))
+    if is_finite_source(p):
+        per_rho = np.exp(-p[-1])
+        for i in range(len(u2)):
+            a[i] *= _b0(np.sqrt(u2[i]) * per_rho, table)[0]
     return a
+
+
+@numba.njit(cache=True, nogil=True)
+def _squared_separations(points, p):
+    """Squared distance (n,) of the source from the single lens p at the times of the points."""
+    t, north, east, rate, u2 = points.t, points.north, points.east, np.exp(-p[LN_T_E]), np.empty(len(points.t))
+    for i in range(len(t)):
+        tau, beta = (t[i] - p[T_0]) * rate, p[U_0]
+        if has_parallax(p):
+            along, across = displacement(north[i], east[i], p[PI_EN], p[PI_EE])
+            tau, beta = tau + along, beta + across
+        square = beta * beta + tau * tau
+        u2[i] = square if square > LEAST_U2 else LEAST_U2
+    return u2
 
 
 @numba.njit(cache=True, nogil=True)

@@ -33,6 +33,7 @@ from microlens.fit.kernels import (
     bounds_with_parallax,
     fluxes_of,
     has_parallax,
+    is_finite_source,
     levenberg_marquardt,
     magnification,
     without_parallax,
@@ -43,7 +44,8 @@ from microlens.lens import Field, Parallax, parallax_offsets
 FEWEST_EPOCHS = 5
 """A single lens goes through 4 points or fewer as they are."""
 
-COMPRESSION = 0.35  # largest flux change inside a bin, in errors of the bin's mean
+COMPRESSION = 0.35  # largest flux change inside a bin, in errors of the bin's mean, noise-free curves
+NOISY_COMPRESSION = 0.8  # the same for noisy points, whose parameters are known no better than to their errors
 BEND = 1.0  # largest bend of the flux inside a straight run, in errors of its mean
 AGREE = 0.05  # relative difference of chi^2 over few points and over many up to which the few will do
 AGREE_CHI2 = 1.0  # and the difference that is no matter in any case
@@ -52,13 +54,14 @@ AGREE_CHI2 = 1.0  # and the difference that is no matter in any case
 GAIN = Gain(1e-2, 1e-5)
 NOISY_GAIN = Gain(1e-4, 1e-5)  # and noisy points, whose best parameters are wanted
 MANY_STEPS = 40  # Levenberg-Marquardt steps of a fit that is to end by itself
+REFINEMENTS, SETTLED = 3, 1.0  # of a noisy fit: the most, and the gain in chi^2 below which there is no further one
 
 # Starts of a point source at the brightest point: u_0, and t_E in widths of the peak at half of its height. A peak of
 # height A_max - 1 ~ 1/u_0 is as wide as about 3.5 u_0 t_E; the third is a shallow event, the last one that is strongly
 # blended.
 START_SHAPES = ((0.05, 5.0), (0.3, 1.2), (1.0, 0.5), (0.3, 4.0))
 FINE_BINS, FINE_STEPS = 100, 5  # coarse bins and steps that choose a start, noise-free curves
-START_BINS, COARSE_STEPS = 200, 10  # the same for noisy points
+START_BINS, COARSE_STEPS = 200, 5  # the same for noisy points
 # the second best start is followed, too, if its chi^2 is no more than this above the best
 CLOSE_CHI2, CLOSE_SHARE = 100.0, 0.2
 SAME_LENS = 0.02  # and if a parameter differs by this much
@@ -67,6 +70,8 @@ FSPL_CHI2 = 200.0  # delta chi^2 against a constant below which a finite source 
 FSPL_U_0 = 0.3  # a finite source matters only for a lens passing this close
 RHO_FACTORS = (0.5, 1.5)  # starts of rho, in u_0: the source passes beside the lens and across it
 SMALLEST_START_RHO = 3e-4
+# u_0, in rho, below which a noisy fit is tried again from 0.5: its derivative vanishes in the centre of the source
+CENTRAL = 0.1
 # u_0 and rho of a large source with the lens across it, for which a rising curve is often taken
 LARGE_SOURCE = (0.03, 0.08)
 LARGE_STEPS, LARGE_HOPE = 6, 3.0  # steps after which that start is left if its chi^2 is so many times the best
@@ -244,23 +249,29 @@ def fit_curve(curve, given, table, bounds):
 
 
 @numba.njit(cache=True, nogil=True)
-def _refine(points, p, table, bounds):
-    """Fit p, changed in place, to averages of the points within which the single lens p itself does not change."""
+def _refined(points, p, best, best_chi2, table, bounds):
+    """Fit p, changed in place, to averages of the points and copy it into `best` whenever it is better.
+
+    The points are averaged where the single lens p itself does not change, and again with what was found, until that
+    gains little.
+    Returns the chi^2 of `best`.
+    """
     a = magnification(points, p, table)
-    smooth = best_fluxes(points, a).f_source * a
-    averages, _ = compress(points, smooth, COMPRESSION)
-    levenberg_marquardt(averages, p, table, MANY_STEPS, bounds, NOISY_GAIN)
-
-
-@numba.njit(cache=True, nogil=True)
-def _refined(points, p, times, best, best_chi2, table, bounds):
-    """Refine p so many times and copy it into `best` if it is better. Returns the chi^2 of `best`."""
-    for _ in range(times):
-        _refine(points, p, table, bounds)
-    chi2 = fluxes_of(points, p, table).chi2
-    if chi2 < best_chi2:
+    fluxes = best_fluxes(points, a)
+    for _ in range(REFINEMENTS):
+        before = fluxes.chi2
+        if before < best_chi2:
+            best_chi2 = before
+            best[:] = p
+        averages, _ = compress(points, fluxes.f_source * a, NOISY_COMPRESSION)
+        levenberg_marquardt(averages, p, table, MANY_STEPS, bounds, NOISY_GAIN)
+        a = magnification(points, p, table)
+        fluxes = best_fluxes(points, a)
+        if before - fluxes.chi2 < SETTLED:
+            break
+    if fluxes.chi2 < best_chi2:
         best[:] = p
-        return chi2
+        return fluxes.chi2
     return best_chi2
 
 
@@ -274,26 +285,28 @@ def _fit_noisy(points, given, table, with_finite_source, bounds):
     starts = _best_starts(points, given, table, START_BINS, COARSE_STEPS, bounds)
     best, chi2 = starts[0].copy(), np.inf
     for p in starts:
-        for times in (0, 1, 1):
-            chi2 = _refined(points, p, times, best, chi2, table, bounds)
+        chi2 = _refined(points, p, best, chi2, table, bounds)
     if with_finite_source and best[U_0] < FSPL_U_0:
         mean = (w * y).sum() / w.sum()
         if (w * (y - mean) ** 2).sum() - chi2 > FSPL_CHI2:
             point = best.copy()
             for factor in RHO_FACTORS:
-                chi2 = _refined(points, finite_source(point, factor), 1, best, chi2, table, bounds)
+                chi2 = _refined(points, finite_source(point, factor), best, chi2, table, bounds)
+            if is_finite_source(best) and best[U_0] < CENTRAL * np.exp(best[-1]):
+                beside = best.copy()
+                beside[U_0] = 0.5 * np.exp(best[-1])
+                chi2 = _refined(points, beside, best, chi2, table, bounds)
     if best[U_0] < SHARP and chi2 > n + POOR * np.sqrt(2.0 * n):
         # A peak narrower than the coarse bins: u_0 ran to 0, where its derivative vanishes. Start at the brightest
         # epoch.
         for u_0 in SHARP_STARTS:
             p = np.array([points.t[np.argmax(y)], best[LN_T_E], u_0, POINT])
-            chi2 = _refined(points, p, 2, best, chi2, table, bounds)
+            chi2 = _refined(points, p, best, chi2, table, bounds)
     if len(points.north) > 0:
         starts, wide = parallax_starts(best, given), bounds_with_parallax(bounds)
         best, chi2 = starts[0].copy(), np.inf
         for p in starts:
-            chi2 = _refined(points, p, 1, best, chi2, table, wide)
-        chi2 = _refined(points, best.copy(), 1, best, chi2, table, wide)
+            chi2 = _refined(points, p, best, chi2, table, wide)
     return Best(best, fluxes_of(points, best, table))
 
 
