@@ -22,6 +22,7 @@ CORNER = 0.06  # of the amplitude: how far the corners of an outburst are rounde
 SUPER_BRIGHTER, SUPER_LONGER = 0.6, 2.0  # mag, and factor on the duration, of a super-outburst (Warner 2003)
 SUPERHUMP_PERIOD, SUPERHUMP = 0.065, 0.1  # d and mag: waves on a super-outburst (Kato et al. 2009: 0.06 to 0.08 d)
 AMPLITUDE_SPREAD = 0.15  # relative scatter of the amplitudes of a star's outbursts
+DISC_REACH = 25.0  # decay times after which a Be outburst is over: 1e-11 of it is left
 DISC_RISE = 0.15  # time scale of a Be outburst's rise over that of its decay
 FLARE_BLOCK = 10.0  # d of which the flares are drawn from one random stream
 LONGEST_FLARE = 30.0  # widths at half height after which a flare is over: 1e-4 of its peak is left
@@ -96,7 +97,7 @@ def discs(params: dict, t) -> np.ndarray:
     at_peak = decay * rise / (decay - rise) * np.log(decay / rise)
     peak = np.exp(-at_peak / decay) - np.exp(-at_peak / rise)
     excess = np.zeros(len(t))
-    for start, rng in _outburst_streams(params, t, 10 * decay):
+    for start, rng in _outburst_streams(params, t, DISC_REACH * decay):
         size = (relative_flux(-params["amplitude"]) - 1) * np.exp(AMPLITUDE_SPREAD * rng.standard_normal())
         since = t[np.searchsorted(t, start) :] - start
         excess[len(t) - len(since) :] += size * (np.exp(-since / decay) - np.exp(-since / rise)) / peak

@@ -16,7 +16,7 @@ from microlens.sky.noise import MAG_PER_RELATIVE_FLUX
 
 N_PHASES = 4096  # phases at which a shape is computed; in between it is a straight line
 N_HARMONICS = 8  # of a pulsating star: those beyond the third go on as the first three do
-STEEPEST = 0.85  # largest ratio of the amplitudes of neighbouring harmonics beyond the third
+FALL = 0.85  # of the ratio of neighbouring harmonics' amplitudes, from each to the next: as in OGLE-BLG-RRLYR-03350
 LIMB_DARKENING = 0.3  # linear coefficient of stars in H (Claret & Bloemen 2011: 0.2 to 0.4)
 N_RINGS = 12  # discs of constant brightness that make up a limb-darkened star
 ELLIPTICITY = 1.3  # of a star's light by the pull of its companion (Morris & Naftilan 1993, eq. 1; convective stars)
@@ -53,13 +53,13 @@ def _on_phase(shape):
 def fourier_coefficients(params: dict) -> np.ndarray:
     """Complex amplitudes (N_HARMONICS,) of the cosine series of magnitudes; the first is 1.
 
-    The first three are R_21, phi_21, R_31, phi_31 (Simon & Lee 1981). Beyond them the ratio of amplitudes and the step
-    of phases from the second to the third harmonic go on.
+    The first three are R_21, phi_21, R_31, phi_31 (Simon & Lee 1981). Beyond them the step of phases from the second to
+    the third harmonic goes on, and the ratio of their amplitudes falls by FALL from each to the next.
     """
     R_21, R_31 = params["R_21"], params["R_31"]
-    ratio = min(R_31 / R_21, STEEPEST) if R_21 > 0 else 0.0
+    ratio = min(R_31 / R_21, 1.0) if R_21 > 0 else 0.0
     more = np.arange(1, N_HARMONICS - 2)
-    sizes = np.concatenate([[1.0, R_21, R_31], R_31 * ratio**more])
+    sizes = np.concatenate([[1.0, R_21, R_31], R_31 * np.cumprod(ratio * FALL**more)])
     step = params["phi_31"] - params["phi_21"]
     phases = np.concatenate([[0.0, params["phi_21"], params["phi_31"]], params["phi_31"] + more * step])
     return sizes * np.exp(1j * phases)

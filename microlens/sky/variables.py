@@ -46,29 +46,25 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class Relation:
-    """A parameter that depends on the period: values (k,) at periods (k,) days, with a Gaussian scatter.
+    """A parameter that depends on another one: values (k,) at positive values (k,) of that, with a Gaussian scatter.
 
-    In between, the value is a straight line in log(period); with `log` its logarithm is, and the scatter is in dex.
-    low, high : range to which draws are cut.
+    of : the other parameter, by name.   log : the logarithm of the value is interpolated, and the scatter is in dex.
+    In between, the value is a straight line in the logarithm of the other.   low, high : range to which draws are cut.
     """
 
-    periods: tuple[float, ...]
+    of: str
+    at: tuple[float, ...]
     values: tuple[float, ...]
     scatter: float
     log: bool
     low: float
     high: float
 
-    def at(self, period: float) -> float:
-        """The value without scatter at a period, days."""
+    def draw(self, rng: np.random.Generator, params: dict) -> float:
+        """A value for the other parameter in `params`."""
         values = np.log10(self.values) if self.log else self.values
-        value = float(np.interp(np.log(period), np.log(self.periods), values))
-        return 10**value if self.log else value
-
-    def draw(self, rng: np.random.Generator, period: float) -> float:
-        scatter = self.scatter * rng.standard_normal()
-        value = self.at(period)
-        return float(np.clip(value * 10**scatter if self.log else value + scatter, self.low, self.high))
+        value = np.interp(np.log(params[self.of]), np.log(self.at), values) + self.scatter * rng.standard_normal()
+        return float(np.clip(10**value if self.log else value, self.low, self.high))
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ class Subclass:
         params = dict.fromkeys(VARIABLE_PARAMETERS, float("nan"))
         params |= {"subclass": self.name, "phase": float(rng.random()), "seed": float(rng.integers(LARGEST_SEED))}
         for name, prior in self.priors.items():
-            params[name] = prior.draw(rng, params["period"]) if isinstance(prior, Relation) else prior.draw(rng)
+            params[name] = prior.draw(rng, params) if isinstance(prior, Relation) else prior.draw(rng)
         params["amplitude"] *= self.factor
         return params
 
@@ -107,7 +103,7 @@ def _prior(entry: dict):
     if "relation" in entry:
         relation = entry["relation"]
         low, high = relation.get("within", (-np.inf, np.inf))
-        return Relation(tuple(relation["period"]), tuple(relation["value"]), relation["scatter"],
+        return Relation(relation["of"], tuple(relation["at"]), tuple(relation["value"]), relation["scatter"],
                         relation.get("log", False), low, high)
     (kind,) = set(entry) - {"within"}
     numbers = entry[kind] if isinstance(entry[kind], list) else [entry[kind]]
