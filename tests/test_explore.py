@@ -26,7 +26,7 @@ from microlens.notebook import FOLDER, declared_parameters
 
 
 def small_dataset(path, seed=0):
-    config = SimulateConfig(n_flat=4, n_pspl=4, n_binary=6, seed=seed, output=str(path), num_workers=1)
+    config = SimulateConfig(n_flat=4, n_pspl=4, n_binary=6, n_other=3, seed=seed, output=str(path), num_workers=1)
     return simulate(config, progress=False)
 
 

@@ -67,7 +67,10 @@ def thesis_figures(output=None, experiment_name: str | None = None, evaluation=N
 
 
 def _input_figures(drawn, n_compared: int, seed: int) -> list[Path]:
-    """Season, noise, variable stars, one event, presets, and how much there is to find; drawn(name, table, caption) saves a figure."""
+    """Season, noise, variable stars, one event, presets, and how much there is to find.
+
+    drawn(name, table, caption) saves a figure.
+    """
     t = sky.epochs("thesis")
     A = lens.binary(t, **EVENT)
     sigma = sky.sigma_flux(A, EVENT_MAGNITUDE)
