@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.timing import seconds, wall
 from microlens import sky
-from microlens.config import CLASSES, SimulateConfig
+from microlens.config import LENSING_CLASSES, SimulateConfig
 from microlens.data.events import make_event, preset_source, true_flux
 from microlens.data.format import USER_BLOCK
 from microlens.data.simulation import event_stream
@@ -40,7 +40,7 @@ def simulation(n=150):
         whole += seconds(lambda i=i: simulated(i))
     print(f"simulated binary: {1e3 * whole / n:.2f} ms, of which observable labels {1e3 * label / n:.2f} ms "
           f"({label / (whole - label):.2f} of the rest), n = {n}")
-    counts = [word for kind in CLASSES for word in (f"--n_{kind}", "4000")]
+    counts = [word for kind in LENSING_CLASSES for word in (f"--n_{kind}", "4000")]
     took = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(3):

@@ -8,7 +8,7 @@ import torch
 
 import microlens
 from benchmarks.timing import report, seconds
-from microlens.config import CLASSES, SimulateConfig
+from microlens.config import LENSING_CLASSES, SimulateConfig
 from microlens.data import open_dataset, simulate
 from microlens.data.fresh import FreshEvents
 from microlens.network.loss import N_PREFIXES, loss_parts
@@ -44,7 +44,7 @@ def training(n=5, batch=16):
     """One optimiser step on `batch` light curves, with the loss on the whole curve and N_PREFIXES prefixes of each."""
     rng, took, shape = np.random.default_rng(3), {8: [], 1: []}, (batch, 1 + N_PREFIXES)
     flux, delta_t = (torch.from_numpy(a) for a in flat_curves(batch))
-    labels, weight = torch.from_numpy(rng.integers(0, len(CLASSES), shape)), torch.ones(shape)
+    labels, weight = torch.from_numpy(rng.integers(0, len(LENSING_CLASSES), shape)), torch.ones(shape)
     networks = {stride: thesis_network(stride).train() for stride in took}
     optimisers = {stride: torch.optim.AdamW(network.parameters()) for stride, network in networks.items()}
 
@@ -102,8 +102,8 @@ def fresh_events(n=60):
         fresh = FreshEvents(simulate(config, progress=False), 0)
         fresh.events(np.arange(3 * n), 0)
         mean = []
-        for c in range(len(CLASSES)):
+        for c in range(len(LENSING_CLASSES)):
             rows = np.flatnonzero(fresh.labels == c)
             mean.append(np.mean([seconds(partial(fresh.events, rows, epoch)) / n for epoch in (1, 2, 3)]))
-        words = ", ".join(f"{name} {1e3 * m:.2f} ms" for name, m in zip(CLASSES, mean, strict=True))
+        words = ", ".join(f"{name} {1e3 * m:.2f} ms" for name, m in zip(LENSING_CLASSES, mean, strict=True))
         print(f"fresh event with its labels: {words}; {len(mean) / sum(mean):.0f} a second, n = {3 * n} x 3")

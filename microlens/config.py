@@ -19,9 +19,16 @@ from typing import Any, NamedTuple
 
 # ---- facts ----------------------------------------------------------------------------------------------------------
 
-CLASSES = ("flat", "pspl", "binary")
-FLAT, PSPL, BINARY = range(3)
-CLASS_COLOURS = {"flat": "#56606b", "pspl": "#0072b2", "binary": "#d55e00"}
+CLASSES = ("flat", "pspl", "binary", "other")
+"""What is simulated. `other` is everything that varies and is no lens; a dataset without it has the first three."""
+FLAT, PSPL, BINARY, OTHER = range(4)
+LENSING_CLASSES = CLASSES[:3]
+"""What a network of three classes tells apart; its outputs are in this order."""
+CLASS_COLOURS = {"flat": "#56606b", "pspl": "#0072b2", "binary": "#d55e00", "other": "#cc79a7"}
+SUBCLASSES = ("rr_lyrae_ab", "rr_lyrae_c", "delta_scuti", "cepheid_2", "cepheid_1", "osarg", "semiregular", "mira",
+              "eclipsing_detached", "eclipsing_semidetached", "eclipsing_contact", "ellipsoidal", "spotted",
+              "heartbeat", "dwarf_nova", "flare", "be_outburst", "trend")
+"""Sub-classes of `other`; files hold their numbers. presets/variables.yaml says how often each is met."""
 
 THRESHOLD_FLAT = 500.0
 """delta chi^2 against a constant above which an event is observable (a value of the literature, second hand)."""
@@ -75,6 +82,39 @@ PARAMETERS = {
     "rho_2": Parameter("theta_E", 1e-6, 2.0, r"$\rho_2$", "radius of the second source"),
     "q_F": Parameter("", 0.0, 1.0, "$q_F$", "flux of the second source over that of the first; 0 is one source"),
 }
+VARIABLE_PARAMETERS = {
+    "subclass": Parameter("", 0, len(SUBCLASSES) - 1, "", "sub-class, a number in SUBCLASSES"),
+    "period": Parameter("d", 0.01, 5000.0, "$P$", "period; mean time between outbursts; correlation time of a trend"),
+    "amplitude": Parameter("mag", 0.0, 10.0, "$A$", "from minimum to maximum in F146; of flares in units of the star's "
+                                                    "flux; of a trend its standard deviation"),
+    "phase": Parameter("", 0.0, 1.0, r"$\phi_0$", "phase at time 0"),
+    "R_21": Parameter("", 0.0, 1.0, "$R_{21}$", "amplitude of the second harmonic over that of the first"),
+    "phi_21": Parameter("rad", -10.0, 20.0, r"$\phi_{21}$", "phase of the second harmonic, a cosine series in mag"),
+    "R_31": Parameter("", 0.0, 1.0, "$R_{31}$", "amplitude of the third harmonic over that of the first"),
+    "phi_31": Parameter("rad", -10.0, 20.0, r"$\phi_{31}$", "phase of the third harmonic"),
+    "period_2": Parameter("d", 0.01, 5000.0, "$P_2$", "second period"),
+    "ratio_2": Parameter("", 0.0, 10.0, "$A_2/A$", "amplitude of the second period over that of the first"),
+    "period_3": Parameter("d", 0.01, 5000.0, "$P_3$", "third period"),
+    "ratio_3": Parameter("", 0.0, 10.0, "$A_3/A$", "amplitude of the third period over that of the first"),
+    "bandwidth": Parameter("", 0.0, 1.0, r"$\Delta P/P$", "relative width of the periods, whose beats change the "
+                                                          "amplitude"),
+    "radius_sum": Parameter("", 0.0, 1.0, "$r_1 + r_2$", "radii of two stars over their separation"),
+    "radius_ratio": Parameter("", 0.0, 10.0, "$r_2/r_1$", "radius of the cooler star over that of the hotter one"),
+    "impact": Parameter("", 0.0, 1.0, "$b$", "cosine of the inclination over radius_sum"),
+    "brightness_ratio": Parameter("", 0.0, 1.0, "$J$", "surface brightness of the cooler star over that of the hotter"),
+    "mass_ratio": Parameter("", 0.0, 10.0, "$q_*$", "mass of the cooler star over that of the hotter one"),
+    "asymmetry": Parameter("", 0.0, 1.0, "$a$", "difference of the two minima over the amplitude"),
+    "eccentricity": Parameter("", 0.0, 1.0, "$e$", "eccentricity of the orbit"),
+    "inclination": Parameter("rad", 0.0, 1.6, "$i$", "inclination of the orbit"),
+    "omega": Parameter("rad", 0.0, 7.0, r"$\omega$", "argument of the periastron"),
+    "duration": Parameter("d", 0.0, 1000.0, r"$\tau$", "of an outburst; width of a flare at half height; time in which "
+                                                       "spots change"),
+    "super_share": Parameter("", 0.0, 1.0, "", "share of the outbursts that are super-outbursts"),
+    "amplitude_scatter": Parameter("dex", 0.0, 2.0, "", "standard deviation of the amplitudes of one star's flares"),
+    "duration_scatter": Parameter("dex", 0.0, 2.0, "", "standard deviation of the widths of one star's flares"),
+    "seed": Parameter("", 0, 2**32, "", "seed of what is random in the curve"),
+}
+"""The parameters of a variable star. NaN for those that its sub-class does not have."""
 PRIOR_PARAMETERS = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha", "f_s", "m_base")
 """The parameters of an event without parallax and with one source, for each of which a preset states a prior."""
 PARALLAX = ("pi_EN", "pi_EE")
@@ -83,6 +123,7 @@ CLASS_PARAMETERS = {
     "flat": ("m_base",),
     "pspl": ("t_0", "u_0", "t_E", "rho", "f_s", "m_base", *PARALLAX, *SECOND_SOURCE),
     "binary": (*PRIOR_PARAMETERS, *PARALLAX),
+    "other": ("f_s", "m_base", *VARIABLE_PARAMETERS),
 }
 
 # ---- what the configurations share ----------------------------------------------------------------------------------
@@ -241,11 +282,13 @@ class Noise(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateConfig(Noise):
-    """Simulate light curves of the three classes into one dataset file."""
+    """Simulate light curves of the three classes, and of everything else that varies, into one dataset file."""
 
     n_flat: int = option(100, "Number of flat (constant) light curves.", unit="events", low=0)
     n_pspl: int = option(100, "Number of single-lens light curves.", unit="events", low=0)
     n_binary: int = option(100, "Number of binary-lens light curves.", unit="events", low=0)
+    n_other: int = option(0, "Number of light curves of everything that varies and is no lens (class other).",
+                          unit="events", low=0)
     binary_preset: str = option("baseline", "Prior of the lens parameters: distinct, planetary, stellar, baseline, "
                                             "roman, or the path "
                                 "of a YAML file of your own.")
@@ -271,8 +314,8 @@ class SimulateConfig(Noise):
     def __post_init__(self):
         super().__post_init__()
         self._expand("output", "binary_preset")
-        if self.n_flat + self.n_pspl + self.n_binary == 0:
-            raise ValueError("n_flat + n_pspl + n_binary = 0: ask for at least one event.")
+        if self.n_flat + self.n_pspl + self.n_binary + self.n_other == 0:
+            raise ValueError("n_flat + n_pspl + n_binary + n_other = 0: ask for at least one event.")
         if self.part is not None:
             k, _, n = self.part.partition("/")
             if not (k.isdigit() and n.isdigit() and int(k) < int(n)):

@@ -1,15 +1,17 @@
 """The dataset file and what is packed from it: what is in them, and that damaged bytes never pass for good ones."""
 
+import json
 import shutil
 
 import h5py
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from microlens import files, lens, sky
-from microlens.config import SimulateConfig
+from microlens.config import OTHER, SUBCLASSES, SimulateConfig
 from microlens.data import (
     DatasetError,
     PackedDataset,
@@ -24,6 +26,7 @@ from microlens.data.events import magnification_curve, preset_source, true_flux
 from microlens.data.format import CURVES, NODES, ROWS, time_since_last, write_checksum
 from microlens.data.packed import NEVER, decode_view, encode_view, epochs_until
 from microlens.data.simulation import event_stream
+from microlens.sky.population import FOLDER
 
 SMALL = {"n_flat": 12, "n_pspl": 12, "n_binary": 12}  # five shards
 
@@ -48,6 +51,59 @@ def dataset(tmp_path_factory):
 
 
 # ---- what is in it --------------------------------------------------------------------------------------------------
+
+
+def test_variable_stars_are_what_their_parameters_in_the_file_say(tmp_path):
+    preset = yaml.safe_load((FOLDER / "roman.yaml").read_text())
+    preset["other"] = {"rr_lyrae_ab": 2, "dwarf_nova": 1, "mira": 1, "flare": 0}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(preset))
+    path = make(tmp_path / "x.h5", n_other=60, n_pspl=3, n_binary=0, binary_preset=str(tmp_path / "mine.yaml"))
+    with open_dataset(path) as data:
+        stars = data.params[data.labels == OTHER]
+        counts = stars["subclass"].value_counts()
+        assert set(counts.index) == {"rr_lyrae_ab", "dwarf_nova", "mira"}
+        assert counts["rr_lyrae_ab"] == pytest.approx(30, abs=4 * np.sqrt(15))  # half of 60; four standard deviations
+        assert data.preset.other == preset["other"] and (data.params["subclass"][data.labels != OTHER] == "").all()
+        for row, star in stars.iterrows():
+            flux = data.flux(row).astype(float)
+            seen = flux != 0
+            true = true_flux(data.curve(row), star.t_0, star.t_E, star.f_s, data.timestamps)[seen]
+            assert np.array_equal(true, 1 + star.f_s * (sky.VariableStar(star.to_dict()).flux(data.timestamps)[seen] - 1))
+            sigma = sky.sigma_flux(true, star.m_base)
+            assert np.std((flux[seen] - true) / sigma) == pytest.approx(1, abs=0.05)
+            weight = sigma**-2
+            chi2 = (weight * (true - (weight * true).sum() / weight.sum()) ** 2).sum()
+            assert star.delta_chi2_flat == pytest.approx(chi2, rel=1e-4) and star.delta_chi2_pspl == 0
+            assert star.label_observable == (OTHER if chi2 > 500 else 0)
+            assert np.isfinite(star.t_observable_flat) == (chi2 > 500) and np.isnan(star.t_observable_pspl)
+        assert {0, OTHER} <= set(stars["label_observable"])
+        packed = PackedDataset(path, progress=False)
+        row = int(stars.index[stars["label_observable"] == OTHER][0])
+        until = packed.seen_flat[row]
+        assert packed.prefix_labels(np.array([row]), np.array([[until - 1, until]])).tolist() == [[0, OTHER]]
+    with h5py.File(path) as f:
+        table = f["params_other"]
+        assert list(table.attrs["subclasses"]) == list(SUBCLASSES) and table.dtype["subclass"] == np.int16
+        assert list(f.attrs["classes"]) == ["flat", "pspl", "binary", "other"]
+
+
+def test_a_dataset_without_variable_stars_does_not_speak_of_them(dataset):
+    """So its bytes are those that versions without class other made."""
+    with open_dataset(dataset) as data, h5py.File(dataset) as f:
+        assert data.classes == ("flat", "pspl", "binary") == tuple(f.attrs["classes"])
+        assert "n_other" not in data.config and "variables" not in f.attrs and "params_other" not in f
+        assert "other" not in json.loads(f.attrs["preset"]) and "subclass" not in data.params
+
+
+@pytest.mark.parametrize(("entry", "message"), [
+    ({"cepheid": 1}, "other came cepheid, expected weights of rr_lyrae_ab"), ("all", "other came 'all'"),
+    ({"mira": -1}, "expected weights >= 0"), ({"mira": 0}, "of which one is above 0"),
+    ({"mira": "often"}, "other: mira came 'often', expected 1 finite number")])
+def test_weights_of_subclasses_are_checked(tmp_path, entry, message):
+    preset = yaml.safe_load((FOLDER / "roman.yaml").read_text()) | {"other": entry}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(preset))
+    with pytest.raises(ValueError, match=message):
+        sky.load_preset(tmp_path / "mine.yaml")
 
 
 def test_splits_share_no_event_and_flat_pulls_are_standard_normal(tmp_path):

@@ -46,7 +46,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(folders):
     """A dataset and its evaluation by the shipped baseline network, with everything that an evaluation can hold."""
-    config = SimulateConfig(n_flat=N_FLAT, n_pspl=N_LENSED, n_binary=N_LENSED, seed=8, split="test", num_workers=1,
+    config = SimulateConfig(n_flat=N_FLAT, n_pspl=N_LENSED, n_binary=N_LENSED, n_other=12, seed=8, split="test", num_workers=1,
                             output=str(folders / "t.h5"))
     data = simulate(config, progress=False)
     return data, evaluate(EvaluateConfig(data=str(data), n_evolution_per_type=1, save_formats="svg"), progress=False)

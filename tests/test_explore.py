@@ -13,7 +13,7 @@ import yaml
 
 import microlens
 from microlens import sky
-from microlens.config import CLASS_PARAMETERS, CLASSES, PARAMETERS, ClassifyConfig, SimulateConfig
+from microlens.config import CLASS_PARAMETERS, LENSING_CLASSES, PARAMETERS, ClassifyConfig, SimulateConfig
 from microlens.data import open_dataset, simulate, write_predictions
 from microlens.data.format import Dataset
 from microlens.evaluate import classify
@@ -26,7 +26,7 @@ from microlens.notebook import FOLDER, declared_parameters
 
 
 def small_dataset(path, seed=0):
-    config = SimulateConfig(n_flat=4, n_pspl=4, n_binary=6, seed=seed, output=str(path), num_workers=1)
+    config = SimulateConfig(n_flat=4, n_pspl=4, n_binary=6, n_other=3, seed=seed, output=str(path), num_workers=1)
     return simulate(config, progress=False)
 
 
@@ -123,7 +123,7 @@ def test_controls_move_the_figure_and_hold_what_was_typed(network):
     s.box.value = "99"
     assert explorer.parameters["s"] == float(s.box.value) == 0.7777
     assert "s: came 99.0, expected 0.2 to 5" in explorer.message.value
-    flat, pspl, both = (explorer.panel.arrays[f"P({c})"][:, 1] for c in CLASSES)
+    flat, pspl, both = (explorer.panel.arrays[f"P({c})"][:, 1] for c in LENSING_CLASSES)
     assert np.allclose(flat + pspl + both, 1, atol=1e-5) and len(flat) > 100
     assert explorer.panel.pale == []
 

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.ticker import FixedLocator
 
 from microlens import figures, lens
-from microlens.config import BINARY, CLASS_COLOURS, CLASSES
+from microlens.config import BINARY, CLASS_COLOURS, LENSING_CLASSES
 from microlens.data import open_dataset, quick_dataset
 from microlens.figures import inputs, style
 
@@ -216,7 +216,7 @@ def test_presets_are_compared_on_common_bins_and_typical_events_chosen(tmp_path,
     assert (table.groupby("parameter")[["low", "high"]].nunique() == inputs.N_BINS).all(axis=None)
     assert row in seen.index and (seen.delta_chi2_pspl >= seen.delta_chi2_pspl[row]).mean() <= 0.5
     assert "n = 6:" in said and "n = 3:" in twice  # curves that differ
-    for kind in CLASSES:
+    for kind in LENSING_CLASSES:
         curves = [part[["x", "y"]].to_numpy() for _, part in examples[examples["panel"] == kind].groupby("preset")]
         assert not np.array_equal(*curves)
 

@@ -5,16 +5,16 @@ import pytest
 from scipy import stats
 
 from microlens import lens
-from microlens.config import BINARY, FRESH_STREAM, PSPL, SimulateConfig
+from microlens.config import BINARY, FLAT, FRESH_STREAM, OTHER, PSPL, SimulateConfig
 from microlens.data import DatasetError, make_event, simulate, true_flux
 from microlens.data.events import Source
 from microlens.data.format import Dataset
 from microlens.data.fresh import FreshEvents
 from microlens.data.packed import NEVER, Events
 from microlens.fit import delta_chi2_flat, fit_noise_free
-from microlens.sky import sigma_flux
+from microlens.sky import VariableStar, sigma_flux
 
-CONFIG = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "num_workers": 1}
+CONFIG = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "n_other": 4, "num_workers": 1}
 
 
 def dataset(folder, **changes):
@@ -36,7 +36,7 @@ def rng_of(fresh, row, epoch):
 
 
 def test_an_event_is_a_function_of_seed_epoch_and_row_alone(fresh, path):
-    rows, few = np.arange(36), np.array([30, 7, 12])
+    rows, few = np.arange(40), np.array([30, 7, 12])
     everything, some = fresh.events(rows, 2), FreshEvents(path, 4, rows=few).events(few, 2)
     for name in Events._fields:
         if name != "extra":
@@ -57,6 +57,8 @@ def test_curve_is_that_of_the_lens_library_at_the_drawn_parameters(tmp_path, pre
         t = fresh.timestamps[seen]
         if e.kind == "flat":
             A = np.ones(len(t))
+        elif e.kind == "other":
+            A = VariableStar(p).flux(t)
         elif e.kind == "pspl" and preset == "roman":
             A = lens.fspl(t, p["t_0"], p["u_0"], p["t_E"], p["rho"], parallax=lens.event_parallax(p))
         elif e.kind == "pspl":
@@ -81,13 +83,21 @@ def test_what_is_drawn_follows_the_priors_and_the_trajectory_stays(fresh):
     assert lost == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / (20 * 6912)))
 
 
+def test_a_variable_star_keeps_its_light_and_is_seen_with_another_brightness_and_noise(fresh):
+    row = int(np.flatnonzero(fresh.labels == OTHER)[0])
+    first, second = fresh.event(row, 1), fresh.event(row, 2)
+    for name, value in first.params.items():
+        assert name == "m_base" or value == second.params[name] == fresh.params[name][row] or np.isnan(value), name
+    assert first.params["m_base"] != second.params["m_base"] and (first.flux != second.flux).mean() > 0.9
+
+
 def test_an_event_with_parallax_keeps_its_time_and_a_second_source_its_place(tmp_path):
     bent = FreshEvents(dataset(tmp_path, binary_preset="roman", n_flat=1), 0)
     row = int(np.flatnonzero(bent.labels == BINARY)[0])
     drawn = bent.draw(row, rng_of(bent, row, 0))
     assert all(drawn[name] == bent.params[name][row] for name in ("t_0", "t_E", "pi_EN", "pi_EE"))
     assert drawn["m_base"] != bent.params["m_base"][row]
-    two = FreshEvents(dataset(tmp_path / "two", two_sources=1.0, n_flat=0, n_binary=0), 0)
+    two = FreshEvents(dataset(tmp_path / "two", two_sources=1.0, n_flat=0, n_binary=0, n_other=0), 0)
     before, after = {k: v[0] for k, v in two.params.items()}, two.draw(0, rng_of(two, 0, 0))
     late = [(p["t_0_2"] - p["t_0"]) / p["t_E"] for p in (before, after)]
     assert late[0] == pytest.approx(late[1]) and after["t_0"] != before["t_0"]
@@ -107,6 +117,10 @@ def test_labels_and_moments_are_those_of_the_new_curve(fresh):
             assert growing[-1] <= 500
         else:  # after n_flat epochs the event is seen, one epoch earlier it is not
             assert growing[n_flat - 1] > 500 >= growing[n_flat - 2]
+        if fresh.labels[row] == OTHER:
+            assert label == (FLAT if n_flat == NEVER else OTHER) and n_pspl == NEVER
+            found.add(int(label))
+            continue
         excess = fit_noise_free(t, flux, sigma, (p["t_0"], p["t_E"], max(p["u_0"], 1e-3))).chi2
         is_binary = fresh.labels[row] == BINARY and excess > 160
         assert label == (0 if growing[-1] <= 500 else BINARY if is_binary else PSPL)
@@ -114,7 +128,7 @@ def test_labels_and_moments_are_those_of_the_new_curve(fresh):
         if label == BINARY:  # the fits scatter by a few per cent
             assert fit_noise_free(t[:n_pspl], flux[:n_pspl], sigma[:n_pspl]).chi2 > 150
         found.add(int(label))
-    assert {PSPL, BINARY} <= found
+    assert {PSPL, BINARY, OTHER} <= found
 
 
 def n_images(x, y, s, q):
@@ -137,7 +151,7 @@ def n_images(x, y, s, q):
 
 def test_required_caustic_crossing_holds_for_fresh_events(tmp_path):
     """Where the curve bends most, parts of the source disc have five images and others three: a caustic is between."""
-    fresh = FreshEvents(dataset(tmp_path, binary_preset="distinct", n_flat=0, n_pspl=0, n_binary=5), 0)
+    fresh = FreshEvents(dataset(tmp_path, binary_preset="distinct", n_flat=0, n_pspl=0, n_binary=5, n_other=0), 0)
     disc = np.outer([0.0, 0.5, 1.0], np.exp(2j * np.pi * np.arange(10) / 10)).ravel()
     for row in range(5):
         e = fresh.event(row, 0)

@@ -750,7 +750,7 @@ def test_cases():
 
 
 def test_a_dataset_as_parquet_reads_back_to_the_same_numbers(tmp_path):
-    path = simulate(SimulateConfig(n_flat=2, n_pspl=2, n_binary=2, output=str(tmp_path / "x.h5"), num_workers=1),
+    path = simulate(SimulateConfig(n_flat=2, n_pspl=2, n_binary=2, n_other=2, output=str(tmp_path / "x.h5"), num_workers=1),
                     progress=False)
     obs, epoch, meta = export_parquet(path, tmp_path / "out")
     assert pq.read_schema(obs).names == ["event_id", "epoch_id", "filt", "flux_uJy", "flux_err_uJy", "true_flux_uJy",
@@ -769,6 +769,10 @@ def test_a_dataset_as_parquet_reads_back_to_the_same_numbers(tmp_path):
             np.testing.assert_allclose(np.diff(curve.time), np.diff(data.timestamps[seen]), atol=1e-8)
             assert curve.truth["label_observable"] == CLASSES[data.labels_observable[row]]
             assert np.median(np.abs(curve.true_value - curve.value) / curve.error) == pytest.approx(0.67, abs=0.1)
+        table = pq.read_table(meta).to_pandas()
+        of_other = table["sim_label"] == "microlens_other"
+        assert np.array_equal(of_other, data.labels == 3)
+        assert table["subclass"].tolist() == data.params["subclass"].tolist() and (table["subclass"] != "").sum() == 2
 
 
 # ---- classes of files

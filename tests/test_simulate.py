@@ -19,7 +19,7 @@ from microlens.config import SimulateConfig
 from microlens.data import DatasetError, OversampleError, open_dataset, quick_dataset, simulate, simulation
 from microlens.sky.population import FOLDER
 
-SMALL = {"n_flat": 12, "n_pspl": 12, "n_binary": 12}  # five shards
+SMALL = {"n_flat": 12, "n_pspl": 12, "n_binary": 12, "n_other": 4}  # five shards
 
 
 def make(path, **more):

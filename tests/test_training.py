@@ -546,3 +546,11 @@ def mean_features(data, rows):
     flux, delta_t, lengths, extra = data.gather(rows)
     valid = np.arange(flux.shape[1]) < lengths[:, None]
     return Classifier.raw_features(*map(torch.from_numpy, (flux, delta_t, extra)))[torch.from_numpy(valid)].mean(0)
+
+
+def test_a_network_of_three_classes_refuses_to_learn_a_fourth(config, tmp_path):
+    data = str(tmp_path / "other.h5")
+    simulate(SimulateConfig(n_flat=3, n_pspl=0, n_binary=0, n_other=3, output=data, num_workers=1), progress=False)
+    with pytest.raises(ValueError, match="3 of its events are of class other, which a network of the three classes flat, "
+                                         "pspl, binary cannot learn; simulate with --n-other 0"):
+        run(config, "four", data=data)

@@ -4,7 +4,8 @@
     flux_true = true_flux(curve, t_0, t_E, f_s, timestamps)
 
 A magnification curve is None for a flat event, the u_0 of a point-source single lens, or nodes (tau, log A) in Einstein
-times, from which `true_flux` draws the event at any t_0 and t_E; with parallax, at its own alone.
+times, from which `true_flux` draws the event at any t_0 and t_E; with parallax, at its own alone. In its place an event
+of class other has a VariableStar.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def preset_source(preset: sky.Preset, kind: str, timestamps, config: SimulateCon
 
     config : limb darkening, and the share of single lenses with two sources.
     """
+    if kind == "other":
+        return Source(kind, lambda rng: sky.draw_other(preset, rng), sky.VariableStar, preset)
     season = sky.season_length(timestamps)
     window = float(timestamps[0]), float(timestamps[-1])
     return Source(kind, lambda rng: sky.draw(preset, kind, rng, season, config.two_sources),
@@ -130,11 +133,14 @@ def season_limits(params: dict, parallax: lens.Parallax | None, window: tuple, r
 def true_flux(curve, t_0, t_E, f_s, timestamps) -> np.ndarray:
     """Noise-free F/F_base (T,) at timestamps (T,) days of a magnification curve.
 
-    t_0, t_E : days.   f_s : share of the baseline flux that is lensed.   For a flat curve the three do not count.
+    t_0, t_E : days.   f_s : share of the baseline flux that is lensed, or varies.   For a flat curve the three do not
+    count, for a variable star t_0 and t_E.
     Raises ValueError for epochs at which a curve with parallax is not known.
     """
     if curve is None:
         return np.ones(len(timestamps))
+    if isinstance(curve, sky.VariableStar):
+        return 1.0 + f_s * (curve.flux(timestamps) - 1.0)
     if isinstance(curve, (float, int)):
         magnification = lens.pspl(timestamps, t_0, curve, t_E)
     else:
@@ -208,7 +214,8 @@ def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfi
     if kind == "flat" or len(t) < 2:
         return NEVER_OBSERVABLE
     sigma = sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
-    return observability(t, flux_true, sigma, kind == "binary", fit_start(params), config.limb_darkening, field)
+    start = None if kind == "other" else fit_start(params)
+    return observability(t, flux_true, sigma, kind == "binary", start, config.limb_darkening, field)
 
 
 def fit_start(params: dict) -> tuple:

@@ -5,7 +5,8 @@
         flux = data.flux([3, 17])       # (2, T) float32, F/F_base, 0.0 = no observation
 
 Format version 3, N events of T epochs: `flux`, `delta_t` (N, T) float32; `timestamps` (T,); one value an event of
-everything in ROWS; `params_<class>` structured with `row`; `nodes/offset, tau, log_A`. Flux is not compressed (its
+everything in ROWS; `params_<class>` structured with `row`; `nodes/offset, tau, log_A`. A file without events of class
+other has no such class: its `classes` are three, and it has no `params_other`. Flux is not compressed (its
 digits are noise); delta_t, a mask in disguise, shrinks to a few hundredths. Errors are a function of measured flux and
 m_base and are computed on reading.
 
@@ -31,9 +32,19 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from microlens.config import CLASS_PARAMETERS, CLASSES, FLAT, PARAMETERS, SimulateConfig
+from microlens.config import (
+    CLASS_PARAMETERS,
+    CLASSES,
+    FLAT,
+    LENSING_CLASSES,
+    OTHER,
+    PARAMETERS,
+    SUBCLASSES,
+    VARIABLE_PARAMETERS,
+    SimulateConfig,
+)
 from microlens.files import atomic
-from microlens.sky import Preset, sigma_flux
+from microlens.sky import Preset, VariableStar, sigma_flux
 
 FORMAT_VERSION = 3
 ROWS = {  # one value an event: (dtype, unit)
@@ -167,9 +178,10 @@ def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, nodes, at
     """Write a dataset atomically.
 
     timestamps : (T,) days.   flux : (N, T).   rows : arrays (N,) named as in ROWS.   params : structured arrays of
-    param_dtype, by class.   nodes : N pairs (tau, log_A), empty ones where there is no curve.   attrs : of the file.
+    param_dtype, by class; without `other` the file has three classes.   nodes : N pairs (tau, log_A), empty ones where
+    there is no curve.   attrs : of the file.
     """
-    tables = rows | {f"params_{kind}": params[kind] for kind in CLASSES}
+    tables = rows | {f"params_{kind}": table for kind, table in params.items()}
     tables["n_nodes"] = [len(tau) for tau, _ in nodes]
     tables["nodes/tau"] = np.concatenate([tau for tau, _ in nodes])
     tables["nodes/log_A"] = np.concatenate([log_A for _, log_A in nodes])
@@ -195,21 +207,25 @@ def _create_curves(f, timestamps, shape) -> dict[str, h5py.Dataset]:
 
 def _write_tables(f, tables: dict, attrs: dict):
     """Write what a dataset holds beside its curves: attributes, ROWS, `params_<class>`, and the events' nodes."""
-    for name, value in sorted({**attrs, "format_version": FORMAT_VERSION, "classes": list(CLASSES)}.items()):
+    classes = [kind for kind in CLASSES if f"params_{kind}" in tables]
+    for name, value in sorted({**attrs, "format_version": FORMAT_VERSION, "classes": classes}.items()):
         f.attrs[name] = value
     for name, (dtype, unit) in ROWS.items():
         f.create_dataset(name, data=np.asarray(tables[name], dtype=dtype)).attrs["unit"] = unit
-    for kind in CLASSES:
+    known = PARAMETERS | VARIABLE_PARAMETERS
+    for kind in classes:
         table = f.create_dataset(f"params_{kind}", data=tables[f"params_{kind}"])
-        table.attrs["units"] = json.dumps({p: PARAMETERS[p].unit for p in CLASS_PARAMETERS[kind]})
+        table.attrs["units"] = json.dumps({p: known[p].unit for p in CLASS_PARAMETERS[kind]})
+        if "subclass" in CLASS_PARAMETERS[kind]:
+            table.attrs["subclasses"] = list(SUBCLASSES)
     tables = {**tables, "nodes/offset": np.cumsum([0, *tables["n_nodes"]])}
     for name, dtype in NODES.items():
         f.create_dataset(name, data=np.asarray(tables[name], dtype=dtype))
 
 
 def param_dtype(kind: str) -> np.dtype:
-    """Structured dtype of params_<kind>: the parameters, then `row`."""
-    return np.dtype([(p, "f8") for p in CLASS_PARAMETERS[kind]] + [("row", "i8")])
+    """Structured dtype of params_<kind>: the parameters, then `row`. A sub-class is a number in SUBCLASSES."""
+    return np.dtype([(p, "i2" if p == "subclass" else "f8") for p in CLASS_PARAMETERS[kind]] + [("row", "i8")])
 
 
 def join_shards(shards, path, *, n_events: int, attrs: dict) -> Path:
@@ -244,7 +260,7 @@ def join_shards(shards, path, *, n_events: int, attrs: dict) -> Path:
 def _tables(shard: Dataset, start: int) -> dict:
     """What _write_tables takes of a shard whose first event becomes row `start` of the whole."""
     out = {name: getattr(shard, name) for name in ROWS}
-    for kind in CLASSES:
+    for kind in shard.classes:
         out[f"params_{kind}"] = shard.read(f"params_{kind}")
         out[f"params_{kind}"]["row"] += start
     nodes = {name: shard.read(name) for name in ("nodes/tau", "nodes/log_A")}
@@ -257,8 +273,8 @@ def _tables(shard: Dataset, start: int) -> dict:
 class Dataset:
     """An open dataset file, read only; curves are read on demand, parameters are a table in memory.
 
-    path, checksum, attrs; config (dict) and detector of the simulation; n_events, n_epochs, timestamps (T,) days;
-    every array of ROWS by its name; params, a pandas DataFrame of one row an event.
+    path, checksum, attrs; classes, their names; config (dict) and detector of the simulation; n_events, n_epochs,
+    timestamps (T,) days; every array of ROWS by its name; params, a pandas DataFrame of one row an event.
     """
 
     def __init__(self, path):
@@ -282,14 +298,16 @@ class Dataset:
         version = f.attrs.get("format_version")
         if version != FORMAT_VERSION:
             raise self._error(f"format version {version}, this package reads {FORMAT_VERSION}; simulate it again")
-        if list(f.attrs["classes"]) != list(CLASSES):
-            raise self._error(f"its classes are {', '.join(f.attrs['classes'])}, expected {', '.join(CLASSES)}")
+        self.classes = tuple(f.attrs["classes"])
+        if self.classes not in (LENSING_CLASSES, CLASSES):
+            raise self._error(f"its classes are {', '.join(self.classes)}, expected {', '.join(LENSING_CLASSES)}, and "
+                              "perhaps other")
         n, n_epochs = f["flux"].shape
         if n == 0:
             raise self._error("it holds no events")
         expected = {"timestamps": ("f8", (n_epochs,)), **dict.fromkeys(CURVES, ("f4", (n, n_epochs)))}
         expected |= {name: (dtype, (n,)) for name, (dtype, _) in ROWS.items()}
-        expected |= {f"params_{kind}": (param_dtype(kind), f[f"params_{kind}"].shape[:1]) for kind in CLASSES}
+        expected |= {f"params_{kind}": (param_dtype(kind), f[f"params_{kind}"].shape[:1]) for kind in self.classes}
         expected |= {name: (dtype, f["nodes/tau"].shape[:1]) for name, dtype in NODES.items()}
         expected["nodes/offset"] = (NODES["nodes/offset"], (n + 1,))
         for name, (dtype, shape) in expected.items():
@@ -308,7 +326,8 @@ class Dataset:
 
     def _check_values(self):
         """Raise DatasetError where values are none that the format allows."""
-        allowed = {"labels": range(len(CLASSES)), "labels_observable": range(len(CLASSES)), "status": STATUS}
+        numbers = range(len(self.classes))
+        allowed = {"labels": numbers, "labels_observable": numbers, "status": STATUS}
         for name, values in allowed.items():
             if not np.isin(getattr(self, name), list(values)).all():
                 raise self._error(f"{name} holds other values than {', '.join(map(str, values))}")
@@ -317,7 +336,9 @@ class Dataset:
         first, last = self.node_offset[[0, -1]]
         if first != 0 or last != len(self._f["nodes/tau"]) or (np.diff(self.node_offset) < 0).any():
             raise self._error("nodes/offset does not divide the nodes among the events")
-        for number, kind in enumerate(CLASSES):
+        if "other" in self.classes and list(self._f["params_other"].attrs["subclasses"]) != list(SUBCLASSES):
+            raise self._error("its sub-classes are not those of this package")
+        for number, kind in enumerate(self.classes):
             if not np.array_equal(self._f[f"params_{kind}"]["row"], np.flatnonzero(self.labels == number)):
                 raise self._error(f"the rows of params_{kind} are not those of the class")
 
@@ -326,13 +347,21 @@ class Dataset:
 
     @functools.cached_property
     def params(self) -> pd.DataFrame:
-        """One row an event: true parameters (NaN where a class has none), label, label_observable, the other ROWS."""
-        columns = {name: np.full(self.n_events, np.nan) for name in PARAMETERS}
-        for kind in CLASSES:
+        """One row an event: true parameters (NaN where a class has none), label, label_observable, the other ROWS.
+
+        Those of variable stars are there where the file has events of class other; the sub-class is text, '' where an
+        event has none.
+        """
+        names = [*PARAMETERS, *(VARIABLE_PARAMETERS if "other" in self.classes else ())]
+        columns = {name: np.full(self.n_events, np.nan) for name in names}
+        for kind in self.classes:
             table = self.read(f"params_{kind}")
             for name in CLASS_PARAMETERS[kind]:
                 columns[name][table["row"]] = table[name]
         frame = pd.DataFrame(columns)
+        if "other" in self.classes:
+            numbers = frame["subclass"].fillna(len(SUBCLASSES)).astype(int)
+            frame["subclass"] = np.array([*SUBCLASSES, ""])[numbers]
         frame["label"], frame["label_observable"] = self.labels, self.labels_observable
         for name in ROWS:
             if name not in ("labels", "labels_observable", "m_base"):
@@ -373,9 +402,11 @@ class Dataset:
         return self.read("nodes/tau", part), self.read("nodes/log_A", part).astype(float)
 
     def curve(self, row: int):
-        """The magnification curve of one event as `microlens.data.true_flux` takes it: None, u_0, or (tau, log_A)."""
+        """The curve of one event as `microlens.data.true_flux` takes it: None, u_0, (tau, log_A), or a VariableStar."""
         if self.labels[row] == FLAT:
             return None
+        if self.labels[row] == OTHER:
+            return VariableStar({name: self.params.at[row, name] for name in VARIABLE_PARAMETERS})
         tau, log_A = self.nodes(row)
         return (tau, log_A) if len(tau) else float(self.params.loc[row, "u_0"])
 

@@ -4,7 +4,7 @@
 
 The lens library worked once, when the dataset was simulated. What is drawn anew from the preset's priors is t_0, t_E,
 f_s and m_base, then gaps and noise; u_0, rho, s, q and alpha stay, since they are the trajectory, and so do t_0 and
-t_E of an event with parallax, whose path depends on them. A preset that
+t_E of an event with parallax, whose path depends on them, and so does the light of a variable star. A preset that
 requires a caustic crossing is drawn until there is one. Delta chi^2, labels and moments of observability are those of
 the new light curve. Event and noise are a function of (seed, epoch, row) alone, so neither the number of ranks nor an
 interruption changes them.
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from microlens import sky
-from microlens.config import CLASSES, FRESH_STREAM, PSPL, SimulateConfig
+from microlens.config import CLASSES, FRESH_STREAM, OTHER, PSPL, SimulateConfig
 from microlens.data.events import Event, OversampleError, Source, is_whole, make_event, second_is_late
 from microlens.data.format import DatasetError, open_dataset, time_since_last
 from microlens.data.packed import Events, epochs_until, pack
@@ -62,7 +62,7 @@ class FreshEvents:
         stored = self.stored(row)
         drawn = {name: self.preset.priors[name].draw(rng) for name in DRAWN}
         drawn["t_0"] *= self.season
-        if event_parallax(stored):
+        if self.labels[row] == OTHER or event_parallax(stored):
             drawn = {name: drawn[name] for name in ("f_s", "m_base")}
         elif self.labels[row] == PSPL and stored["q_F"] > 0:
             drawn["t_0_2"] = drawn["t_0"] + second_is_late(stored) * drawn["t_E"]

@@ -22,7 +22,7 @@ import filelock
 import numpy as np
 from tqdm.auto import tqdm
 
-from microlens.config import BATCH_STREAM, BINARY, CLASSES, FLAT, FLUX_VIEW, PSPL, SPLIT_STREAM
+from microlens.config import BATCH_STREAM, BINARY, FLAT, FLUX_VIEW, LENSING_CLASSES, OTHER, PSPL, SPLIT_STREAM
 from microlens.data.format import open_dataset, stated_checksum
 from microlens.files import KERNEL_VERSION, atomic, data_dir, lock, writable_folder
 from microlens.fit import residual, running
@@ -121,8 +121,14 @@ def split_rows(labels, seed: int = 0):
 
 
 def class_mix(labels) -> np.ndarray:
-    """Weights (N,) that give the classes of labels (N,) the shares of CLASS_MIX; they add up to N."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
+    """Weights (N,) that give the classes of labels (N,) the shares of CLASS_MIX; they add up to N.
+
+    Raises ValueError for a class of which CLASS_MIX states no share.
+    """
+    counts = np.bincount(labels, minlength=len(CLASS_MIX))
+    if len(counts) > len(CLASS_MIX):
+        raise ValueError(f"the class mix states shares of {', '.join(LENSING_CLASSES)}; came {counts[len(CLASS_MIX)]} "
+                         "events of class other, which are scored apart.")
     share = np.where(counts > 0, np.array(CLASS_MIX) / np.maximum(counts, 1), 0.0)
     return share[labels] * len(labels) / share[labels].sum()
 
@@ -153,7 +159,8 @@ class Events(NamedTuple):
         """What an observer can know after `counts` (n, k) valid epochs: (n, k) int64 class numbers."""
         flat = counts < self.seen_flat[:, None]
         binary = (counts >= self.seen_pspl[:, None]) & (self.labels_observable == BINARY)[:, None]
-        return np.where(flat, FLAT, np.where(binary, BINARY, PSPL))
+        event = np.where(binary, BINARY, np.where(self.labels[:, None] == OTHER, OTHER, PSPL))
+        return np.where(flat, FLAT, event)
 
 
 class PackedDataset:

@@ -6,7 +6,7 @@
 obs holds one row an observation, ordered by event; epoch the times; meta one row an event with its parameters. The
 season starts where the dataset's preset says. No observer's position is given, since that of the simulation is the
 Earth's. Angles are in degrees, as there. A flat light curve, which that challenge does not have, is labelled
-microlens_flat.
+microlens_flat, one of class other microlens_other; its sub-class stands in a column of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from microlens.files import atomic
 from microlens.sky import SATURATION_MAG
 
 TWO_SOURCES = "microlens_2S1L"
-LABELS = {"flat": "microlens_flat", "pspl": "microlens_1S1L", "binary": "microlens_1S2L"}
+LABELS = {"flat": "microlens_flat", "pspl": "microlens_1S1L", "binary": "microlens_1S2L", "other": "microlens_other"}
 BAND = "F146"
 PARAMETERS = {"t_E": "tE_ref", "u_0": "u0lens1", "rho": "rho", "q": "Planet_q", "s": "Planet_s", "f_s": "fs_F146",
               "pi_EN": "piEN", "pi_EE": "piEE",
@@ -85,9 +85,10 @@ def _events(data) -> dict:
     is_double = (params["q_F"] > 0).to_numpy()
     labels = [TWO_SOURCES if double else LABELS[CLASSES[label]]
               for label, double in zip(data.labels, is_double, strict=True)]
+    more = {"subclass": params["subclass"].to_list()} if "subclass" in params else {}
     return {"event_id": np.arange(n), "name": [f"microlens_{row:06d}" for row in range(n)],
             "sim_label": labels, "Source_Is_Binary": is_double,
             "t0lens1": data.preset.field.season_start + params["t_0"].to_numpy(),
             **{there: params[here].to_numpy() for here, there in PARAMETERS.items()},
             "alpha": np.degrees(params["alpha"].to_numpy()), "Source_F146": source.to_numpy(),
-            "label_observable": [CLASSES[label] for label in data.labels_observable]}
+            "label_observable": [CLASSES[label] for label in data.labels_observable], **more}

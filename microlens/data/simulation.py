@@ -34,7 +34,15 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from microlens import files, lens, sky
-from microlens.config import CLASS_PARAMETERS, CLASSES, ORDER_STREAM, SPLITS, SimulateConfig
+from microlens.config import (
+    CLASS_PARAMETERS,
+    CLASSES,
+    LENSING_CLASSES,
+    ORDER_STREAM,
+    SPLITS,
+    SUBCLASSES,
+    SimulateConfig,
+)
 from microlens.data.events import Event, OversampleError, make_event, preset_source
 from microlens.data.format import CHUNK, DatasetError, join_shards, open_dataset, param_dtype, write_dataset
 from microlens.fit import observable_label
@@ -78,11 +86,18 @@ def row_order(config: SimulateConfig) -> list[tuple[str, int]]:
 
 
 def attributes(config: SimulateConfig) -> dict:
-    """File attributes: what the events are a function of (configuration and preset, as JSON), and the versions."""
+    """File attributes: what the events are a function of (configuration and preset, as JSON), and the versions.
+
+    With events of class other, also the priors of variable stars, as JSON.
+    """
     kept = {name: value for name, value in config.to_dict().items() if name not in NOT_COMPARED}
     preset = sky.load_preset(config.binary_preset)
+    more = {"variables": sky.variables_json()}
+    if config.n_other == 0:
+        del kept["n_other"]  # files of the three classes are those of versions that had no other
+        more = {}
     return {"config": json.dumps(kept, sort_keys=True), "preset": json.dumps(preset.to_dict(), sort_keys=True),
-            "engine": lens.engine_version(), "package": f"microlens {metadata.version('microlens')}"}
+            "engine": lens.engine_version(), "package": f"microlens {metadata.version('microlens')}", **more}
 
 
 def _check_same(path: Path, config: SimulateConfig, named: Path):
@@ -96,6 +111,8 @@ def _check_same(path: Path, config: SimulateConfig, named: Path):
         wanted = attributes(config)
         differing += [f"{name}: here {wanted[name]}, there {found.attrs[name]}" for name in ("engine", "package")
                       if found.attrs[name] != wanted[name]]
+        if found.attrs.get("variables", wanted.get("variables")) != wanted.get("variables"):
+            differing.append("the priors of variable stars")
     if differing:
         raise DatasetError(f"{named} was made with another configuration: {'; '.join(differing)}. "
                            "Give another --output, or delete it to make it anew.")
@@ -124,12 +141,18 @@ def _write_shard(config: SimulateConfig, path: Path, timestamps, made: list[Even
     rows["n_draws"] = np.minimum([e.n_draws for e in made], LARGEST_INT16)
     rows["m_base"] = [e.params["m_base"] for e in made]
     params = {}
-    for kind in CLASSES:
-        values = [(*(e.params[p] for p in CLASS_PARAMETERS[kind]), row) for row, e in enumerate(made) if e.kind == kind]
+    for kind in CLASSES if config.n_other else LENSING_CLASSES:
+        values = [(*_numbers(e), row) for row, e in enumerate(made) if e.kind == kind]
         params[kind] = np.array(values, dtype=param_dtype(kind))
     nodes = [e.curve if isinstance(e.curve, tuple) else ((), ()) for e in made]
     write_dataset(path, timestamps=timestamps, flux=np.stack([e.flux for e in made]), rows=rows, params=params,
                   nodes=nodes, attrs=attributes(config))
+
+
+def _numbers(event: Event) -> list[float]:
+    """The parameters of an event as numbers, in the order of its class; a sub-class by its number."""
+    values = [event.params[name] for name in CLASS_PARAMETERS[event.kind]]
+    return [SUBCLASSES.index(value) if isinstance(value, str) else value for value in values]
 
 
 def _shards(config: SimulateConfig, jobs: dict[Path, list], progress: bool) -> Iterator[Path]:

@@ -3,8 +3,9 @@
     folder = evaluate(EvaluateConfig(experiment_name="d64_l4_hier", data="data/raw/test.h5"))
 
 Thresholds (of whole curves, of alerts and of the baselines) and the temperature come from the run's validation rows and
-are applied unchanged. Of the events that the run was trained on only the held-out ones are scored. `predictions.h5`
-holds all that the scores and the figures (microlens.figures.draw_evaluation) are made of.
+are applied unchanged. Events of class other, which a network of three classes does not know, are scored apart: what it
+calls binary of them is a false alarm. Of the events that the run was trained on only the held-out ones are scored.
+`predictions.h5` holds all that the scores and the figures (microlens.figures.draw_evaluation) are made of.
 
 thresholds     what validation rows decide; export          report         the numbers of one evaluation
 metrics        arrays in, numbers out                       alerts         early detection over a mixed stream
@@ -23,14 +24,14 @@ import numpy as np
 from scipy.special import log_softmax
 
 from microlens import files
-from microlens.config import PERSISTENCE, PURITY, EvaluateConfig
+from microlens.config import LENSING_CLASSES, OTHER, PERSISTENCE, PURITY, EvaluateConfig
 from microlens.data.format import open_dataset, write_predictions
 from microlens.data.packed import CLASS_MIX, PackedDataset
 from microlens.evaluate.light_curves import classify, score_light_curves
-from microlens.evaluate.report import Scores
+from microlens.evaluate.report import Scores, false_alarms_of_other
 from microlens.evaluate.thresholds import Thresholds, choose_thresholds, export
 from microlens.files import atomic
-from microlens.network.predict import predict, predict_steps, step_times
+from microlens.network.predict import alert_steps, alert_times, predict, predict_steps, step_times
 from microlens.network.runs import Run, load_run, shipped_networks
 
 __all__ = ["classify", "evaluate", "export"]
@@ -112,14 +113,23 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     log.info("scoring %d events: %s", len(rows), what)
     log.info("thresholds from %s", thresholds.source)
     folder = new_folder(config, run)
-    params = params.iloc[rows].reset_index(drop=True)
-    scored, arrays = _score(config, run, data, rows, params, thresholds, progress)
-    write_predictions(folder / "predictions.h5", arrays, _attributes(config, run, data, thresholds))
+    rows, other = rows[data.labels[rows] != OTHER], rows[data.labels[rows] == OTHER]
+    if len(rows) == 0:
+        raise ValueError(f"{config.data}: holds events of class other alone; a score of {run.name} needs some of "
+                         f"{', '.join(LENSING_CLASSES)}, too.")
+    scored, arrays = _score(config, run, data, rows, params.iloc[rows].reset_index(drop=True), thresholds, progress)
+    if len(other):
+        log.info("%d of the rows are of class other, which %s does not know: they are scored apart, as false alarms",
+                 len(other), run.name)
+        scored["other"], more = _score_other(config, run, data, other, params.iloc[other], thresholds, progress)
+        arrays |= more
+    attributes = _attributes(config, run, data, thresholds) | ({"n_other": len(other)} if len(other) else {})
+    write_predictions(folder / "predictions.h5", arrays, attributes)
     limits = f"purity >= {PURITY:g}, false alarms of single lenses and of flats <= {config.false_alarms:g}"
     alert_limits = f"purity >= {PURITY:g}, premature <= {config.false_alarms:g}"
     _write_summary(folder, {
         "run": run.name, "view": run.network.view, "data": str(config.data),
-        "rows": what, "n": len(rows), "config": config.to_dict(), "class_mix": CLASS_MIX,
+        "rows": what, "n": len(rows), "n_other": len(other), "config": config.to_dict(), "class_mix": CLASS_MIX,
         "threshold_from": f"{thresholds.source}: {limits}; alerts: {alert_limits}",
         "on_validation_rows": thresholds.reached, **scored})
     return folder
@@ -144,6 +154,21 @@ def _score(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, 
         scored["early"], more = scores.early(data, steps, run.network.stem_stride, thresholds.alert)
         arrays |= more | example_evolutions(run, data, rows, scores.examples(config.n_evolution_per_type))
     return scored, arrays
+
+
+def _score_other(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, thresholds: Thresholds, progress):
+    """The false alarms among the rows of class other for the summary, and the arrays other_row, other_log_p and
+    other_t_alert.
+    """
+    t_alert = None
+    if config.early_detection:
+        steps = predict_steps(run.network, data, rows, progress)
+        log_p, at = steps.log_p, alert_steps(steps.p_binary, thresholds.alert)
+        t_alert = alert_times(data, rows, at, run.network.stem_stride)
+    else:
+        log_p = predict(run.network, data, rows, progress)
+    arrays = {"other_row": rows, "other_log_p": log_p} | ({} if t_alert is None else {"other_t_alert": t_alert})
+    return false_alarms_of_other(params, np.exp(log_p.astype(float)), thresholds.whole_curve, t_alert), arrays
 
 
 def _attributes(config: EvaluateConfig, run: Run, data: PackedDataset, thresholds: Thresholds) -> dict:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from microlens.config import CLASSES, FLAT, ClassifyConfig, ReadConfig
+from microlens.config import FLAT, LENSING_CLASSES, ClassifyConfig, ReadConfig
 from microlens.data.lightcurve import LightCurve, Season, seasons
 from microlens.data.readers import read_light_curve, read_light_curves
 from microlens.data.tables import LightCurveError
@@ -31,7 +31,7 @@ from microlens.network.runs import Run, load_run
 log = logging.getLogger("microlens")
 MIN_POINTS = 50  # valid epochs of a season that is classified
 WHOLE = "all"  # what the line of a curve as a whole has for its season
-PROBABILITIES = [f"p_{c}" for c in CLASSES]
+PROBABILITIES = [f"p_{c}" for c in LENSING_CLASSES]
 COLUMNS = ["file", "star", "band", "season", "n_points", "t_first", "t_last", "time_system", "m_base", "brightest",
            *PROBABILITIES, "class", "event_season", "flags", "sim_label"]
 MISTAKE = ["name", "t", "flux", "flux_err", "called", "p_binary"]
@@ -125,7 +125,7 @@ class _Answer:
 
     @property
     def called(self) -> str:
-        return "" if np.isnan(self.p).any() else CLASSES[int(self.p.argmax())]
+        return "" if np.isnan(self.p).any() else LENSING_CLASSES[int(self.p.argmax())]
 
 
 def classify_curve(curve: LightCurve, run: Run) -> list[dict]:
@@ -151,7 +151,7 @@ def classify_curve(curve: LightCurve, run: Run) -> list[dict]:
 
 def _answer(season: Season, network) -> _Answer:
     few = len(season.flux) < MIN_POINTS
-    p, overruled = (np.full(len(CLASSES), np.nan), False) if few else season_probabilities(season, network)
+    p, overruled = (np.full(len(LENSING_CLASSES), np.nan), False) if few else season_probabilities(season, network)
     marks = {"few points": few, "saturated": season.saturated, "sparse": season.sparse, "long": season.long,
              "residual": overruled, season.note: bool(season.note)}
     return _Answer(season, p, [word for word, on in marks.items() if on])
@@ -160,7 +160,7 @@ def _answer(season: Season, network) -> _Answer:
 def _whole(curve: LightCurve, answers: list[_Answer]) -> dict:
     """The line of a curve of several seasons."""
     called = [a for a in answers if a.called]
-    events = [a for a in called if a.called != CLASSES[FLAT]]
+    events = [a for a in called if a.called != LENSING_CLASSES[FLAT]]
     shown = max(events or called or answers, key=lambda a: a.season.brightest)
     return _row(curve, [a.season for a in answers], shown, WHOLE, shown.season.number if events else "")
 
@@ -234,7 +234,7 @@ def score_folder(folder, truth, run: Run):
             continue
         for season, answer, true_class in zip(parts, made, wanted, strict=True):
             rows.append({"file": str(path), **answer, "set": row.set, "truth": true_class})
-            if true_class in CLASSES and answer["class"] not in ("", true_class):
+            if true_class in LENSING_CLASSES and answer["class"] not in ("", true_class):
                 title = f"{path.name.split('.')[0]} season {season.number}, truth {true_class}"
                 mistakes.append(pd.DataFrame({
                     "name": title, "t": season.time, "flux": season.flux, "flux_err": season.flux_err,
@@ -252,14 +252,15 @@ def score_light_curves(folder, truth, run: Run, output: Path) -> dict:
     table, mistakes, errors = score_folder(folder, truth, run)
     for line in errors:
         log.warning("%s", line)
-    scored = table[table["truth"].isin(CLASSES) & (table["class"] != "")]
+    scored = table[table["truth"].isin(LENSING_CLASSES) & (table["class"] != "")]
     if scored.empty:
         raise ValueError(f"{folder}: no season of a file in {truth} could be scored.")
     table.to_csv(output / "seasons.csv", index=False)
     mistakes.to_csv(output / "mistakes.csv", index=False)
     summary = {"run": run.name, "light_curves": str(folder), "errors": errors, "sets": {}}
     for name, part in scored.groupby("set"):
-        counts = pd.crosstab(part["truth"], part["class"]).reindex(index=CLASSES, columns=CLASSES, fill_value=0)
+        counts = pd.crosstab(part["truth"], part["class"])
+        counts = counts.reindex(index=LENSING_CLASSES, columns=LENSING_CLASSES, fill_value=0)
         quiet, binary = part[part["truth"] == "flat"], part[part["truth"] == "binary"]
         ambiguous = (table["set"] == name) & (table["truth"] == "ambiguous")
         summary["sets"][name] = {

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from scipy.stats import beta, ks_2samp
 from sklearn import metrics as skm
 
-from microlens.config import BINARY, CLASSES, FLAT, PSPL
+from microlens.config import BINARY, FLAT, LENSING_CLASSES, PSPL
 
 LEVEL = 0.95
 """Level of every interval: Clopper-Pearson for a share of counted events, percentile bootstrap for other scores."""
@@ -68,14 +68,14 @@ def auroc(labels, p, weight=None, average="macro") -> float:
 
     average : 'macro', each class counts the same, or 'weighted', by its number of events.
     """
-    areas = [roc_area(labels == c, p[:, c], weight) for c in range(len(CLASSES))]
-    shares = np.bincount(labels, weight, len(CLASSES)) if average == "weighted" else None
+    areas = [roc_area(labels == c, p[:, c], weight) for c in range(len(LENSING_CLASSES))]
+    shares = np.bincount(labels, weight, len(LENSING_CLASSES)) if average == "weighted" else None
     return float(np.average(areas, weights=shares))
 
 
 def f1_macro(labels, called, weight=None) -> float:
     """F1 score of classes called (N,) averaged over the classes; that of a class neither true nor called is 0."""
-    n = len(CLASSES)
+    n = len(LENSING_CLASSES)
     counts = np.bincount(n * labels + called, weight, n * n).reshape(n, n)
     both = counts.sum(axis=0) + counts.sum(axis=1)
     return float(np.divide(2 * counts.diagonal(), both, out=np.zeros(n), where=both > 0).mean())
@@ -88,7 +88,7 @@ def summary(labels, p, n_bins=15) -> dict:
     """
     labels, p = np.asarray(labels), np.asarray(p, dtype=float)
     p = p / p.sum(axis=1, keepdims=True)
-    called, every = p.argmax(1), range(len(CLASSES))
+    called, every = p.argmax(1), range(len(LENSING_CLASSES))
     out = {"n": len(labels), "accuracy": float((called == labels).mean())}
     for average in ("macro", "weighted"):
         scores = skm.precision_recall_fscore_support(labels, called, labels=every, average=average, zero_division=0)
@@ -96,10 +96,10 @@ def summary(labels, p, n_bins=15) -> dict:
         out[f"auroc_{average}"] = auroc(labels, p, average=average)
     scores = np.transpose(skm.precision_recall_fscore_support(labels, called, labels=every, zero_division=0))
     out["per_class"] = {name: {"precision": a, "recall": b, "f1": c, "n": int(n)}
-                        for name, (a, b, c, n) in zip(CLASSES, scores.tolist(), strict=True)}
+                        for name, (a, b, c, n) in zip(LENSING_CLASSES, scores.tolist(), strict=True)}
     out["confusion"] = skm.confusion_matrix(labels, called, labels=every).tolist()
     out["ece"] = expected_calibration_error(called == labels, p.max(1), n_bins)
-    out["brier"] = float(((p - np.eye(len(CLASSES))[labels]) ** 2).sum(1).mean())
+    out["brier"] = float(((p - np.eye(len(LENSING_CLASSES))[labels]) ** 2).sum(1).mean())
     return out
 
 

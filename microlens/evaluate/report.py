@@ -8,10 +8,11 @@ import numpy as np
 
 from microlens.config import (
     BINARY,
-    CLASSES,
     FLAT,
+    LENSING_CLASSES,
     PERSISTENCE,
     PSPL,
+    SUBCLASSES,
     THRESHOLD_FLAT,
     THRESHOLD_PSPL,
     EvaluateConfig,
@@ -19,10 +20,34 @@ from microlens.config import (
 from microlens.data.packed import PackedDataset, class_mix, residual_features
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.evaluate.thresholds import Thresholds
-from microlens.network.predict import FRACTIONS, Steps, alert_steps, step_times
+from microlens.network.predict import FRACTIONS, Steps, alert_steps, alert_times
 
 SEED = 0  # of the bootstrap and of the choice of examples
 MARKED = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # fractions of the season that the thesis reported
+
+
+def false_alarms_of_other(params, p, threshold: float, t_alert=None) -> dict:
+    """What a network of three classes makes of events of class other, all together and by sub-class.
+
+    params : their true parameters, n rows.   p : (n, 3) probabilities.   threshold : of P(binary) after whole curves.
+    t_alert : (n,) days of alerts, NaN = none; None where no alerts are scored.
+    Each binary called and each alert is a false alarm. `observable` is the share that differs from a constant by more
+    than THRESHOLD_FLAT. Shares come with 95 % Clopper-Pearson intervals.
+    """
+    observable, called = params["label_observable"].to_numpy() != FLAT, p.argmax(1)
+
+    def shares(among) -> dict:
+        n = int(among.sum())
+        kinds = {kind: float((called[among] == c).mean()) for c, kind in enumerate(LENSING_CLASSES)}
+        out = {"n": n, "observable": metrics.share(observable[among].sum(), n), "most_probable_class": kinds,
+               "false_alarms": metrics.share((p[among, BINARY] >= threshold).sum(), n)}
+        if t_alert is not None:
+            out["false_alerts"] = metrics.share(np.isfinite(t_alert[among]).sum(), n)
+        return out
+
+    subclass = params["subclass"].to_numpy()
+    return {**shares(np.ones(len(p), dtype=bool)),
+            "by_subclass": {name: shares(subclass == name) for name in SUBCLASSES if (subclass == name).any()}}
 
 
 class Scores:
@@ -80,7 +105,7 @@ class Scores:
     def _called_classes(self) -> dict:
         """Scores of the most probable class against both labels, with intervals."""
         labels, observable, called, n = self.labels, self.observable, self.called, len(self.labels)
-        rarest = np.bincount(observable, minlength=len(CLASSES)).min()
+        rarest = np.bincount(observable, minlength=len(LENSING_CLASSES)).min()
 
         def f1(counts):
             return metrics.f1_macro(observable, called, counts)
@@ -112,7 +137,7 @@ class Scores:
             "oracle": self.at_threshold(np.where(self.labels == BINARY, delta_chi2, 0.0), THRESHOLD_PSPL),
             "temperature": thresholds.temperature, "p_binary": self._calibration(p_binary),
             "p_binary_temperature_scaled": self._calibration(p_scaled[:, BINARY]),
-            "temporal_bias": {CLASSES[c]: metrics.temporal_bias(t_0[self.labels == c], right[self.labels == c])
+            "temporal_bias": {LENSING_CLASSES[c]: metrics.temporal_bias(t_0[self.labels == c], right[self.labels == c])
                               for c in (PSPL, BINARY)},
         }
 
@@ -149,8 +174,7 @@ class Scores:
         accuracy, by_fraction = self._against_fraction(data, steps, stride)
         t_observable, t_premature = (self.params[name].to_numpy() for name in ("t_observable_pspl", "t_premature"))
         step = alert_steps(steps.p_binary, threshold)
-        t_alert = np.array([step_times(data, row, stride)[k] if k >= 0 else np.nan
-                            for row, k in zip(self.rows, step, strict=True)])
+        t_alert = alert_times(data, self.rows, step, stride)
         report = alerts.report(self.labels, self.observable, t_alert, t_observable, t_premature, self.weight)
         numbers = {"accuracy_at_fraction": accuracy, "persistence_steps": PERSISTENCE,
                    "alerts": {"threshold": threshold, **report}}
@@ -163,16 +187,17 @@ class Scores:
         right, n = steps.called == truth, len(truth)
         accuracy = right.mean(axis=0)
         low, high = metrics.binomial_interval(right.sum(axis=0), n)
-        recall = np.array([[metrics.share_of(right[truth[:, k] == c, k]) for c in range(len(CLASSES))]
+        recall = np.array([[metrics.share_of(right[truth[:, k] == c, k]) for c in range(len(LENSING_CLASSES))]
                            for k in range(len(FRACTIONS))])
         marked = [round(len(FRACTIONS) * f) - 1 for f in MARKED]
         numbers = {f"{FRACTIONS[k]:.1f}": {"value": accuracy[k], "interval_95": [low[k], high[k]], "n": n,
-                                           **{f"recall_{c}": recall[k, i] for i, c in enumerate(CLASSES)}}
+                                           **{f"recall_{c}": recall[k, i] for i, c in enumerate(LENSING_CLASSES)}}
                    for k in marked}
         return numbers, {"fraction": FRACTIONS, "fraction_accuracy": np.column_stack([accuracy, low, high]),
                          "fraction_recall": recall}
 
     def examples(self, n: int) -> list[int]:
         """Positions of at most n events of each observable class, drawn at random."""
-        rng, of_class = np.random.default_rng(SEED), [np.flatnonzero(self.observable == c) for c in range(len(CLASSES))]
+        rng = np.random.default_rng(SEED)
+        of_class = [np.flatnonzero(self.observable == c) for c in range(len(LENSING_CLASSES))]
         return [int(i) for at in of_class for i in rng.choice(at, min(n, len(at)), replace=False)]

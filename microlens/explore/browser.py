@@ -19,7 +19,14 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from microlens.config import CLASS_COLOURS, CLASS_PARAMETERS, CLASSES, PARAMETERS, ClassifyConfig
+from microlens.config import (
+    CLASS_COLOURS,
+    CLASS_PARAMETERS,
+    CLASSES,
+    PARAMETERS,
+    VARIABLE_PARAMETERS,
+    ClassifyConfig,
+)
 from microlens.data import open_dataset, read_light_curve, seasons
 from microlens.evaluate import classify
 from microlens.explore import panels, traces
@@ -61,6 +68,17 @@ def season_answers(path, network) -> dict[int, str]:
         words = f"called {called} with P(binary) = {answer['p_binary']:.3f}" if called else "not classified"
         said[answer["season"]] = words + (f" ({answer['flags']})" if answer["flags"] else "")
     return said
+
+
+def true_parameters(event: dict) -> str:
+    """The parameters of an event that its class has, with units, in words."""
+    known, words = PARAMETERS | VARIABLE_PARAMETERS, []
+    for name in CLASS_PARAMETERS[event["class"]]:
+        if isinstance(event[name], str):
+            words.append(f"{name} = {event[name]}")
+        elif event["class"] != "other" or np.isfinite(event[name]):  # a sub-class has some of them alone
+            words.append(f"{name} = {event[name]:.5g} {known[name].unit}".rstrip())
+    return ", ".join(words)
 
 
 class Table(anywidget.AnyWidget):
@@ -226,8 +244,7 @@ class EventBrowser:
             title += f", called {event['called']} with P(binary) = {event['p_binary']:.3f}"
         title += f"; delta chi^2 = {event['delta_chi2_pspl']:.4g}"
         self._draw(self.dataset.timestamps[valid], flux[valid], sigma[valid], delta_t[valid], title, "time (d)", event)
-        names = CLASS_PARAMETERS[event["class"]]
-        self.truth.value = "truth: " + ", ".join(f"{p} = {event[p]:.5g} {PARAMETERS[p].unit}".rstrip() for p in names)
+        self.truth.value = f"truth: {true_parameters(event)}"
 
     def _draw(self, t, flux, sigma, delta_t, title: str, time_title: str, event: dict | None = None):
         """Draw a light curve of valid epochs, each (n,); event : its true parameters, of a simulated one."""

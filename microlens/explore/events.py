@@ -33,6 +33,15 @@ def find_predictions(path, checksum: str) -> Path:
     raise ValueError(f"{path}: holds predictions of other datasets alone; `microlens evaluate` makes this one's.")
 
 
+def _predictions(file) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n,) and log-probabilities (n, 3) of a predictions file, those of class other behind the others."""
+    arrays, attributes = read_predictions(file, ["row", "log_p"])
+    if not attributes.get("n_other"):
+        return arrays["row"], arrays["log_p"]
+    other, _ = read_predictions(file, ["other_row", "other_log_p"])
+    return np.append(arrays["row"], other["other_row"]), np.concatenate([arrays["log_p"], other["other_log_p"]])
+
+
 def event_table(dataset, predictions=None) -> pd.DataFrame:
     """One row an event: true parameters and labels by name, and, with predictions, what was called and P(binary).
 
@@ -47,9 +56,9 @@ def event_table(dataset, predictions=None) -> pd.DataFrame:
     out["class"], out["observable"] = classes(out["label"]), classes(out["label_observable"])
     called, p_binary = np.full(len(out), len(CLASSES)), np.full(len(out), np.nan)
     if predictions is not None:
-        arrays, _ = read_predictions(find_predictions(predictions, dataset.checksum), ["row", "log_p"])
-        p = np.exp(arrays["log_p"].astype(float))
-        called[arrays["row"]], p_binary[arrays["row"]] = p.argmax(1), p[:, BINARY]
+        rows, log_p = _predictions(find_predictions(predictions, dataset.checksum))
+        p = np.exp(log_p.astype(float))
+        called[rows], p_binary[rows] = p.argmax(1), p[:, BINARY]
     out["called"], out["p_binary"] = classes(called), p_binary
     return out.rename_axis("row").reset_index()
 

@@ -11,13 +11,13 @@ import ipywidgets as widgets
 import numpy as np
 from plotly.subplots import make_subplots
 
-from microlens.config import CLASS_COLOURS, CLASSES
+from microlens.config import CLASS_COLOURS, LENSING_CLASSES
 from microlens.explore import panels
 from microlens.explore.controls import Message, frame, row
 from microlens.files import find_run, runs_dir
 
 LOSSES = {"train_loss": panels.GREY, "val_loss": CLASS_COLOURS["binary"]}
-RECALLS = {f"recall_{c}": c for c in CLASSES}
+RECALLS = {f"recall_{c}": c for c in LENSING_CLASSES}
 LINES = (*LOSSES, *RECALLS)
 SAID = ("val_accuracy", "events_per_second", "seconds")
 LATE = 3.0  # passes without a record after which a run is called silent

@@ -22,12 +22,12 @@ import traitlets
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from microlens.config import CLASS_COLOURS, CLASSES
+from microlens.config import CLASS_COLOURS, CLASSES, LENSING_CLASSES
 from microlens.explore.controls import user_path
 from microlens.explore.traces import NOTHING
 
 GREY, PALE_GREY = "#606060", "#999999"  # of data, and of critical curves
-DASH = dict(zip(CLASSES, ("solid", "dash", "dashdot"), strict=True))  # classes differ in greyscale, too
+DASH = dict(zip(CLASSES, ("solid", "dash", "dashdot", "dot"), strict=True))  # classes differ in greyscale, too
 TIME_AXIS = "xaxis4__title__text"  # the lowest of the three linked time axes, for `put`
 # "Share chart" uploads the data to a server of plotly's; selecting points does nothing here.
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"]}
@@ -126,7 +126,7 @@ def curves(height=600) -> Panel:
     fig.add_scatter(name="light curve", **dots, row=1, **right)
     fig.add_scatter(name="best single lens", mode="lines", line={"color": CLASS_COLOURS["pspl"]}, row=1, **right)
     fig.add_scatter(name="residual", **dots, showlegend=False, row=2, **right)
-    for c in CLASSES:
+    for c in LENSING_CLASSES:
         fig.add_scatter(name=f"P({c})", mode="lines", line={"color": CLASS_COLOURS[c], "dash": DASH[c]}, row=3, **right)
     fig.update_yaxes(title_text="flux / baseline", type="log", nticks=5, row=1, **right)
     fig.update_yaxes(title_text="residual (sigma)", row=2, **right)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from microlens.config import CLASSES
+from microlens.config import LENSING_CLASSES
 from microlens.data import time_since_last
 from microlens.fit.points import epochs_to_draw
 from microlens.lens.plane import LensPlane
 
 NOTHING = np.empty((0, 2))
 PLANE = ("caustics", "critical curves", "lenses", "trajectory", "direction", "source")
-PROBABILITIES = tuple(f"P({c})" for c in CLASSES)
+PROBABILITIES = tuple(f"P({c})" for c in LENSING_CLASSES)
 LOOKS = ("lenses", "caustics", "source")
 """What the lens plane may show: the lenses with all their curves, the caustics, or the source to scale."""
 LEAST_FLUX = 1e-2  # F/F_base; noise below it is drawn there, because the axis is logarithmic

@@ -8,6 +8,7 @@
 style       widths, colours, labels, saving     inputs        season, noise, light curves, populations, lens planes
 evaluation  all figures of an evaluation        scores        confusion, ROC, calibration, recall, learning curves
 thesis      all figures of the thesis           alerts        early detection, alerts, probabilities in time
+variables   everything that varies and is no lens
                                                 light_curves  light curves of files, and the hardest events
 """
 
@@ -40,6 +41,7 @@ from microlens.figures.scores import (
 )
 from microlens.figures.style import COLOURS, DRAW, draw, read_table, redraw, save
 from microlens.figures.thesis import thesis_figures
+from microlens.figures.variables import variable_stars
 
 __all__ = [
     "COLOURS", "DRAW", "alerts", "annual_parallax", "calibration", "completeness_purity", "confusion_matrix", "draw",
@@ -48,4 +50,5 @@ __all__ = [
     "mistakes", "noise_curve", "observability", "parameter_distributions", "per_class_metrics", "preset_distributions",
     "preset_examples", "read_table", "real_light_curves", "recall", "recall_s_q", "redraw", "robustness", "roc_curves",
     "save", "sets", "survey_season", "temporal_bias_check", "thesis_figures", "u0_dependency",
+    "variable_stars",
 ]

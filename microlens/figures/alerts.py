@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from microlens.config import CLASSES, THRESHOLD_PSPL
+from microlens.config import LENSING_CLASSES, THRESHOLD_PSPL
 from microlens.evaluate.report import MARKED
 from microlens.figures.style import COLOURS, LINES, MARKERS, PAGE, SIGNAL, figure, subplots
 
@@ -20,7 +20,7 @@ def early_detection_curve(fraction, accuracy, low, high, recall, n):
     n : number of events.
     """
     table = pd.DataFrame({"fraction": fraction, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high})
-    for i, c in enumerate(CLASSES):
+    for i, c in enumerate(LENSING_CLASSES):
         table[f"recall_{c}"] = recall[:, i]
     table["marked"] = np.isclose(table["fraction"].to_numpy()[:, None], MARKED).any(axis=1)
     return table, (
@@ -35,7 +35,7 @@ def draw_early_detection_curve(table):
     marked, x = np.flatnonzero(table["marked"]).tolist(), table["fraction"]
     a.fill_between(x, 1 - table["accuracy_high"], 1 - table["accuracy_low"], color="0.3", alpha=0.25, lw=0)
     a.plot(x, 1 - table["accuracy"], "-o", ms=4, color="0.3", markevery=marked)
-    for c in CLASSES:
+    for c in LENSING_CLASSES:
         missed = 1 - table[f"recall_{c}"]
         b.plot(x, missed.where(missed > 0), LINES[c] + MARKERS[c], ms=3.5, color=COLOURS[c], label=c, markevery=marked)
     for ax, label in ((a, "1 - accuracy"), (b, "1 - recall of the class\nobservable by then")):
@@ -93,7 +93,8 @@ def evolution(time, flux, steps_time, p, *, truth, t_observable=np.nan):
     every = max(1, len(time) // MOST_EPOCHS)
     a = pd.DataFrame({"panel": "light curve", "t": time[::every], "flux": flux[::every]})
     every = max(1, len(steps_time) // MOST_STEPS)
-    b = pd.DataFrame(p[::every], columns=[f"p_{c}" for c in CLASSES]).assign(panel="probability", t=steps_time[::every])
+    b = pd.DataFrame(p[::every], columns=[f"p_{c}" for c in LENSING_CLASSES])
+    b = b.assign(panel="probability", t=steps_time[::every])
     table = pd.concat([a, b]).assign(t_observable=t_observable)
     return table, (
         f"One {truth} event (n = 1): light curve, class probabilities and the largest of them (confidence) after each "
@@ -107,11 +108,11 @@ def draw_evolution(table):
     a.plot(t["t"], t["flux"], ".", ms=1.5, color="0.3", rasterized=True)
     a.set_ylabel("flux / baseline")
     t = table[table["panel"] == "probability"]
-    for name in CLASSES:
+    for name in LENSING_CLASSES:
         b.plot(t["t"], t[f"p_{name}"], LINES[name], color=COLOURS[name], label=name)
     b.set(ylabel="probability", ylim=(-0.02, 1.02))
     fig.legend(*b.get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    c.plot(t["t"], t[[f"p_{name}" for name in CLASSES]].max(axis=1), color="0.3")
+    c.plot(t["t"], t[[f"p_{name}" for name in LENSING_CLASSES]].max(axis=1), color="0.3")
     c.set(xlabel="time (d into the season)", ylabel="confidence", ylim=(0.3, 1.02))
     moment = table["t_observable"].iloc[0]
     if np.isfinite(moment):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from microlens.config import BINARY, CLASSES, FLAT, PSPL, PURITY, EvaluateConfig
+from microlens.config import BINARY, FLAT, LENSING_CLASSES, PSPL, PURITY, EvaluateConfig
 from microlens.data import open_dataset, read_predictions
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts as alert_scores
@@ -98,7 +98,7 @@ def _whole_curves(summary, config, arrays, attrs, data) -> dict:
     examples = [np.flatnonzero(observable == c) for c in (FLAT, PSPL, BINARY)]
     if all(len(at) for at in examples):
         rows = [arrays["row"][rng.choice(at)] for at in examples]
-        made["example_light_curves"] = example_light_curves(data.timestamps, data.flux(rows), CLASSES)
+        made["example_light_curves"] = example_light_curves(data.timestamps, data.flux(rows), LENSING_CLASSES)
     return made
 
 
@@ -113,7 +113,7 @@ def _early(summary, arrays, data) -> dict:
     curve = early_detection_curve(arrays["fraction"], accuracy, low, high, arrays["fraction_recall"], len(labels))
     made = {"early_detection_curve": curve, "alerts": alerts(grid, *over_time, delay, summary["early"]["alerts"])}
     for k, at in enumerate(arrays["example"]):
-        row, kind = arrays["row"][at], CLASSES[observable[at]]
+        row, kind = arrays["row"][at], LENSING_CLASSES[observable[at]]
         flux, seen = data.flux(int(row)), np.isfinite(arrays["example_time"][k])
         valid = flux != 0
         moment = t_observable[at] if observable[at] == BINARY else np.nan

@@ -9,9 +9,9 @@ from matplotlib.ticker import NullLocator
 from microlens import lens, sky
 from microlens.config import (
     BINARY,
-    CLASSES,
     DETECTORS,
     FLAT,
+    LENSING_CLASSES,
     PARAMETERS,
     PSPL,
     SCHEDULES,
@@ -242,7 +242,7 @@ def preset_examples(datasets: dict):
     """One event of each class of each preset, with the binary's lens plane. datasets : {preset: open Dataset}."""
     parts, curves = [], set()
     for name, data in datasets.items():
-        for label, kind in enumerate(CLASSES):
+        for label, kind in enumerate(LENSING_CLASSES):
             row = typical(data.params, label)
             flux = data.flux(row).astype(float)
             curves.add(flux.tobytes())
@@ -266,7 +266,7 @@ def draw_preset_examples(table):
         part = table[table["preset"] == name]
         draw_plane(column[0], part, reach=2.2)
         column[0].set(title=name, xlabel=f"$x$ ({EINSTEIN})")
-        for ax, kind in zip(column[1:], reversed(CLASSES), strict=True):
+        for ax, kind in zip(column[1:], reversed(LENSING_CLASSES), strict=True):
             t = part[part["panel"] == kind]
             ax.plot(t["x"], t["y"], ".", ms=1.2, color=COLOURS[kind], rasterized=True)
             ax.tick_params(labelbottom=kind == "flat")
@@ -274,7 +274,7 @@ def draw_preset_examples(table):
             ax.locator_params(axis="y", nbins=4)
         column[-1].set_xlabel("time (d)")
     axes[0, 0].set_ylabel(f"$y$ ({EINSTEIN})")
-    for ax, kind in zip(axes[1:, 0], reversed(CLASSES), strict=True):
+    for ax, kind in zip(axes[1:, 0], reversed(LENSING_CLASSES), strict=True):
         ax.set_ylabel(f"{kind}:\nflux / baseline")
     return fig
 
@@ -310,7 +310,7 @@ def _draw_histograms(table, column: str, styles: dict):
 
 def parameter_distributions(params):
     """Histograms of the drawn parameters of binaries and single lenses, from a dataset's table."""
-    groups = {CLASSES[c]: params[params["label"] == c] for c in (PSPL, BINARY)}
+    groups = {LENSING_CLASSES[c]: params[params["label"] == c] for c in (PSPL, BINARY)}
     n = [len(part) for part in groups.values()]
     return _histograms(groups, "class"), (f"Drawn parameters of single lenses (n = {n[0]}) and binaries (n = {n[1]}): "
                                           f"{_meanings()}; bins are common to both.")
@@ -318,7 +318,7 @@ def parameter_distributions(params):
 
 @figure
 def draw_parameter_distributions(table):
-    return _draw_histograms(table, "class", {c: {"color": COLOURS[c], "ls": LINES[c]} for c in CLASSES})
+    return _draw_histograms(table, "class", {c: {"color": COLOURS[c], "ls": LINES[c]} for c in LENSING_CLASSES})
 
 
 def preset_distributions(tables: dict):

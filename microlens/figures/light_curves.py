@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from microlens.config import BINARY, CLASSES, FLAT
+from microlens.config import BINARY, FLAT, LENSING_CLASSES
 from microlens.data import open_dataset, read_light_curves, read_predictions, seasons
 from microlens.evaluate.light_curves import WHOLE
 from microlens.figures.scores import draw_confusion
@@ -35,7 +35,8 @@ def real_light_curves(answers: pd.DataFrame):
         parts.append(pd.DataFrame({
             "name": f"{Path(answer.file).name.split('.')[0]}, season {season.number}",
             "t": (season.time[keep] - season.time[0]).round(3), "flux": season.flux[keep].round(4),
-            "called": answers.at[answer.Index, "class"] or CLASSES[FLAT], "p_binary": round(answer.p_binary, 4)}))
+            "called": answers.at[answer.Index, "class"] or LENSING_CLASSES[FLAT],
+            "p_binary": round(answer.p_binary, 4)}))
     simulated = all(Path(file).resolve().parent == EXAMPLES for file in answers["file"])
     what = f"{answers['file'].nunique()} {'simulated examples' if simulated else 'light-curve files'}"
     said = f"{len(parts)} of n = {len(of_seasons)} seasons, with the class called and P(binary)"
@@ -98,11 +99,11 @@ def hardest_calls(folder):
             row = int(arrays["row"][i])
             event, flux, sigma = data.params.iloc[row], data.flux(row), data.sigma(row)
             valid = flux != 0
-            name = (f"row {row}, {CLASSES[int(event.label)]} observable as {CLASSES[truth[i]]}, "
+            name = (f"row {row}, {LENSING_CLASSES[int(event.label)]} observable as {LENSING_CLASSES[truth[i]]}, "
                     f"delta chi^2 = {event.delta_chi2_pspl:.0f}")
             curves.append(pd.DataFrame({
                 "name": name, "t": data.timestamps[valid], "flux": flux[valid], "flux_err": sigma[valid],
-                "called": CLASSES[called[i]], "p_binary": p[i, BINARY]}))
+                "called": LENSING_CLASSES[called[i]], "p_binary": p[i, BINARY]}))
     n_wrong = int((called != truth).sum())
     return mistakes(pd.concat(curves), 0, f"The hardest of {len(p)} events, {n_wrong} of which are called wrongly")
 
@@ -129,8 +130,9 @@ def draw_mistakes(table):
 
 def sets(counts: dict):
     """Confusion of seasons of several sets of light-curve files: {set: (3, 3) counts, truth by called}."""
+    classes = list(enumerate(LENSING_CLASSES))
     table = pd.DataFrame([{"set": name, "truth": a, "called": b, "n": int(np.asarray(c)[i, j])}
-                          for name, c in counts.items() for i, a in enumerate(CLASSES) for j, b in enumerate(CLASSES)])
+                          for name, c in counts.items() for i, a in classes for j, b in classes])
     return table, (
         f"Seasons of other people's light curves, n = {table['n'].sum()}: truth against class called, for each set; a "
         "class without a season has an empty row.")
@@ -142,7 +144,7 @@ def draw_sets(table):
     size = (max(COLUMN, min(PAGE, 2.3 * len(groups))), 2.4)
     fig, axes = subplots(1, len(groups), size=size, squeeze=False, sharey=True)
     for ax, (name, t) in zip(axes[0], groups, strict=True):
-        counts = t["n"].to_numpy().reshape(len(CLASSES), len(CLASSES))
+        counts = t["n"].to_numpy().reshape(len(LENSING_CLASSES), len(LENSING_CLASSES))
         draw_confusion(ax, counts)
         ax.set(title=f"{name} (n = {counts.sum()})", xlabel="called")
     axes[0, 0].set_ylabel("truth")

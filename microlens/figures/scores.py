@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from microlens.config import BINARY, CLASSES, FLAT, PSPL, THRESHOLD_PSPL
+from microlens.config import BINARY, FLAT, LENSING_CLASSES, PSPL, THRESHOLD_PSPL
 from microlens.evaluate import metrics
 from microlens.figures.style import (
     COLOURS,
@@ -43,7 +43,7 @@ def confusion_matrix(labels, p):
     """Confusion matrix of the most probable class: counts and shares of each true class. labels (N,), p (N, 3)."""
     counts = np.array(metrics.summary(labels, p)["confusion"])
     table = pd.DataFrame([{"truth": a, "called": b, "n": int(counts[i, j])}
-                          for i, a in enumerate(CLASSES) for j, b in enumerate(CLASSES)])
+                          for i, a in enumerate(LENSING_CLASSES) for j, b in enumerate(LENSING_CLASSES)])
     return table, (
         f"Confusion matrix of the most probable class against the observable class, n = {counts.sum()}; shares are of "
         "each true class.")
@@ -56,14 +56,14 @@ def draw_confusion(ax, counts):
     for (i, j), n in np.ndenumerate(counts):
         text = f"{share[i, j]:.3f}\n({n})" if counts[i].any() else "–"
         ax.text(j, i, text, ha="center", va="center", color="white" if share[i, j] > 0.6 else "black")
-    ax.set_xticks(range(3), CLASSES)
-    ax.set_yticks(range(3), CLASSES)
+    ax.set_xticks(range(3), LENSING_CLASSES)
+    ax.set_yticks(range(3), LENSING_CLASSES)
 
 
 @figure
 def draw_confusion_matrix(table):
     fig, ax = subplots(size=(COLUMN, 2.8))
-    draw_confusion(ax, table["n"].to_numpy().reshape(len(CLASSES), len(CLASSES)))
+    draw_confusion(ax, table["n"].to_numpy().reshape(len(LENSING_CLASSES), len(LENSING_CLASSES)))
     ax.set(xlabel="called", ylabel="truth (observable class)")
     return fig
 
@@ -71,7 +71,7 @@ def draw_confusion_matrix(table):
 def roc_curves(labels, p, rng):
     """One-vs-rest ROC of each class with the 95 % bootstrap band. labels (N,), p (N, 3)."""
     grid, parts = FALSE_POSITIVE_RATES, []
-    for c, name in enumerate(CLASSES):
+    for c, name in enumerate(LENSING_CLASSES):
         truth, score, n = labels == c, p[:, c], len(labels)
         if truth.all() or not truth.any():
             continue
@@ -244,7 +244,7 @@ def u0_dependency(u_0, labels, right):
     edges, parts = np.linspace(0, np.nanmax(u_0) * (1 + 1e-9), 11), []
     for c in (PSPL, BINARY):
         part = pd.DataFrame(metrics.recall_in_bins(right[labels == c], u_0[labels == c], edges))
-        parts.append(part.assign(**{"class": CLASSES[c]}))
+        parts.append(part.assign(**{"class": LENSING_CLASSES[c]}))
     return pd.concat(parts), (
         "Share whose most probable class is not the observable one against impact parameter, n = "
         f"{int((labels != FLAT).sum())}; bars are {INTERVAL}, triangles the upper ends where none is wrong.")
@@ -275,7 +275,7 @@ def temporal_bias_check(t_0, labels, right):
             x = np.sort(t_0[at][which])
             if len(x):
                 keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), 150)).astype(int))
-                parts.append(pd.DataFrame({"class": CLASSES[c], "prediction": name, "t_0": x[keep],
+                parts.append(pd.DataFrame({"class": LENSING_CLASSES[c], "prediction": name, "t_0": x[keep],
                                            "share": (keep + 1) / len(x), "n": len(x), "D": bias["D"], "p": bias["p"]}))
     return pd.concat(parts), (
         "Distribution of $t_0$ of events whose most probable class is the observable one (right) and of the others "
@@ -302,7 +302,7 @@ def draw_temporal_bias_check(table):
 def per_class_metrics(summaries: dict):
     """Precision, recall and F1 of each class for {label policy: metrics.summary}."""
     rows = [{"labels": policy, "class": c, "metric": m, "value": s["per_class"][c][m], "n": s["per_class"][c]["n"]}
-            for policy, s in summaries.items() for c in CLASSES for m in ("precision", "recall", "f1")]
+            for policy, s in summaries.items() for c in LENSING_CLASSES for m in ("precision", "recall", "f1")]
     n = next(iter(summaries.values()))["n"]
     return pd.DataFrame(rows), (
         f"Precision, recall and F1 of each class against simulated and observable labels, n = {n}; of the most "
@@ -313,7 +313,7 @@ def per_class_metrics(summaries: dict):
 def draw_per_class_metrics(table):
     fig, axes = subplots(1, 2, size=(PAGE, 2.3), sharey=True)
     for ax, (policy, part) in zip(axes, table.groupby("labels", sort=False), strict=False):
-        for i, c in enumerate(CLASSES):
+        for i, c in enumerate(LENSING_CLASSES):
             bars = ax.bar(np.arange(3) + 0.29 * (i - 1), part.loc[part["class"] == c, "value"], 0.26, color=COLOURS[c],
                           edgecolor="black", lw=0.4, hatch=("", "//", "..")[i], label=c)
             ax.bar_label(bars, fmt="%.3f", fontsize=6)
@@ -328,7 +328,7 @@ def draw_per_class_metrics(table):
 def learning_curves(run):
     """Losses and recall against the pass from a run folder's log.jsonl."""
     records = pd.DataFrame([json.loads(line) for line in (Path(run) / "log.jsonl").read_text().splitlines()])
-    table = records[["epoch", "train_loss", "val_loss", *(f"recall_{c}" for c in CLASSES)]]
+    table = records[["epoch", "train_loss", "val_loss", *(f"recall_{c}" for c in LENSING_CLASSES)]]
     return table, (
         f"Learning curves of {Path(run).name} over n = {len(table)} passes: loss of the training part (the sum of all "
         "its parts), class cross-entropy of the validation part, and the share of each class that is missed there; a "
@@ -342,8 +342,8 @@ def draw_learning_curves(table):
         ax.plot(table["epoch"], table[name], "o-", ms=3, color="0.3")
         ax.set(ylabel=label)
         log_axis(ax.yaxis, table[name].min(), table[name].max())
-    missed = 1 - table[[f"recall_{c}" for c in CLASSES]].set_axis(CLASSES, axis=1)
-    for c in CLASSES:
+    missed = 1 - table[[f"recall_{c}" for c in LENSING_CLASSES]].set_axis(LENSING_CLASSES, axis=1)
+    for c in LENSING_CLASSES:
         shown, line = missed[c].where(missed[c] > 0), MARKERS[c] + LINES[c]
         axes[2].plot(table["epoch"], shown, line, ms=3, color=COLOURS[c], label=c)
     axes[2].set(ylabel="1 - recall (validation)", yscale="log")
@@ -358,7 +358,7 @@ def robustness(conditions: dict):
     """Scores under shifted conditions: {name: (shifted, evaluation summary)}, the first as trained."""
     rows = []
     for name, (shifted, summary) in conditions.items():
-        n_of = {c: summary["simulated_labels"]["per_class"][c]["n"] for c in CLASSES}
+        n_of = {c: summary["simulated_labels"]["per_class"][c]["n"] for c in LENSING_CLASSES}
         head, n_other = summary["at_threshold"], n_of["flat"] + n_of["pspl"]
         row = {"condition": name + (" (shifted)" if shifted else ""), "shifted": shifted, "n": summary["n"],
                "n_observable": head["n_observable"], "purity": head["purity"]}

@@ -19,10 +19,10 @@ from microlens.files import atomic
 
 COLUMN, PAGE = 88 / 25.4, 180 / 25.4  # inches: single and double column of an A4 page
 STYLE = Path(__file__).with_name("thesis.mplstyle")
-PLAIN_COLOURS = dict(zip(CLASSES, ("tab:blue", "tab:green", "tab:red"), strict=True))  # matplotlib's own
+PLAIN_COLOURS = dict(zip(CLASSES, ("tab:blue", "tab:green", "tab:red", "tab:purple"), strict=True))  # matplotlib's own
 COLOURS = dict(CLASS_COLOURS)
-MARKERS = dict(zip(CLASSES, ("o", "s", "^"), strict=True))  # classes differ in greyscale, too
-LINES = dict(zip(CLASSES, ("-", "--", "-."), strict=True))
+MARKERS = dict(zip(CLASSES, ("o", "s", "^", "D"), strict=True))  # classes differ in greyscale, too
+LINES = dict(zip(CLASSES, ("-", "--", "-.", ":"), strict=True))
 EINSTEIN = r"$\theta_\mathrm{E}$"
 UNITS = {"theta_E": EINSTEIN, "mag AB": "AB mag"}  # units whose name in files is not how it is printed
 SIGNAL = r"$\Delta\chi^2$"

@@ -21,6 +21,7 @@ from microlens.figures.evaluation import draw_evaluation
 from microlens.figures.light_curves import real_light_curves
 from microlens.figures.scores import learning_curves
 from microlens.figures.style import read_table, redraw, save
+from microlens.figures.variables import variable_stars
 from microlens.files import runs_dir
 from microlens.network.runs import load_run
 
@@ -66,13 +67,17 @@ def thesis_figures(output=None, experiment_name: str | None = None, evaluation=N
 
 
 def _input_figures(drawn, n_compared: int, seed: int) -> list[Path]:
-    """Season, noise, one event, presets, and how much there is to find; drawn(name, table, caption) saves a figure."""
+    """Season, noise, variable stars, one event, presets, and how much there is to find.
+
+    drawn(name, table, caption) saves a figure.
+    """
     t = sky.epochs("thesis")
     A = lens.binary(t, **EVENT)
     sigma = sky.sigma_flux(A, EVENT_MAGNITUDE)
     flux = A + sky.draw_noise(np.random.default_rng(seed), t, sigma)
     made = drawn("survey_season", *inputs.survey_season(seed))
     made += drawn("noise_curve", *inputs.noise_curve())
+    made += drawn("variable_stars", *variable_stars(seed))
     made += drawn("event_by_hand", *inputs.event_by_hand(EVENT, t, flux, sigma))
     made += drawn("annual_parallax", *inputs.annual_parallax(SINGLE, EVENT_MAGNITUDE, *PARALLAX, t))
     with ExitStack() as stack:

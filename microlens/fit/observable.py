@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from microlens.config import BINARY, FLAT, PSPL, THRESHOLD_FLAT, THRESHOLD_PREMATURE, THRESHOLD_PSPL
+from microlens.config import BINARY, FLAT, OTHER, PSPL, THRESHOLD_FLAT, THRESHOLD_PREMATURE, THRESHOLD_PSPL
 from microlens.fit.kernels import (
     PI_EE,
     Bounds,
@@ -269,9 +269,10 @@ def observable_label(labels, delta_chi2_flat, delta_chi2_pspl):
     """The class that an observer can know, (N,) int8, from what was simulated (N,) and both delta chi^2 (N,).
 
     flat if delta chi^2 against a constant <= THRESHOLD_FLAT; else binary if simulated binary and delta chi^2 >
-    THRESHOLD_PSPL against the best single lens (Penny et al. 2019); else pspl.
+    THRESHOLD_PSPL against the best single lens (Penny et al. 2019); else other if simulated other; else pspl.
     """
     labels = np.asarray(labels)
     binary = (labels == BINARY) & (np.asarray(delta_chi2_pspl) > THRESHOLD_PSPL)
     flat = (np.asarray(delta_chi2_flat) <= THRESHOLD_FLAT) | (labels == FLAT)
-    return np.where(flat, FLAT, np.where(binary, BINARY, PSPL)).astype(np.int8)
+    event = np.where(binary, BINARY, np.where(labels == OTHER, OTHER, PSPL))
+    return np.where(flat, FLAT, event).astype(np.int8)

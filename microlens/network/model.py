@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from microlens.config import BENT_VIEW, CLASSES, FLUX_VIEW, N_HEADS, RUNNING_VIEW
+from microlens.config import BENT_VIEW, FLUX_VIEW, LENSING_CLASSES, N_HEADS, RUNNING_VIEW
 from microlens.data.packed import pack
 from microlens.fit import running
 from microlens.network import attention
@@ -272,7 +272,8 @@ class Classifier(nn.Module):
         lengths : (n,) if the valid epochs are already in front.
         numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen or missing input.
         """
-        arrays, out = self._checked(flux, delta_t, lengths), [torch.zeros(0, len(CLASSES), device=self.mean.device)]
+        arrays = self._checked(flux, delta_t, lengths)
+        out = [torch.zeros(0, len(LENSING_CLASSES), device=self.mean.device)]
         for i in range(0, len(arrays[0]), ROWS):
             (f, d, extra), n_valid, _ = self._packed(*(None if a is None else a[i : i + ROWS] for a in arrays))
             out.append(self.log_prob_packed(f, d, n_valid, extra))
@@ -293,7 +294,7 @@ class Classifier(nn.Module):
         f, d, last, extra = self.tensors(flux, delta_t, lengths // self.stem_stride, extra)
         out = self.heads(self.pooled(f, d, extra))["log_p"]
         index = torch.minimum(torch.arange(out.shape[1], device=f.device)[None], last[:, None])
-        return torch.gather(out, 1, index[..., None].expand(-1, -1, len(CLASSES)))
+        return torch.gather(out, 1, index[..., None].expand(-1, -1, len(LENSING_CLASSES)))
 
     @torch.inference_mode()
     def log_prob_prefixes(self, flux, delta_t, lengths=None):
@@ -304,7 +305,7 @@ class Classifier(nn.Module):
         (f, d, extra), n_valid, valid = self._packed(*self._checked(flux, delta_t, lengths))
         table = self.heads(self.pooled(f, d, extra))["log_p"]
         seen = np.minimum(np.cumsum(valid, axis=1), n_valid[:, None]) // self.stem_stride
-        index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, len(CLASSES))
+        index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, len(LENSING_CLASSES))
         out = torch.gather(table, 1, index)
         return out if torch.is_tensor(flux) else out.cpu().numpy()
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from microlens.config import BINARY, CLASSES, PERSISTENCE
+from microlens.config import BINARY, LENSING_CLASSES, PERSISTENCE
 from microlens.data.packed import PackedDataset
 
 FRACTIONS = np.arange(1, 101) / 100  # of the season
@@ -94,6 +94,12 @@ def alert_steps(score, threshold: float) -> np.ndarray:
     return np.where(above.any(axis=1), above.argmax(axis=1), -1)
 
 
+def alert_times(data: PackedDataset, rows, steps, stride: int) -> np.ndarray:
+    """Days (n,) of alerts at steps (n,) of rows (n,), as alert_steps gives them; NaN where there is none."""
+    return np.array([step_times(data, row, stride)[k] if k >= 0 else np.nan
+                     for row, k in zip(rows, steps, strict=True)])
+
+
 def validation_outputs(network, data: PackedDataset, rows, progress=False) -> dict[str, np.ndarray]:
     """What thresholds are chosen from: labels, log-probabilities, alert and premature scores (n,) of rows, by name."""
     steps, labels = predict_steps(network, data, rows, progress), data.labels[rows]
@@ -124,7 +130,7 @@ def validation_scores(outputs: dict[str, np.ndarray], learned: str) -> dict[str,
         "val_loss": float(-log_p[np.arange(len(labels)), labels].mean()),
         "val_accuracy": float((called == labels).mean()),
     }
-    for c, name in enumerate(CLASSES):
+    for c, name in enumerate(LENSING_CLASSES):
         of_class = labels == c
         scores[f"recall_{name}"] = float((called[of_class] == c).mean()) if of_class.any() else None
     return scores

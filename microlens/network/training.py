@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from microlens.config import TrainConfig
+from microlens.config import LENSING_CLASSES, OTHER, TrainConfig
 from microlens.data.fresh import FreshEvents
 from microlens.data.packed import PackedDataset, batches, residual_features, split_rows
 from microlens.files import atomic
@@ -90,6 +90,10 @@ class Trainer:
     def __init__(self, config: TrainConfig, ranks: Ranks, run: Path, progress: bool = False):
         self.config, self.ranks, self.run, self.progress = config, ranks, run, progress
         self.data = PackedDataset(config.data, config.view, config.stem_stride, progress)
+        n_other = int((self.data.labels == OTHER).sum())
+        if n_other:
+            raise ValueError(f"{config.data}: {n_other} of its events are of class other, which a network of the three "
+                             f"classes {', '.join(LENSING_CLASSES)} cannot learn; simulate with --n-other 0.")
         self.train_rows, self.val_rows, self.test_rows = split_rows(self.data.labels, config.seed)
         n_train, n_val = len(self.train_rows), len(self.val_rows)
         if not n_train or not n_val:

@@ -3,11 +3,13 @@
     preset = load_preset("baseline")        params = draw(preset, "binary", rng, season=72.0)
 
 The five presets are in `presets/`; a path to a file of the same form works wherever a preset's name does. A preset
-with a prior of pi_E has annual parallax: it also says where in the sky its field is and when its season starts.
+with a prior of pi_E has annual parallax: it also says where in the sky its field is and when its season starts. A block
+`other` says how often each sub-class of class other is met; a preset without one has the rates of variables.yaml.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -15,7 +17,7 @@ from sys import float_info
 
 import numpy as np
 
-from microlens.config import BINARY_PRESETS, CLASS_PARAMETERS, PARAMETERS, PRIOR_PARAMETERS, SCHEDULES
+from microlens.config import BINARY_PRESETS, CLASS_PARAMETERS, PARAMETERS, PRIOR_PARAMETERS, SCHEDULES, SUBCLASSES
 from microlens.files import PACKAGE, parse_yaml
 from microlens.lens import ROMAN_FIELD, Field
 
@@ -58,7 +60,10 @@ class Prior:
 
 @dataclass(frozen=True)
 class Preset:
-    """A population: priors by parameter name, what it implies, and where and when it is observed."""
+    """A population: priors by parameter name, what it implies, and where and when it is observed.
+
+    other : weights of sub-classes of class other, by name; empty for the rates of presets/variables.yaml.
+    """
 
     name: str
     schedule: str
@@ -66,13 +71,16 @@ class Preset:
     finite_source: bool
     priors: dict[str, Prior]
     field: Field = ROMAN_FIELD
+    other: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def has_parallax(self) -> bool:
         return PI_E in self.priors
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """By name; weights of sub-classes only where the preset states some."""
+        values = asdict(self)
+        return values if self.other else {name: value for name, value in values.items() if name != "other"}
 
     @classmethod
     def from_dict(cls, values: dict) -> Preset:
@@ -82,7 +90,7 @@ class Preset:
 
     def differences(self, other: Preset) -> list[str]:
         """'name: here ..., there ...' for each field and prior in which another preset differs; names do not count."""
-        pairs = [(name, getattr(self, name), getattr(other, name)) for name in ("schedule", *FLAGS, "field")]
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in ("schedule", *FLAGS, "field", "other")]
         pairs += [(f"prior of {name}", self.priors.get(name), other.priors.get(name))
                   for name in (*PRIOR_PARAMETERS, PI_E)]
         return [f"{name}: here {here}, there {there}" for name, here, there in pairs if here != there]
@@ -146,7 +154,7 @@ def load_preset(name: str | Path) -> Preset:
         data = parse_yaml(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
-    fields = ("name", "schedule", *FLAGS, "field", "parameters")
+    fields = ("name", "schedule", *FLAGS, "field", "other", "parameters")
     if not isinstance(data, dict) or not isinstance(data.get("parameters"), dict):
         raise ValueError(f"{path}: expected a mapping with {', '.join(fields)}.")
     unknown = [name for name in data if name not in fields]
@@ -166,7 +174,19 @@ def load_preset(name: str | Path) -> Preset:
             raise ValueError(f"{path}: {name} came {value!r}, expected true or false.")
     priors = {p: _prior(str(path), p, entry) for p, entry in data["parameters"].items()}
     return Preset(name=str(data.get("name", path.stem)), schedule=schedule, priors=priors,
-                  field=_field(str(path), data.get("field", {})), **flags)
+                  field=_field(str(path), data.get("field", {})), other=_weights(str(path), data.get("other", {})),
+                  **flags)
+
+
+def _weights(where: str, entry) -> dict[str, float]:
+    """The weights of sub-classes in a preset file, by name. Raises ValueError for anything else."""
+    unknown = [str(name) for name in entry if name not in SUBCLASSES] if isinstance(entry, dict) else [repr(entry)]
+    if unknown:
+        raise ValueError(f"{where}: other came {', '.join(unknown)}, expected weights of {', '.join(SUBCLASSES)}.")
+    weights = {name: _numbers(where, f"other: {name}", value, 1)[0] for name, value in entry.items()}
+    if weights and (min(weights.values()) < 0 or sum(weights.values()) == 0):
+        raise ValueError(f"{where}: other came {entry!r}, expected weights >= 0, of which one is above 0.")
+    return weights
 
 
 def _field(where: str, entry) -> Field:

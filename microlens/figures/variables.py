@@ -1,0 +1,99 @@
+"""Everything that varies and is no lens: one star of each sub-class, as a season shows it and as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from microlens import sky
+from microlens.config import SUBCLASSES
+from microlens.figures.style import COLOURS, PAGE, figure, subplots
+from microlens.fit.points import epochs_to_draw
+from microlens.sky.variables import VariableStar, subclasses
+
+N_DRAWN = 40  # stars of a sub-class, of which one is shown
+SHOWN = 0.75  # quantile of their range in a season at which the shown one lies
+SHOWN_FLARE = 0.95  # the same of flares, most of which are lost in the noise
+MAGNITUDE = 19.0  # of the stars that are shown, F146
+N_FOLDED = 200  # epochs in a phase-folded panel
+N_LONG = 400  # points in a panel of several years
+YEARS = 4.0 * 365.25  # d
+DETAIL = {"dwarf_nova": (-3.0, 25.0), "flare": (-0.03, 0.1)}  # d about the highest point that are drawn beside
+LONG = ("osarg", "semiregular", "mira", "be_outburst", "trend")  # sub-classes of which several years are drawn beside
+COLUMNS = 3
+
+
+def variable_stars(seed=1):
+    """One star of each sub-class of class other: a season with noise; beside it its phase curve, its highest outburst
+    or four years.
+
+    seed : of the draws.
+    """
+    rng, t = np.random.default_rng(seed), sky.epochs("roman", seed)
+    parts = [_star(subclass, rng, t) for subclass in subclasses().values()]
+    return pd.concat(parts), (
+        f"One star of each sub-class of class other (n = {len(parts)}): left a season with the noise of a star of "
+        f"{MAGNITUDE:g} mag that is not blended, right the same epochs against the phase, the highest outburst, or "
+        f"four years without noise (line). Of {N_DRAWN} stars drawn the one at {SHOWN:.0%} of the range in a season is "
+        f"shown (flares {SHOWN_FLARE:.0%}); its period (the mean time between outbursts) and its "
+        "range in the season are given above.").replace("%", " %")
+
+
+def _star(subclass, rng, t) -> pd.DataFrame:
+    """The two panels of one sub-class: columns subclass, period, range, panel, kind, x, y."""
+    drawn = [VariableStar(subclass.draw(rng)) for _ in range(N_DRAWN)]
+    span = np.array([np.ptp(star.flux(t)) for star in drawn])
+    shown = SHOWN_FLARE if subclass.model == "flares" else SHOWN
+    star = drawn[int(np.argsort(span)[int(shown * N_DRAWN)])]
+    flux_true = star.flux(t)
+    flux = flux_true + sky.sigma_flux(flux_true, MAGNITUDE) * rng.standard_normal(len(t))
+    keep = epochs_to_draw(t, flux, time_steps=200, flux_steps=40)
+    keep = np.union1d(keep, [np.argmin(flux), np.argmax(flux)])
+    season = pd.DataFrame({"panel": "season", "kind": "time", "x": t[keep], "y": flux[keep]})
+    if subclass.name in LONG:
+        at = np.linspace(0, YEARS, N_LONG)
+        beside = pd.DataFrame({"kind": "years", "x": at / 365.25, "y": star.flux(at)})
+    elif subclass.name in DETAIL:
+        since = t - t[np.argmax(flux_true)]
+        near = (since > DETAIL[subclass.name][0]) & (since < DETAIL[subclass.name][1])
+        step = max(1, near.sum() // N_FOLDED)
+        beside = pd.DataFrame({"kind": "detail", "x": since[near][::step], "y": flux[near][::step]})
+    else:
+        phase = (t / star.params["period"] + star.params["phase"]) % 1.0
+        order = np.argsort(phase)
+        order = order[epochs_to_draw(phase[order], flux_true[order], time_steps=N_FOLDED, flux_steps=50)]
+        beside = pd.DataFrame({"kind": "phase", "x": phase[order], "y": flux[order]})
+    brightest, faintest = flux_true.max(), flux_true.min()
+    about = {"subclass": subclass.name, "period": star.params["period"],
+             "range": round(2.5 * np.log10(brightest / faintest), 4)}
+    return pd.concat([season, beside.assign(panel="beside")]).round(4).assign(**about)
+
+
+@figure
+def draw_variable_stars(table):
+    names = [name for name in SUBCLASSES if (table["subclass"] == name).any()]
+    rows = -(-len(names) // COLUMNS)
+    fig, axes = subplots(rows, 2 * COLUMNS, size=(PAGE, 0.3 + 1.45 * rows), squeeze=False,
+                         width_ratios=(1.5, 1) * COLUMNS)
+    for ax in axes.flat[2 * len(names) :]:
+        ax.set_visible(False)
+    for i, name in enumerate(names):
+        left, right = axes.flat[2 * i], axes.flat[2 * i + 1]
+        star = table[table["subclass"] == name]
+        for ax, panel in ((left, "season"), (right, "beside")):
+            part = star[star["panel"] == panel].sort_values("x")
+            style = "-" if part["kind"].iloc[0] == "years" else "."
+            ax.plot(part["x"], part["y"], style, ms=1.0, lw=0.6, color=COLOURS["other"] if style == "." else "0.3",
+                    rasterized=True)
+            ax.tick_params(labelsize=5, pad=1)
+            ax.locator_params(nbins=4)
+            ax.margins(y=0.08)
+        period, size = star["period"].iloc[0], star["range"].iloc[0]
+        left.set_title(f"{name.replace('_', ' ')}: {period:.3g} d, {size:.2g} mag", fontsize=5.5, loc="left")
+        right.set_title({"phase": "phase", "detail": "days", "years": "years"}[part["kind"].iloc[0]], fontsize=5.5,
+                        loc="right")
+    for ax in axes[-1, ::2]:
+        ax.set_xlabel("time (d)", fontsize=6)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("flux / baseline", fontsize=6)
+    return fig
