@@ -6,7 +6,7 @@ import yaml
 from scipy import stats
 
 from microlens import config, sky
-from microlens.config import BINARY_PRESETS, Noise, SimulateConfig
+from microlens.config import BINARY_PRESETS, NOISE_PRESETS, Noise, SimulateConfig
 from microlens.data.simulation import season_epochs
 from microlens.sky.population import FOLDER
 
@@ -36,19 +36,9 @@ def test_every_detector_of_the_configuration_is_there_and_another_is_named():
         sky.sigma_mag(20.0, "hubble")
 
 
-def test_correlated_noise_and_outliers_have_their_sizes():
-    rng, t = np.random.default_rng(0), sky.epochs("thesis")
-    correlated = Noise(correlated_noise=2.0, correlated_timescale=1.0)
-    noise = np.array([sky.draw_noise(rng, t, np.ones(len(t)), correlated) for _ in range(100)])
-    assert noise.var() == pytest.approx(5.0, rel=0.1)
-    lag = int(1.0 / (t[1] - t[0]))  # one correlation time: 4/e of the variance is shared
-    assert (noise[:, lag:] * noise[:, :-lag]).mean() == pytest.approx(4 / np.e, rel=0.15)
-    outliers = Noise(outlier_fraction=0.1, outlier_size=10.0)
-    assert sky.draw_noise(rng, np.arange(1e5), np.ones(100_000), outliers).var() == pytest.approx(11.0, rel=0.1)
-
-
 def test_a_measured_flux_of_zero_is_not_a_lost_epoch():
-    flux = sky.observe(np.zeros(1000), 20.0, np.arange(1000.0), np.random.default_rng(0), Noise(noise_scale=1e-300))
+    noise, rng = Noise(noise_scale=1e-300), np.random.default_rng(0)
+    flux, _ = sky.observe(np.zeros(1000), 20.0, np.arange(1000.0), rng, noise)
     assert ((flux == 0).mean(), (flux > 0).mean()) == (pytest.approx(0.05, abs=0.03), pytest.approx(0.95, abs=0.03))
 
 
@@ -94,7 +84,7 @@ def test_the_schedule_is_the_presets_unless_given(tmp_path):
 
 
 def test_every_preset_of_the_configuration_has_a_file():
-    assert sorted(BINARY_PRESETS) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    assert sorted((*BINARY_PRESETS, *NOISE_PRESETS)) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def distribution(entry):

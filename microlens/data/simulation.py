@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 from microlens import files, lens, sky
 from microlens.config import CLASS_PARAMETERS, CLASSES, ORDER_STREAM, SPLITS, SimulateConfig
 from microlens.data.events import Event, OversampleError, make_event, preset_source
-from microlens.data.format import CHUNK, DatasetError, join_shards, open_dataset, param_dtype, write_dataset
+from microlens.data.format import CHUNK, NOISE, DatasetError, join_shards, open_dataset, param_dtype, write_dataset
 from microlens.fit import observable_label
 
 log = logging.getLogger("microlens")
@@ -62,7 +62,7 @@ def event_stream(config: SimulateConfig, kind: str, index: int) -> np.random.Gen
 
 def season_epochs(config: SimulateConfig) -> np.ndarray:
     """Epochs (T,) of the configured schedule, days."""
-    preset = sky.load_preset(config.binary_preset)
+    preset = sky.load_preset(config.binary_preset, config.noise)
     return sky.epochs(config.schedule or preset.schedule, config.seed)
 
 
@@ -80,7 +80,7 @@ def row_order(config: SimulateConfig) -> list[tuple[str, int]]:
 def attributes(config: SimulateConfig) -> dict:
     """File attributes: what the events are a function of (configuration and preset, as JSON), and the versions."""
     kept = {name: value for name, value in config.to_dict().items() if name not in NOT_COMPARED}
-    preset = sky.load_preset(config.binary_preset)
+    preset = sky.load_preset(config.binary_preset, config.noise)
     return {"config": json.dumps(kept, sort_keys=True), "preset": json.dumps(preset.to_dict(), sort_keys=True),
             "engine": lens.engine_version(), "package": f"microlens {metadata.version('microlens')}"}
 
@@ -92,7 +92,7 @@ def _check_same(path: Path, config: SimulateConfig, named: Path):
     """
     with open_dataset(path) as found:
         differing = config.differences(found.config, ignore=NOT_COMPARED)
-        differing += sky.load_preset(config.binary_preset).differences(found.preset)
+        differing += sky.load_preset(config.binary_preset, config.noise).differences(found.preset)
         wanted = attributes(config)
         differing += [f"{name}: here {wanted[name]}, there {found.attrs[name]}" for name in ("engine", "package")
                       if found.attrs[name] != wanted[name]]
@@ -106,7 +106,7 @@ def _check_same(path: Path, config: SimulateConfig, named: Path):
 
 def _make_shard(config: SimulateConfig, path: Path, events: list[tuple[str, int]]) -> dict[str, int]:
     """Make the events (class, index) and write them to path. Returns the draws that each class took."""
-    preset, timestamps, made = sky.load_preset(config.binary_preset), season_epochs(config), []
+    preset, timestamps, made = sky.load_preset(config.binary_preset, config.noise), season_epochs(config), []
     for kind, index in events:
         source = preset_source(preset, kind, timestamps, config)
         most = max(int(config.oversample * _count(config, kind)), 1)
@@ -127,9 +127,10 @@ def _write_shard(config: SimulateConfig, path: Path, timestamps, made: list[Even
     for kind in CLASSES:
         values = [(*(e.params[p] for p in CLASS_PARAMETERS[kind]), row) for row, e in enumerate(made) if e.kind == kind]
         params[kind] = np.array(values, dtype=param_dtype(kind))
+    noise = np.array([tuple(e.noise.get(name, np.nan) for name in NOISE.names) for e in made], dtype=NOISE)
     nodes = [e.curve if isinstance(e.curve, tuple) else ((), ()) for e in made]
     write_dataset(path, timestamps=timestamps, flux=np.stack([e.flux for e in made]), rows=rows, params=params,
-                  nodes=nodes, attrs=attributes(config))
+                  noise=noise, nodes=nodes, attrs=attributes(config))
 
 
 def _shards(config: SimulateConfig, jobs: dict[Path, list], progress: bool) -> Iterator[Path]:
@@ -217,7 +218,7 @@ def simulate(config: SimulateConfig, progress: bool = True, wait: bool = False) 
     if output.is_dir():
         raise DatasetError(f"--output {config.output}: is a folder; give the name of a file in it, for example "
                            f"{output / 'events.h5'}.")
-    sky.load_preset(config.binary_preset)
+    sky.load_preset(config.binary_preset, config.noise)
     try:
         with _locked(output, config.part, wait):
             return _simulate(config, output, progress)
