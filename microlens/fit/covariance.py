@@ -1,7 +1,10 @@
 """Single lenses through noise-free curves where the noise is correlated: the same questions as for white noise.
 
-    few = correlated_points(curve, flux, correlation)      best = best_of(few, n, starts, table, bounds)
-    growing = chi2_of_prefixes(every, a)                   delta chi^2 of every prefix, for one magnification curve a
+    correlated = correlated_curve(curve, Correlation(0.3, 1.0))
+    chi2_of_prefixes(correlated, a)              delta chi^2 of every prefix against a magnification a, or a constant
+    growing = growing_curve(curve, correlated, given, table, bounds)
+    best = best_single_lens(growing, p, 0.0)     best.p, best.chi2
+    k = epoch_above(growing, best.p, 160.0)      the epoch at which delta chi^2 passes 160
 
 The noise is white plus an Ornstein-Uhlenbeck process. Its covariance matrix is factorised once in O(n), and the
 residual is whitened epoch by epoch: of each epoch what the epochs before have foretold is taken away (the innovations
@@ -35,10 +38,12 @@ from microlens.fit.kernels import (
     U_0,
     Bounds,
     Points,
+    bounds_with_parallax,
     has_parallax,
     magnification,
     model,
     n_parameters,
+    prefix,
     solution,
     stepped,
 )
@@ -50,13 +55,15 @@ from microlens.fit.single_lens import (
     MANY_STEPS,
     RHO_FACTORS,
     SMALLEST_START_RHO,
+    fit_curve,
 )
 
 FLUX, CONSTANT, LENSED = range(3)
 """Columns that are whitened before the derivatives: the flux, the constant 1, the magnification."""
 
+ENOUGH = 0.9  # share of a threshold at which a prefix is below it and its fit need not be the best
 LEAST_SHARE = 1e-12  # of a column's square that must be left when a constant is fitted: less is rounding
-LARGEST_EXPONENT = 50.0  # of what is summed in an average: one that lasts longer shares nothing with its neighbours
+FEW_STEPS = 8  # Levenberg-Marquardt steps that choose between starts
 
 
 class Correlation(NamedTuple):
@@ -70,119 +77,146 @@ class CorrelatedPoints(NamedTuple):
     """Points whose noise is correlated, and the factors of its covariance matrix.
 
     points : of which y is the flux above that of the first epoch, and w the inverse variance of the white noise.
-    last (n,) : the epoch, counted from 0, that is the last in each.
-    decay, foretold, learnt, scale (n,) : with z the column times w^1/2 and v what is left of it when the forecast is
-    taken away,  forecast_k = decay_k (forecast_(k-1) + learnt_(k-1) v_(k-1)),  v_k = z_k - foretold_k forecast_k;
-    scale_k v_k are independent and of variance 1.
+    decay, inside, foretold, learnt, scale (n,) : with z a column times w^1/2 and v what is left of it when the forecast
+    is taken away,
+
+        forecast_k = decay_k (inside_(k-1) forecast_(k-1) + learnt_(k-1) v_(k-1)),   v_k = z_k - foretold_k forecast_k
+
+    and scale_k v_k are independent and of variance 1.
     """
 
     points: Points
-    last: np.ndarray
     decay: np.ndarray
+    inside: np.ndarray
     foretold: np.ndarray
     learnt: np.ndarray
     scale: np.ndarray
 
 
 @numba.njit(cache=True, nogil=True)
-def correlated_points(curve, few, last, correlation):
-    """The CorrelatedPoints of averages `few` of the curve's epochs, of which each ends with the epoch `last`.
+def _memory(t, correlation):
+    """exp(-(t_i - t_(i-1))/time) of epochs t (n,); 0 for the first."""
+    out = np.zeros(len(t))
+    for i in range(1, len(t)):
+        out[i] = np.exp((t[i - 1] - t[i]) / correlation.time)
+    return out
 
-    The covariance of the averages x_j, each over m_j epochs, of an Ornstein-Uhlenbeck process is amplitude^2 times
-    late_j early_k exp(-(t_k - t_j)/time) for j < k, where late and early are the means of exp((t_i - t_j)/time) and of
-    exp(-(t_i - t_k)/time) in the average, and times `own`, the mean over all pairs of its epochs, for j = k.
+
+@numba.njit(cache=True, nogil=True)
+def correlated_points(few, last, memory, amplitude):
+    """The CorrelatedPoints of averages `few` of epochs, of which each ends with the epoch `last`.
+
+    memory : of the epochs, as `_memory` gives it.   amplitude : of the Ornstein-Uhlenbeck process, in white errors.
+    The covariance of averages j < k is amplitude^2 late_j early_k exp(-d/time): d is the time from the last epoch of j
+    to the first of k, late_j the mean of exp(-d/time) from each epoch of j to its last, early_k the mean from the first
+    of k to each of its epochs; for j = k it is the mean over all pairs of epochs.
     """
-    n, variance = len(few.t), correlation.amplitude**2
-    decay, foretold, learnt, scale = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    known = first = 0
-    before = few.t[0]
-    uncertain = 0.0  # variance of the forecast
+    n = len(last)
+    decay, inside, foretold, learnt, scale = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    known = 0.0  # variance of the forecast
+    first = 0
     for k in range(n):
-        early = late = pairs = chain = 0.0
         m = last[k] + 1 - first
-        for i in range(first, last[k] + 1):
-            lag = min(max((curve.t[i] - few.t[k]) / correlation.time, -LARGEST_EXPONENT), LARGEST_EXPONENT)
-            early += np.exp(-lag)
-            late += np.exp(lag)
-            if i > first:
-                chain = (chain + 1) * np.exp(-(curve.t[i] - curve.t[i - 1]) / correlation.time)
-                pairs += chain
-        own = variance * (m + 2 * pairs) / m
-        foretold[k], late = variance * early / np.sqrt(m), late / np.sqrt(m)
-        decay[k] = np.exp(-(few.t[k] - before) / correlation.time)
+        since_first = early = late = 1.0
+        pairs = 0.0
+        for i in range(first + 1, last[k] + 1):
+            since_first *= memory[i]
+            early += since_first
+            pairs += late * memory[i]
+            late = 1 + late * memory[i]
+        early, late = amplitude**2 * early / np.sqrt(m), late / np.sqrt(m)
+        decay[k], inside[k], foretold[k] = memory[first], since_first, early
         if k > 0:
-            known = decay[k] ** 2 * (known + learnt[k - 1] ** 2 / scale[k - 1] ** 2)
-        uncertain = 1 + own - foretold[k] ** 2 * known
-        learnt[k] = (late - foretold[k] * known) / uncertain
-        scale[k] = 1 / np.sqrt(uncertain)
-        first, before = last[k] + 1, few.t[k]
+            known = decay[k] ** 2 * (inside[k - 1] ** 2 * known + (learnt[k - 1] / scale[k - 1]) ** 2)
+        variance = 1 + amplitude**2 * (1 + 2 * pairs / m) - early**2 * known
+        learnt[k] = (late - early * known * inside[k]) / variance
+        scale[k] = 1 / np.sqrt(variance)
+        first = last[k] + 1
     shifted = Points(few.t, few.y - few.y[0], few.w, few.north, few.east)
-    return CorrelatedPoints(shifted, last, decay, foretold, learnt, scale)
-
-
-@numba.njit(cache=True, nogil=True)
-def every_epoch(curve, correlation):
-    """The CorrelatedPoints of all epochs of a curve."""
-    return correlated_points(curve, curve, np.arange(len(curve.t)), correlation)
-
-
-@numba.njit(cache=True, nogil=True)
-def averages(curve, correlation):
-    """The CorrelatedPoints of averages of neighbours within which a noise-free curve is straight."""
-    _, last = sample(curve, BEND)
-    return correlated_points(curve, means(curve, last), last, correlation)
+    return CorrelatedPoints(shifted, decay, inside, foretold, learnt, scale)
 
 
 @numba.njit(cache=True, nogil=True)
 def whitened(points, columns):
-    """Columns (k, n) of fluxes at the points, transformed (n, k) such that their noise is independent, of variance 1."""
+    """Columns (k, n) of fluxes at the points, made (n, k) such that their noise is independent and of variance 1."""
     k, n = columns.shape
     out, left, forecast = np.empty((n, k)), np.zeros(k), np.zeros(k)
-    w, learnt = points.points.w, 0.0
+    w, learnt, inside = points.points.w, 0.0, 0.0
     for i in range(n):
         root, decay, foretold, scale = np.sqrt(w[i]), points.decay[i], points.foretold[i], points.scale[i]
         for j in range(k):
-            forecast[j] = decay * (forecast[j] + learnt * left[j])
+            forecast[j] = decay * (inside * forecast[j] + learnt * left[j])
             left[j] = root * columns[j, i] - foretold * forecast[j]
             out[i, j] = scale * left[j]
-        learnt = points.learnt[i]
+        learnt, inside = points.learnt[i], points.inside[i]
     return out
 
 
+class CorrelatedCurve(NamedTuple):
+    """A curve under correlated noise.
+
+    every : CorrelatedPoints of all its epochs.   flux (n, 2) : the whitened flux and the whitened constant 1.
+    memory, amplitude : of the noise.
+    """
+
+    every: CorrelatedPoints
+    flux: np.ndarray
+    memory: np.ndarray
+    amplitude: float
+
+
 @numba.njit(cache=True, nogil=True)
-def chi2_of_prefixes(points, a):
-    """chi^2 of every prefix of the points, (n,), against F_s a + F_b with its best fluxes, F_s >= 0.
+def correlated_curve(curve, correlation):
+    """The CorrelatedCurve of the Points of a curve."""
+    n = len(curve.t)
+    memory = _memory(curve.t, correlation)
+    every = correlated_points(curve, np.arange(n), memory, correlation.amplitude)
+    columns = np.ones((2, n))
+    columns[FLUX] = every.points.y
+    return CorrelatedCurve(every, whitened(every, columns), memory, correlation.amplitude)
+
+
+@numba.njit(cache=True, nogil=True)
+def chi2_of_prefixes(curve, a, enough=np.inf):
+    """chi^2 of the prefixes of a CorrelatedCurve, (n,), against F_s a + F_b with its best fluxes, F_s >= 0.
 
     a (n,) : a magnification, or a constant for chi^2 against the best constant.
+    enough : chi^2 above which the rest is not wanted and is infinite.
     """
-    n = len(a)
-    columns = np.ones((3, n))
-    columns[FLUX], columns[LENSED] = points.points.y, a - a[0]
-    rows, out = whitened(points, columns), np.empty(n)
+    out = np.full(len(a), np.inf)
+    every, flux, w = curve.every, curve.flux, curve.every.points.w
+    left = forecast = learnt = inside = 0.0
     yy = yo = ya = oo = oa = aa = 0.0
-    for i in range(n):
-        y, one, lensed = rows[i]
+    for i in range(len(a)):
+        forecast = every.decay[i] * (inside * forecast + learnt * left)
+        left = np.sqrt(w[i]) * (a[i] - a[0]) - every.foretold[i] * forecast
+        learnt, inside = every.learnt[i], every.inside[i]
+        y, one, magnified = flux[i, FLUX], flux[i, CONSTANT], every.scale[i] * left
         yy += y * y
         yo += y * one
-        ya += y * lensed
+        ya += y * magnified
         oo += one * one
-        oa += one * lensed
-        aa += lensed * lensed
+        oa += one * magnified
+        aa += magnified * magnified
         chi2, gain, strength = yy - yo * yo / oo, ya - yo * oa / oo, aa - oa * oa / oo
         if gain > 0 and strength > LEAST_SHARE * aa:
             chi2 -= gain * gain / strength
         out[i] = max(chi2, 0.0)
+        if chi2 > enough:
+            break
     return out
 
 
+# ---- the best single lens -------------------------------------------------------------------------------------------
+
+
 @numba.njit(cache=True, nogil=True)
-def _products(points, n, p, table):
-    """Scalar products (3 + n_parameters, same) of the whitened columns of the first n points, derivatives last."""
-    first = points.points
-    first = Points(first.t[:n], first.y[:n], first.w[:n], first.north[:n], first.east[:n])
+def _products(points, p, table):
+    """Scalar products (3 + n_parameters, same) of the whitened columns, derivatives last."""
+    n = len(points.scale)
     columns = np.ones((3 + n_parameters(p), n))
-    columns[FLUX] = first.y
-    model(first, p, table, columns[LENSED], columns[LENSED + 1 :])
+    columns[FLUX] = points.points.y
+    model(points.points, p, table, columns[LENSED], columns[LENSED + 1 :])
     columns[LENSED] -= columns[LENSED, 0]
     rows = whitened(points, columns)
     k = len(columns)
@@ -213,9 +247,9 @@ class Step(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def _step_from(points, n, p, table):
-    """The Step of the single lens p and the first n points; one to nowhere where the source flux would be negative."""
-    left = _without(_products(points, n, p, table), CONSTANT)
+def _step_from(points, p, table):
+    """The Step of the single lens p through the points; one to nowhere where the source flux would be negative."""
+    left = _without(_products(points, p, table), CONSTANT)
     strength, gain, chi2 = left[LENSED, LENSED], left[LENSED, FLUX], left[FLUX, FLUX]
     k = len(left)
     if not (gain > 0 and strength > 0):
@@ -227,14 +261,13 @@ def _step_from(points, n, p, table):
 
 
 @numba.njit(cache=True, nogil=True)
-def improve(points, n, p, table, steps, bounds, target=0.0):
+def improve(points, p, table, steps, bounds):
     """Improve the single lens p in place by so many Levenberg-Marquardt steps at most.
 
-    These are the steps of kernels.levenberg_marquardt, of whitened columns.   target : chi^2 at which to stop.
-    Returns the chi^2 of the first n points that was reached.
+    These are the steps of kernels.levenberg_marquardt, of whitened columns. Returns the chi^2 that was reached.
     """
     trial, damping = p.copy(), FIRST_DAMPING
-    now = _step_from(points, n, p, table)
+    now = _step_from(points, p, table)
     n_par = len(now.right)
     for _ in range(steps):
         better = False
@@ -245,10 +278,10 @@ def improve(points, n, p, table, steps, bounds, target=0.0):
             step = solution(m, now.right)
             for j in range(n_par):
                 promised += now.right[j] * step[j]
-            if now.chi2 <= target or promised < GAIN.chi2 + GAIN.share * now.chi2:
+            if promised < GAIN.chi2 + GAIN.share * now.chi2:
                 return now.chi2
             stepped(p, step, bounds, trial)
-            found = _step_from(points, n, trial, table)
+            found = _step_from(points, trial, table)
             if found.chi2 < now.chi2:
                 better, now = True, found
                 p[:n_par] = trial[:n_par]
@@ -258,9 +291,6 @@ def improve(points, n, p, table, steps, bounds, target=0.0):
         if not better:
             break
     return now.chi2
-
-
-# ---- the best single lens -------------------------------------------------------------------------------------------
 
 
 class Reached(NamedTuple):
@@ -300,68 +330,115 @@ def _starts(p, given):
 
 
 @numba.njit(cache=True, nogil=True)
-def best_of(points, n, starts, table, bounds, target=0.0):
-    """The best single lens through the first n points, fitted from several starts (k, 4) or (k, 6), as Reached.
+def best_of(points, starts, table, bounds, enough):
+    """The best single lens through the points, fitted from several starts (k, 4) or (k, 6), as Reached.
 
-    target : chi^2 below which the rest of the starts is left.
+    The first makes many steps, the others a few, and the one that is then the best of these many, too.
+    enough : chi^2 below which the starts that are left are not tried.
     """
-    best = Reached(starts[0].copy(), np.inf)
-    for start in starts:
-        p = start.copy()
-        chi2 = improve(points, n, p, table, MANY_STEPS, bounds)
-        if chi2 < best.chi2:
-            best = Reached(p, chi2)
-        if best.chi2 < target:
+    first = improve(points, starts[0], table, MANY_STEPS, bounds)
+    chi2 = np.full(len(starts), np.inf)
+    for k in range(1, len(starts)):
+        if first < enough or chi2.min() < enough:
             break
-    return best
+        chi2[k] = improve(points, starts[k], table, FEW_STEPS, bounds)
+    other = np.argmin(chi2)
+    if other > 0 and chi2[other] >= enough:
+        chi2[other] = improve(points, starts[other], table, MANY_STEPS, bounds)
+    return Reached(starts[other], chi2[other]) if chi2[other] < first else Reached(starts[0], first)
+
+
+# ---- the growing curve ----------------------------------------------------------------------------------------------
 
 
 class Growing(NamedTuple):
-    """A noise-free curve under correlated noise.
+    """A noise-free curve under correlated noise, of which more and more is seen.
 
-    every, few : CorrelatedPoints of all epochs and of averages.   given : (k, 5) starts of fits.   table, bounds : of
-    the fits, the bounds those of the single lenses that are fitted.
+    curve, correlated : its Points and its CorrelatedCurve.   last : the last epoch of each of the averages within which
+    the curve is straight.   given : (k, 5) starts of fits.   table, bounds : of the fits, the bounds without parallax.
     """
 
-    every: CorrelatedPoints
-    few: CorrelatedPoints
+    curve: Points
+    correlated: CorrelatedCurve
+    last: np.ndarray
     given: np.ndarray
     table: np.ndarray
     bounds: Bounds
 
 
 @numba.njit(cache=True, nogil=True)
-def best_single_lens(growing, p):
-    """The best single lens through a whole curve, fitted from p, the one under white noise, as Reached.
-
-    Its chi^2 is that of all epochs.
-    """
-    few, n = growing.few, len(growing.few.last)
-    best = best_of(few, n, _starts(p, growing.given), growing.table, growing.bounds)
-    return Reached(best.p, chi2_against(growing, best.p)[-1])
+def growing_curve(curve, correlated, given, table, bounds):
+    """The Growing of a noise-free curve, its Points with the Sun's offsets where single lenses have parallax."""
+    _, last = sample(curve, BEND)
+    return Growing(curve, correlated, last, given, table, bounds)
 
 
 @numba.njit(cache=True, nogil=True)
-def chi2_against(growing, p):
-    """chi^2 (n,) of the prefixes of all epochs against the single lens p with its best fluxes."""
-    return chi2_of_prefixes(growing.every, magnification(growing.every.points, p, growing.table))
+def averages(growing, n):
+    """The CorrelatedPoints of the first n epochs: averages within which the curve is straight, then what fills none."""
+    last = growing.last
+    n_whole = np.searchsorted(last, n - 1, side="right")
+    first = last[n_whole - 1] + 1 if n_whole > 0 else 0
+    ends = np.concatenate((last[:n_whole], np.arange(first, n)))
+    noise = growing.correlated
+    return correlated_points(means(growing.curve, ends), ends, noise.memory, noise.amplitude)
+
+
+@numba.njit(cache=True, nogil=True)
+def _bounds_of(growing, p):
+    """The bounds of single lenses like p, with or without parallax."""
+    return bounds_with_parallax(growing.bounds) if has_parallax(p) else growing.bounds
+
+
+@numba.njit(cache=True, nogil=True)
+def _chi2_against(growing, p):
+    """chi^2 of all epochs against the single lens p with its best fluxes."""
+    return chi2_of_prefixes(growing.correlated, magnification(growing.curve, p, growing.table))[-1]
+
+
+@numba.njit(cache=True, nogil=True)
+def _crossing(growing, p, threshold):
+    """The first epoch at which chi^2 against the single lens p passes the threshold; the number of epochs if none does."""
+    a = magnification(growing.curve, p, growing.table)
+    return np.searchsorted(chi2_of_prefixes(growing.correlated, a, threshold), threshold, side="right")
+
+
+@numba.njit(cache=True, nogil=True)
+def best_single_lens(growing, p, enough):
+    """The best single lens through a whole curve, fitted from p, the one under white noise, as Reached.
+
+    Its chi^2 is that of all epochs.   enough : see best_of.
+    """
+    starts = _starts(p, growing.given)
+    best = best_of(averages(growing, len(growing.curve.t)), starts, growing.table, _bounds_of(growing, p), enough)
+    return Reached(best.p, _chi2_against(growing, best.p))
 
 
 @numba.njit(cache=True, nogil=True)
 def epoch_above(growing, p, threshold):
     """The epoch at which delta chi^2 of the growing prefix passes the threshold, its best single lens fitted anew.
 
-    p : the single lens to begin with, changed in place to the last one fitted.
+    p : the single lens to begin with, changed in place to the best one of the prefix that is above.
     Returns the number of epochs where none is. The search is that of observable: any single lens bounds the delta chi^2
     of all prefixes from above, and a fit to the prefix at the crossing moves it to the right, until it gains nothing.
     """
-    n = len(growing.every.last)
-    while True:
-        k = np.searchsorted(chi2_against(growing, p), threshold, side="right")
-        if k == n:
-            return n
-        n_few = np.searchsorted(growing.few.last, k) + 1
-        best = best_of(growing.few, n_few, _starts(p, growing.given), growing.table, growing.bounds)
-        if chi2_against(growing, best.p)[k] > threshold:
-            return k
-        p[:] = best.p
+    n = len(growing.curve.t)
+    bounds = _bounds_of(growing, p)
+    given = np.zeros((len(growing.given) + 2, PI_EE + 1))
+    given[2:] = growing.given
+    n_given = len(p) - 1  # parameters of a lens that a start states: all but ln rho
+    given[1, :n_given] = p[:n_given]
+    k = _crossing(growing, p, threshold)
+    while k < n:
+        before, points = k, averages(growing, k + 1)
+        improve(points, p, growing.table, MANY_STEPS, bounds)
+        k = _crossing(growing, p, threshold)
+        if k > before:
+            continue
+        given[0, :n_given] = p[:n_given]
+        white, _, _ = fit_curve(prefix(growing.curve, before + 1), given, growing.table, growing.bounds)
+        p[:] = best_of(points, _starts(white.p, given), growing.table, bounds, ENOUGH * threshold).p
+        k = _crossing(growing, p, threshold)
+        if k <= before:
+            return before
+    return n

@@ -17,11 +17,11 @@ from microlens.config import BINARY, FLAT, PSPL, THRESHOLD_FLAT, THRESHOLD_PREMA
 from microlens.fit.covariance import (
     Correlation,
     Growing,
-    averages,
     best_single_lens,
     chi2_of_prefixes,
+    correlated_curve,
     epoch_above,
-    every_epoch,
+    growing_curve,
 )
 from microlens.fit.kernels import (
     PI_EE,
@@ -258,8 +258,8 @@ def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0
     single lens the best under it.
     """
     curve = noise_free_points(t, flux_true, sigma)
-    every = every_epoch(curve, correlation) if correlation else None
-    growing = chi2_of_prefixes(every, np.ones(len(t))) if every else _chi2_of_prefixes(curve)
+    correlated = correlated_curve(curve, correlation) if correlation else None
+    growing = chi2_of_prefixes(correlated, np.ones(len(t))) if correlation else _chi2_of_prefixes(curve)
     flat = float(growing[-1])
     passed = np.searchsorted(growing, THRESHOLD_FLAT, side="right")
     t_flat = float(curve.t[passed]) if flat > THRESHOLD_FLAT else np.nan
@@ -268,11 +268,8 @@ def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0
     given, table, bounds = trial_start(start), b0_table(limb_darkening), season_bounds(curve.t)
     curve = with_sun(curve, field, reference_time(curve, given) if field else None)
     best, few, last = fit_curve(curve, given, table, bounds)
-    if every:
-        bounds = bounds_with_parallax(bounds) if field else bounds
-        every = every._replace(points=every.points._replace(north=curve.north, east=curve.east))
-        search = Growing(every, averages(curve, correlation), given, table, bounds)
-        chi2, epochs = _correlated_epochs_above(search, best.p)
+    if correlation:
+        chi2, epochs = _correlated_epochs_above(growing_curve(curve, correlated, given, table, bounds), best.p)
     else:
         chi2 = float(best.fluxes.chi2)
         epochs = _epochs_above(Search(curve, few, last, given, table, bounds), best.p, chi2)
@@ -285,10 +282,10 @@ def _correlated_epochs_above(search: Growing, p) -> tuple[float, tuple[int | Non
 
     p : the best single lens under white noise.
     """
-    p, chi2 = best_single_lens(search, p)
+    p, chi2 = best_single_lens(search, p, THRESHOLD_PREMATURE)
     if chi2 <= THRESHOLD_PREMATURE:
         return chi2, (None, None)
-    last, high = len(search.every.last) - 1, None
+    last, high = len(search.curve.t) - 1, None
     if chi2 > THRESHOLD_PSPL:
         high = min(epoch_above(search, p, THRESHOLD_PSPL), last)
     low = min(epoch_above(search, p, THRESHOLD_PREMATURE), last)

@@ -189,10 +189,10 @@ def dither(epochs: Epochs, rng, amplitude, positions) -> np.ndarray:
 
 
 def _visits(timestamps) -> np.ndarray:
-    """Number of each visit (T,) from 0 on, counting those that the season leaves out."""
+    """Number of each visit (T,) from 0 on, counting those that the season of regular visits leaves out."""
     if len(timestamps) < 2:
         return np.zeros(len(timestamps), dtype=int)
-    return np.rint((timestamps - timestamps[0]) / np.median(np.diff(timestamps))).astype(int)
+    return np.rint((timestamps - timestamps[0]) / np.diff(timestamps).min()).astype(int)
 
 
 def non_linearity(epochs: Epochs, rng, slope) -> np.ndarray:
@@ -216,9 +216,11 @@ def persistence(epochs: Epochs, rng, electrons, duration, interval) -> np.ndarra
 def _precedes(t, rng, duration, interval) -> np.ndarray:
     """Whether an epoch (T,) lies in one of the intervals that begin as a Poisson process and last for `duration`."""
     first, last = t[0] - duration, t[-1]
-    begins = np.sort(rng.uniform(first, last, rng.poisson((last - first) / interval)))
-    n_begun, n_ended = np.searchsorted(begins, t, side="right"), np.searchsorted(begins + duration, t, side="right")
-    return n_begun > n_ended
+    begins = rng.uniform(first, last, rng.poisson((last - first) / interval))
+    out = np.zeros(len(t), dtype=bool)
+    for i, j in zip(np.searchsorted(t, begins), np.searchsorted(t, begins + duration), strict=True):
+        out[i:j] = True
+    return out
 
 
 def outliers(epochs: Epochs, rng, fraction, size, degrees) -> np.ndarray:
@@ -226,8 +228,9 @@ def outliers(epochs: Epochs, rng, fraction, size, degrees) -> np.ndarray:
 
     A prior and no measurement: most cosmic rays are caught in the fit to the ramp of an exposure.
     """
-    is_outlier = rng.random(len(epochs.flux)) < fraction
-    return is_outlier * size * epochs.sigma * rng.standard_t(degrees, len(epochs.flux))
+    out, where = np.zeros(len(epochs.flux)), np.flatnonzero(rng.random(len(epochs.flux)) < fraction)
+    out[where] = size * epochs.sigma[where] * rng.standard_t(degrees, len(where))
+    return out
 
 
 def error_scale(epochs: Epochs, rng, factor) -> np.ndarray:
