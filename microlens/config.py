@@ -156,7 +156,8 @@ def _checked_value(field, kinds, value):
     return kind(value)
 
 
-FORMER = {"prefix_weight": 1.0}
+FORMER = {"prefix_weight": 1.0, "correlated_noise": 0.0, "correlated_timescale": 1.0, "outlier_fraction": 0.0,
+          "outlier_size": 10.0}
 """Fields of older versions, which the files of their runs still state, and the value that always holds now."""
 
 
@@ -187,8 +188,9 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict):
-        """Inverse of to_dict. Unknown names are an error that lists them."""
-        return cls(**cls.checked(values))
+        """Inverse of to_dict, and of that of older versions. Unknown names are an error that lists them."""
+        known = {name: value for name, value in values.items() if name not in FORMER or value != FORMER[name]}
+        return cls(**cls.checked(known))
 
     def replace(self, **changes):
         return dataclasses.replace(self, **changes)
