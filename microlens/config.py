@@ -42,6 +42,7 @@ PERSISTENCE = 2
 """Network steps that P(binary) has to stay at or above the threshold before an alert is raised."""
 
 BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
+NOISE_PRESETS = ("sky_noise", "red_noise", "strong_red_noise", "outliers")
 SCHEDULES = ("thesis", "roman")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
 FLUX_VIEW, RUNNING_VIEW, BENT_VIEW = VIEWS = ("flux", "running", "bent")
@@ -196,7 +197,8 @@ def _checked_value(field, kinds, value):
     return kind(value)
 
 
-FORMER = {"prefix_weight": 1.0}
+FORMER = {"prefix_weight": 1.0, "correlated_noise": 0.0, "correlated_timescale": 1.0, "outlier_fraction": 0.0,
+          "outlier_size": 10.0}
 """Fields of older versions, which the files of their runs still state, and the value that always holds now."""
 
 
@@ -227,8 +229,9 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict):
-        """Inverse of to_dict. Unknown names are an error that lists them."""
-        return cls(**cls.checked(values))
+        """Inverse of to_dict, and of that of older versions. Unknown names are an error that lists them."""
+        known = {name: value for name, value in values.items() if name not in FORMER or value != FORMER[name]}
+        return cls(**cls.checked(known))
 
     def replace(self, **changes):
         return dataclasses.replace(self, **changes)
@@ -266,18 +269,13 @@ def _check_run_name(name: str | None):
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Config):
-    """What disturbs a light curve. SimulateConfig inherits these fields, so a simulation's configuration is a Noise,
+    """White noise and lost epochs. SimulateConfig inherits these fields, so a simulation's configuration is a Noise,
     too."""
 
     detector: str = option("roman", "Detector noise set: zero point, exposure, encircled energy and "
                                     "background.", choices=DETECTORS)
     noise_scale: float = option(1.0, "Factor on the photometric error.", above=0)
     missing_fraction: float = option(0.05, "Share of the epochs that are lost at random.", low=0, high=0.99)
-    correlated_noise: float = option(0.0, "Amplitude of correlated (Ornstein-Uhlenbeck) noise, in photometric "
-                                          "errors.", low=0)
-    correlated_timescale: float = option(1.0, "Correlation time of the correlated noise.", unit="d", above=0)
-    outlier_fraction: float = option(0.0, "Share of the epochs that are outliers.", low=0, high=1)
-    outlier_size: float = option(10.0, "Standard deviation of the outliers, in photometric errors.", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +290,9 @@ class SimulateConfig(Noise):
     binary_preset: str = option("baseline", "Prior of the lens parameters: distinct, planetary, stellar, baseline, "
                                             "roman, or the path "
                                 "of a YAML file of your own.")
+    noise: str | None = option(None, "Terms of noise beside white noise: those of a shipped set (sky_noise, red_noise, "
+                                     "strong_red_noise, outliers), of a preset, or of a YAML file with a block noise. "
+                                     "Unset means those of binary_preset; baseline has none.")
     limb_darkening: float = option(0.0, "Linear limb-darkening coefficient of the source; 0 is a uniform "
                                         "disc.", low=0, high=1)
     output: str = option("data/raw/events.h5", "Dataset file to make.")
@@ -313,7 +314,7 @@ class SimulateConfig(Noise):
 
     def __post_init__(self):
         super().__post_init__()
-        self._expand("output", "binary_preset")
+        self._expand("output", "binary_preset", "noise")
         if self.n_flat + self.n_pspl + self.n_binary + self.n_other == 0:
             raise ValueError("n_flat + n_pspl + n_binary + n_other = 0: ask for at least one event.")
         if self.part is not None:

@@ -142,15 +142,16 @@ def test_stored_nodes_render_the_simulated_event_and_any_other(tmp_path, preset)
 
 
 def test_render_event_repeats_what_make_event_draws():
-    config = SimulateConfig(missing_fraction=0.0, correlated_noise=0.5, outlier_fraction=0.01)
-    t, preset = np.arange(200) / 96, sky.load_preset("baseline")
+    config = SimulateConfig(missing_fraction=0.0)
+    t, preset = np.arange(200) / 96, sky.load_preset("baseline", "sky_noise")
     e = make_event(preset_source(preset, "binary", t, config), config, t, event_stream(config, "binary", 3), max_draws=1)
     rng = event_stream(config, "binary", 3)
     p = sky.draw(preset, "binary", rng, sky.season_length(t))
     rng.random(len(t))  # which epochs are lost
+    drawn = sky.draw_terms(preset.noise, rng)
     flux = sky.observe(render_event(e.curve, p["t_0"], p["t_E"], p["f_s"], 20.0, t, np.random.default_rng(0))[1],
-                       p["m_base"], t, rng, config, np.ones(len(t), bool))
-    assert p == e.params and np.array_equal(flux, e.flux)
+                       p["m_base"], t, rng, config, np.ones(len(t), bool), drawn).flux
+    assert drawn and drawn == e.noise and p == e.params and np.array_equal(flux, e.flux)
 
 
 @pytest.mark.parametrize("t_E", [1.58, 0.05])

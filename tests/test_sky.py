@@ -6,7 +6,7 @@ import yaml
 from scipy import stats
 
 from microlens import config, sky
-from microlens.config import BINARY_PRESETS, Noise, SimulateConfig
+from microlens.config import BINARY_PRESETS, NOISE_PRESETS, Noise, SimulateConfig
 from microlens.data.simulation import season_epochs
 from microlens.sky.population import FOLDER
 
@@ -36,19 +36,9 @@ def test_every_detector_of_the_configuration_is_there_and_another_is_named():
         sky.sigma_mag(20.0, "hubble")
 
 
-def test_correlated_noise_and_outliers_have_their_sizes():
-    rng, t = np.random.default_rng(0), sky.epochs("thesis")
-    correlated = Noise(correlated_noise=2.0, correlated_timescale=1.0)
-    noise = np.array([sky.draw_noise(rng, t, np.ones(len(t)), correlated) for _ in range(100)])
-    assert noise.var() == pytest.approx(5.0, rel=0.1)
-    lag = int(1.0 / (t[1] - t[0]))  # one correlation time: 4/e of the variance is shared
-    assert (noise[:, lag:] * noise[:, :-lag]).mean() == pytest.approx(4 / np.e, rel=0.15)
-    outliers = Noise(outlier_fraction=0.1, outlier_size=10.0)
-    assert sky.draw_noise(rng, np.arange(1e5), np.ones(100_000), outliers).var() == pytest.approx(11.0, rel=0.1)
-
-
 def test_a_measured_flux_of_zero_is_not_a_lost_epoch():
-    flux = sky.observe(np.zeros(1000), 20.0, np.arange(1000.0), np.random.default_rng(0), Noise(noise_scale=1e-300))
+    noise, rng = Noise(noise_scale=1e-300), np.random.default_rng(0)
+    flux, _ = sky.observe(np.zeros(1000), 20.0, np.arange(1000.0), rng, noise)
     assert ((flux == 0).mean(), (flux > 0).mean()) == (pytest.approx(0.05, abs=0.03), pytest.approx(0.95, abs=0.03))
 
 
@@ -94,7 +84,7 @@ def test_the_schedule_is_the_presets_unless_given(tmp_path):
 
 
 def test_every_preset_of_the_configuration_has_a_file():
-    assert sorted(BINARY_PRESETS) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    assert sorted((*BINARY_PRESETS, *NOISE_PRESETS)) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def distribution(entry):
@@ -177,7 +167,7 @@ BAD_PRIORS = {
     "infinity": ({"log_uniform": [0.1, float("inf")]}, "expected 2 finite number"),
     "a number beyond all": ({"uniform": [0.1, 10**400]}, "expected 2 finite number"),
     "two numbers for a constant": ({"constant": [1, 2]}, "constant came"),
-    "no kind": ({}, "expected one of uniform, log_uniform, log_normal, constant"),
+    "no kind": ({}, "expected one of uniform, log_uniform, normal, log_normal, constant"),
     "a bare number": (0.5, "came 0.5, expected one of"),
     "a list": ([0.1, 0.5], "expected one of"),
     "nothing": (None, "came None, expected one of"),
@@ -189,7 +179,7 @@ BAD_PRIORS = {
     "below the bound": ({"uniform": [-1, 1]}, "from -1 is below its bound 0"),
     "above the bound": ({"uniform": [0, 11]}, "to 11 is above its bound 10"),
     "a log range from 0": ({"log_uniform": [0, 1]}, "needs a lower bound above 0, came 0"),
-    "within without log_normal": ({"uniform": [0, 1], "within": [0, 1]}, "within belongs to log_normal alone"),
+    "within without log_normal": ({"uniform": [0, 1], "within": [0, 1]}, "within belongs to normal and log_normal alone"),
     "log_normal without within": ({"log_normal": [0, 1]}, "log_normal needs"),
     "log_normal without width": ({"log_normal": [0, 0], "within": [0.1, 1]}, "sigma > 0"),
     "log_normal from 0": ({"log_normal": [0, 1], "within": [0, 1]}, "holds less than 0.1%"),

@@ -18,7 +18,7 @@ import numpy as np
 from microlens import lens, sky
 from microlens.config import Noise, SimulateConfig
 from microlens.data.format import STATUS_ANALYTIC, STATUS_NODES, STATUS_REDRAWN
-from microlens.fit import NEVER_OBSERVABLE, Observability, observability
+from microlens.fit import NEVER_OBSERVABLE, Correlation, Observability, observability
 
 WHOLE = 0.99 * lens.REACH  # Einstein times on either side of the peak to which a whole curve reaches
 ROUNDING = 1e-6  # Einstein times by which an epoch may lie beyond the ends of a curve
@@ -33,7 +33,7 @@ class Source(NamedTuple):
     """Where the events of one class come from.
 
     draw(rng) : parameters by name, t_0 in days.   curve(params) : their magnification curve, or MagnificationError.
-    preset : whose condition a binary has to meet, and which says whether single lenses have parallax.
+    preset : whose condition a binary has to meet, and which says whether single lenses have parallax, and the noise.
     """
 
     kind: str
@@ -46,7 +46,8 @@ class Event(NamedTuple):
     """One event.
 
     params : by name, t_0 in days.   flux : (T,) float32, measured F/F_base, 0.0 = no observation.
-    curve : see the module docstring.   status : see format.STATUS.
+    curve : see the module docstring.   status : see format.STATUS.   noise : its terms beside white noise, as
+    sky.draw_terms gives them.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Event(NamedTuple):
     status: int
     n_draws: int
     observability: Observability
+    noise: dict
 
 
 def preset_source(preset: sky.Preset, kind: str, timestamps, config: SimulateConfig) -> Source:
@@ -159,15 +161,17 @@ def is_whole(curve) -> bool:
     return min(-curve[0][0], curve[0][-1]) >= WHOLE
 
 
-def render_event(curve, t_0, t_E, f_s, m_base, timestamps, rng: np.random.Generator, noise: Noise = sky.QUIET):
+def render_event(curve, t_0, t_E, f_s, m_base, timestamps, rng: np.random.Generator, noise: Noise = sky.QUIET,
+                 drawn=sky.NO_TERMS):
     """A measured light curve of a known magnification curve: any t_0, t_E, blending, brightness, epochs and noise.
 
     curve : see the module docstring, as Dataset.curve gives it.   t_0, t_E : days.   f_s : lensed share of the baseline
-    flux.   m_base : mag.   timestamps : (T,) days.
+    flux.   m_base : mag.   timestamps : (T,) days.   drawn : terms of noise beside white noise, as sky.draw_terms draws
+    them of a preset's and Dataset.noise_terms gives them.
     Returns flux (T,) float32, 0.0 = no observation, and flux_true (T,) float64, both F/F_base.
     """
     flux_true = true_flux(curve, t_0, t_E, f_s, timestamps)
-    return sky.observe(flux_true, m_base, timestamps, rng, noise), flux_true
+    return sky.observe(flux_true, m_base, timestamps, rng, noise, drawn=drawn).flux, flux_true
 
 
 def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.random.Generator, max_draws: int) -> Event:
@@ -189,11 +193,12 @@ def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.rando
             failed += 1
             continue
         flux_true = true_flux(curve, params.get("t_0"), params.get("t_E"), params.get("f_s"), timestamps)
-        flux = sky.observe(flux_true, params["m_base"], timestamps, rng, config, observed)
+        drawn = sky.draw_terms(source.preset.noise, rng)
+        flux, usable = sky.observe(flux_true, params["m_base"], timestamps, rng, config, observed, drawn)
         field = source.preset.field if source.preset.has_parallax else None
-        known = observable_from(source.kind, params, timestamps[observed], flux_true[observed], config, field)
+        known = observable_from(source.kind, params, timestamps[usable], flux_true[usable], config, field, drawn)
         status = STATUS_REDRAWN if failed else STATUS_NODES if isinstance(curve, tuple) else STATUS_ANALYTIC
-        return Event(source.kind, params, flux, curve, status, n_draws, known)
+        return Event(source.kind, params, flux, curve, status, n_draws, known, drawn)
     raise OversampleError(f"a {source.kind} event was not accepted within {max_draws} draws ({failed} failed "
                           f"magnifications) of preset {config.binary_preset}; widen the preset or raise --oversample.")
 
@@ -205,17 +210,20 @@ def meets_caustic(params: dict, t, field: lens.Field) -> bool:
     return lens.crosses_caustic(tau, track, params["rho"], params["s"], params["q"])
 
 
-def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfig,
-                    field: lens.Field | None) -> Observability:
-    """What an observer can know of an event whose noise-free flux at the observed epochs t (n,) is flux_true (n,).
+def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfig, field: lens.Field | None,
+                    drawn=sky.NO_TERMS) -> Observability:
+    """What an observer can know of an event whose noise-free flux at the usable epochs t (n,) is flux_true (n,).
 
-    field : for single lenses with parallax; None for those without.
+    field : for single lenses with parallax; None for those without.   drawn : the terms of its noise beside white
+    noise, which delta chi^2 takes as sky.known_noise says.
     """
     if kind == "flat" or len(t) < 2:
         return NEVER_OBSERVABLE
-    sigma = sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
+    known = sky.known_noise(drawn)
+    sigma = known.white * sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
+    correlation = Correlation(known.amplitude / known.white, known.time) if known.amplitude else None
     start = None if kind == "other" else fit_start(params)
-    return observability(t, flux_true, sigma, kind == "binary", start, config.limb_darkening, field)
+    return observability(t, flux_true, sigma, kind == "binary", start, config.limb_darkening, field, correlation)
 
 
 def fit_start(params: dict) -> tuple:

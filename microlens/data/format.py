@@ -4,11 +4,11 @@
         data.params                     # pandas DataFrame, one row an event, true parameters and labels by name
         flux = data.flux([3, 17])       # (2, T) float32, F/F_base, 0.0 = no observation
 
-Format version 3, N events of T epochs: `flux`, `delta_t` (N, T) float32; `timestamps` (T,); one value an event of
-everything in ROWS; `params_<class>` structured with `row`; `nodes/offset, tau, log_A`. A file without events of class
-other has no such class: its `classes` are three, and it has no `params_other`. Flux is not compressed (its
-digits are noise); delta_t, a mask in disguise, shrinks to a few hundredths. Errors are a function of measured flux and
-m_base and are computed on reading.
+Format version 4, N events of T epochs: `flux`, `delta_t` (N, T) float32; `timestamps` (T,); one value an event of
+everything in ROWS; `params_<class>` structured with `row`; `noise` (N,) structured; `nodes/offset, tau, log_A`. A file
+without events of class other has no such class: its `classes` are three, and it has no `params_other`. Flux is not
+compressed (its digits are noise); delta_t, a mask in disguise, shrinks to a few hundredths. Errors are a function of
+measured flux and m_base and are computed on reading.
 
 The first 512 bytes of a file, which HDF5 leaves to its user, hold the SHA-256 of all others. It is compared once a
 process when a file is opened, so a damaged or shortened file never passes for a good one, and it is what two copies of
@@ -44,9 +44,9 @@ from microlens.config import (
     SimulateConfig,
 )
 from microlens.files import atomic
-from microlens.sky import Preset, VariableStar, sigma_flux
+from microlens.sky import NOISE_PARAMETERS, Preset, VariableStar, sigma_flux
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 ROWS = {  # one value an event: (dtype, unit)
     "labels": ("i1", ""),
     "labels_observable": ("i1", ""),
@@ -60,6 +60,7 @@ ROWS = {  # one value an event: (dtype, unit)
     "t_premature": ("f8", "d"),
 }
 NODES = {"nodes/offset": "i8", "nodes/tau": "f8", "nodes/log_A": "f4"}  # row i has offset[i] to offset[i + 1]
+NOISE = np.dtype([(name, "f8") for name in NOISE_PARAMETERS])  # terms of noise of an event; NaN where it lacks one
 CURVES = {"flux": "F/F_base, 0.0 = no observation", "delta_t": "d"}
 STATUS_ANALYTIC, STATUS_NODES, STATUS_REDRAWN = 0, 1, 3
 STATUS = {STATUS_ANALYTIC: "analytic", STATUS_NODES: "nodes", STATUS_REDRAWN: "redrawn after a failed magnification"}
@@ -174,14 +175,15 @@ def time_since_last(timestamps, flux) -> np.ndarray:
     return np.where(valid, gap, 0.0).astype(np.float32)
 
 
-def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, nodes, attrs: dict) -> Path:
+def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, noise, nodes, attrs: dict) -> Path:
     """Write a dataset atomically.
 
     timestamps : (T,) days.   flux : (N, T).   rows : arrays (N,) named as in ROWS.   params : structured arrays of
-    param_dtype, by class; without `other` the file has three classes.   nodes : N pairs (tau, log_A), empty ones where
-    there is no curve.   attrs : of the file.
+    param_dtype, by class; without `other` the file has three classes.   noise : (N,) of dtype NOISE.   nodes : N pairs
+    (tau, log_A), empty ones where there is no curve.   attrs : of the file.
     """
     tables = rows | {f"params_{kind}": table for kind, table in params.items()}
+    tables["noise"] = noise
     tables["n_nodes"] = [len(tau) for tau, _ in nodes]
     tables["nodes/tau"] = np.concatenate([tau for tau, _ in nodes])
     tables["nodes/log_A"] = np.concatenate([log_A for _, log_A in nodes])
@@ -206,7 +208,8 @@ def _create_curves(f, timestamps, shape) -> dict[str, h5py.Dataset]:
 
 
 def _write_tables(f, tables: dict, attrs: dict):
-    """Write what a dataset holds beside its curves: attributes, ROWS, `params_<class>`, and the events' nodes."""
+    """Write what a dataset holds beside its curves: attributes, ROWS, `params_<class>`, `noise`, and the events'
+    nodes."""
     classes = [kind for kind in CLASSES if f"params_{kind}" in tables]
     for name, value in sorted({**attrs, "format_version": FORMAT_VERSION, "classes": classes}.items()):
         f.attrs[name] = value
@@ -218,6 +221,8 @@ def _write_tables(f, tables: dict, attrs: dict):
         table.attrs["units"] = json.dumps({p: known[p].unit for p in CLASS_PARAMETERS[kind]})
         if "subclass" in CLASS_PARAMETERS[kind]:
             table.attrs["subclasses"] = list(SUBCLASSES)
+    noise = f.create_dataset("noise", data=tables["noise"])
+    noise.attrs["units"] = json.dumps({name: bounds.unit for name, bounds in NOISE_PARAMETERS.items()})
     tables = {**tables, "nodes/offset": np.cumsum([0, *tables["n_nodes"]])}
     for name, dtype in NODES.items():
         f.create_dataset(name, data=np.asarray(tables[name], dtype=dtype))
@@ -263,8 +268,8 @@ def _tables(shard: Dataset, start: int) -> dict:
     for kind in shard.classes:
         out[f"params_{kind}"] = shard.read(f"params_{kind}")
         out[f"params_{kind}"]["row"] += start
-    nodes = {name: shard.read(name) for name in ("nodes/tau", "nodes/log_A")}
-    return out | nodes | {"n_nodes": np.diff(shard.node_offset)}
+    kept = {name: shard.read(name) for name in ("noise", "nodes/tau", "nodes/log_A")}
+    return out | kept | {"n_nodes": np.diff(shard.node_offset)}
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -309,6 +314,7 @@ class Dataset:
         expected |= {name: (dtype, (n,)) for name, (dtype, _) in ROWS.items()}
         expected |= {f"params_{kind}": (param_dtype(kind), f[f"params_{kind}"].shape[:1]) for kind in self.classes}
         expected |= {name: (dtype, f["nodes/tau"].shape[:1]) for name, dtype in NODES.items()}
+        expected["noise"] = (NOISE, (n,))
         expected["nodes/offset"] = (NODES["nodes/offset"], (n + 1,))
         for name, (dtype, shape) in expected.items():
             if f[name].dtype != np.dtype(dtype) or f[name].shape != shape:
@@ -367,6 +373,16 @@ class Dataset:
             if name not in ("labels", "labels_observable", "m_base"):
                 frame[name] = getattr(self, name)
         return frame
+
+    @functools.cached_property
+    def noise(self) -> pd.DataFrame:
+        """One row an event: the parameters of its terms of noise beside white noise (sky.NOISE_PARAMETERS); NaN where
+        it lacks a term."""
+        return pd.DataFrame(self.read("noise"))
+
+    def noise_terms(self, row: int) -> dict[str, float]:
+        """The terms of noise of one event, as sky.draw_terms drew them and render_event takes them."""
+        return self.noise.loc[row].dropna().to_dict()
 
     def read(self, name: str, rows=None) -> np.ndarray:
         """Rows (None: all, a slice, a number, or several numbers) of the part `name` of the file."""

@@ -44,7 +44,7 @@ from microlens.config import (
     SimulateConfig,
 )
 from microlens.data.events import Event, OversampleError, make_event, preset_source
-from microlens.data.format import CHUNK, DatasetError, join_shards, open_dataset, param_dtype, write_dataset
+from microlens.data.format import CHUNK, NOISE, DatasetError, join_shards, open_dataset, param_dtype, write_dataset
 from microlens.fit import observable_label
 
 log = logging.getLogger("microlens")
@@ -70,7 +70,7 @@ def event_stream(config: SimulateConfig, kind: str, index: int) -> np.random.Gen
 
 def season_epochs(config: SimulateConfig) -> np.ndarray:
     """Epochs (T,) of the configured schedule, days."""
-    preset = sky.load_preset(config.binary_preset)
+    preset = sky.load_preset(config.binary_preset, config.noise)
     return sky.epochs(config.schedule or preset.schedule, config.seed)
 
 
@@ -91,7 +91,7 @@ def attributes(config: SimulateConfig) -> dict:
     With events of class other, also the priors of variable stars, as JSON.
     """
     kept = {name: value for name, value in config.to_dict().items() if name not in NOT_COMPARED}
-    preset = sky.load_preset(config.binary_preset)
+    preset = sky.load_preset(config.binary_preset, config.noise)
     more = {"variables": sky.variables_json()}
     if config.n_other == 0:
         del kept["n_other"]  # files of the three classes are those of versions that had no other
@@ -107,7 +107,7 @@ def _check_same(path: Path, config: SimulateConfig, named: Path):
     """
     with open_dataset(path) as found:
         differing = config.differences(found.config, ignore=NOT_COMPARED)
-        differing += sky.load_preset(config.binary_preset).differences(found.preset)
+        differing += sky.load_preset(config.binary_preset, config.noise).differences(found.preset)
         wanted = attributes(config)
         differing += [f"{name}: here {wanted[name]}, there {found.attrs[name]}" for name in ("engine", "package")
                       if found.attrs[name] != wanted[name]]
@@ -123,7 +123,7 @@ def _check_same(path: Path, config: SimulateConfig, named: Path):
 
 def _make_shard(config: SimulateConfig, path: Path, events: list[tuple[str, int]]) -> dict[str, int]:
     """Make the events (class, index) and write them to path. Returns the draws that each class took."""
-    preset, timestamps, made = sky.load_preset(config.binary_preset), season_epochs(config), []
+    preset, timestamps, made = sky.load_preset(config.binary_preset, config.noise), season_epochs(config), []
     for kind, index in events:
         source = preset_source(preset, kind, timestamps, config)
         most = max(int(config.oversample * _count(config, kind)), 1)
@@ -144,9 +144,10 @@ def _write_shard(config: SimulateConfig, path: Path, timestamps, made: list[Even
     for kind in CLASSES if config.n_other else LENSING_CLASSES:
         values = [(*_numbers(e), row) for row, e in enumerate(made) if e.kind == kind]
         params[kind] = np.array(values, dtype=param_dtype(kind))
+    noise = np.array([tuple(e.noise.get(name, np.nan) for name in NOISE.names) for e in made], dtype=NOISE)
     nodes = [e.curve if isinstance(e.curve, tuple) else ((), ()) for e in made]
     write_dataset(path, timestamps=timestamps, flux=np.stack([e.flux for e in made]), rows=rows, params=params,
-                  nodes=nodes, attrs=attributes(config))
+                  noise=noise, nodes=nodes, attrs=attributes(config))
 
 
 def _numbers(event: Event) -> list[float]:
@@ -240,7 +241,7 @@ def simulate(config: SimulateConfig, progress: bool = True, wait: bool = False) 
     if output.is_dir():
         raise DatasetError(f"--output {config.output}: is a folder; give the name of a file in it, for example "
                            f"{output / 'events.h5'}.")
-    sky.load_preset(config.binary_preset)
+    sky.load_preset(config.binary_preset, config.noise)
     try:
         with _locked(output, config.part, wait):
             return _simulate(config, output, progress)

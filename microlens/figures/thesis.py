@@ -74,7 +74,7 @@ def _input_figures(drawn, n_compared: int, seed: int) -> list[Path]:
     t = sky.epochs("thesis")
     A = lens.binary(t, **EVENT)
     sigma = sky.sigma_flux(A, EVENT_MAGNITUDE)
-    flux = A + sky.draw_noise(np.random.default_rng(seed), t, sigma)
+    flux = A + sky.draw_noise(np.random.default_rng(seed), sigma)
     made = drawn("survey_season", *inputs.survey_season(seed))
     made += drawn("noise_curve", *inputs.noise_curve())
     made += drawn("variable_stars", *variable_stars(seed))

@@ -4,16 +4,19 @@ kernels        the compiled least-squares fit that the other files share
 points         light curves by fewer points
 single_lens    the best PSPL or FSPL through a light curve, noisy or noise-free
 running        the best single lens through the past of a growing light curve, block by block
+covariance     the same for noise-free curves under correlated noise
 observable     delta chi^2, the observable label, the moments of observability
 residual       the residual to the best single lens, its features, and what thresholds of the literature see in it
 """
 
+from microlens.fit.covariance import Correlation
 from microlens.fit.observable import NEVER_OBSERVABLE, Observability, delta_chi2_flat, observability, observable_label
 from microlens.fit.residual import single_lens_residual, smooth_error
 from microlens.fit.single_lens import SingleLensFit, fit_noise_free, fit_single_lens, single_lens_model
 
 __all__ = [
     "NEVER_OBSERVABLE",
+    "Correlation",
     "Observability",
     "SingleLensFit",
     "delta_chi2_flat",

@@ -136,7 +136,7 @@ def n_parameters(p):
 
 
 @numba.njit(cache=True, nogil=True)
-def _model(points, p, table, a, d):
+def model(points, p, table, a, d):
     """Magnification a (n,) of the single lens p and its derivatives d (n_parameters, n), in the order of p."""
     u2 = np.empty(len(a))
     if has_parallax(p):
@@ -300,7 +300,7 @@ def _normal_equations(points, a, d, fluxes, h, g):
 
 
 @numba.njit(cache=True, nogil=True)
-def _solution(m, g):
+def solution(m, g):
     """x of m x = g for a small symmetric m > 0 by Gaussian elimination (m is used up).
 
     LAPACK's result depends on how memory happens to be aligned, in the last bits; files are compared bit for bit.
@@ -339,7 +339,7 @@ def bounds_with_parallax(bounds):
 
 
 @numba.njit(cache=True, nogil=True)
-def _stepped(p, step, bounds, trial):
+def stepped(p, step, bounds, trial):
     """Put into `trial` the single lens p after a step, which is cut where it goes too far or leaves the bounds."""
     low, high = bounds
     for j in range(len(step)):
@@ -360,7 +360,7 @@ def levenberg_marquardt(points, p, table, steps, bounds, gain):
     n_par, n = n_parameters(p), len(points.t)
     a, d, other_a, other_d = np.empty(n), np.empty((n_par, n)), np.empty(n), np.empty((n_par, n))
     h, g, trial, damping = np.empty((n_par, n_par)), np.empty(n_par), p.copy(), FIRST_DAMPING
-    _model(points, p, table, a, d)
+    model(points, p, table, a, d)
     fluxes = best_fluxes(points, a)
     for _ in range(steps):
         if fluxes.f_source == 0.0:
@@ -371,13 +371,13 @@ def levenberg_marquardt(points, p, table, steps, bounds, gain):
             m, promised = h.copy(), 0.0
             for j in range(n_par):
                 m[j, j] += damping * h[j, j] + RIDGE
-            step = _solution(m, g)
+            step = solution(m, g)
             for j in range(n_par):
                 promised += g[j] * step[j]
             if promised < gain.chi2 + gain.share * fluxes.chi2:
                 break
-            _stepped(p, step, bounds, trial)
-            _model(points, trial, table, other_a, other_d)
+            stepped(p, step, bounds, trial)
+            model(points, trial, table, other_a, other_d)
             found = best_fluxes(points, other_a)
             if found.chi2 < fluxes.chi2:
                 better = True

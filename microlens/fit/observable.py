@@ -14,6 +14,15 @@ import numba
 import numpy as np
 
 from microlens.config import BINARY, FLAT, OTHER, PSPL, THRESHOLD_FLAT, THRESHOLD_PREMATURE, THRESHOLD_PSPL
+from microlens.fit.covariance import (
+    Correlation,
+    Growing,
+    best_single_lens,
+    chi2_of_prefixes,
+    correlated_curve,
+    epoch_above,
+    growing_curve,
+)
 from microlens.fit.kernels import (
     PI_EE,
     Bounds,
@@ -239,15 +248,18 @@ def _epochs_above(search: Search, p, chi2: float) -> tuple[int | None, int | Non
 
 
 def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0,
-                  field: Field | None = None) -> Observability:
+                  field: Field | None = None, correlation: Correlation | None = None) -> Observability:
     """delta chi^2 and times of observability of one noise-free light curve.
 
     t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   start : (t_0, t_E, u_0[, pi_EN,
     pi_EE]) to try first.   limb_darkening : linear coefficient of the source, for the FSPL that is fitted.
     field : where in the sky and when, for single lenses with parallax; t is then days after field.season_start.
+    correlation : of the noise beside the white one; delta chi^2 is then that under the covariance of both, and the best
+    single lens the best under it.
     """
     curve = noise_free_points(t, flux_true, sigma)
-    growing = _chi2_of_prefixes(curve)
+    correlated = correlated_curve(curve, correlation) if correlation else None
+    growing = chi2_of_prefixes(correlated, np.ones(len(t))) if correlation else _chi2_of_prefixes(curve)
     flat = float(growing[-1])
     passed = np.searchsorted(growing, THRESHOLD_FLAT, side="right")
     t_flat = float(curve.t[passed]) if flat > THRESHOLD_FLAT else np.nan
@@ -256,10 +268,28 @@ def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0
     given, table, bounds = trial_start(start), b0_table(limb_darkening), season_bounds(curve.t)
     curve = with_sun(curve, field, reference_time(curve, given) if field else None)
     best, few, last = fit_curve(curve, given, table, bounds)
-    chi2 = float(best.fluxes.chi2)
-    epochs = _epochs_above(Search(curve, few, last, given, table, bounds), best.p, chi2)
+    if correlation:
+        chi2, epochs = _correlated_epochs_above(growing_curve(curve, correlated, given, table, bounds), best.p)
+    else:
+        chi2 = float(best.fluxes.chi2)
+        epochs = _epochs_above(Search(curve, few, last, given, table, bounds), best.p, chi2)
     t_premature, t_pspl = (np.nan if k is None else float(curve.t[k]) for k in epochs)
     return Observability(flat, chi2, t_flat, t_pspl, t_premature)
+
+
+def _correlated_epochs_above(search: Growing, p) -> tuple[float, tuple[int | None, int | None]]:
+    """delta chi^2 of a curve under correlated noise, and the epochs as _epochs_above gives them.
+
+    p : the best single lens under white noise.
+    """
+    p, chi2 = best_single_lens(search, p, THRESHOLD_PREMATURE)
+    if chi2 <= THRESHOLD_PREMATURE:
+        return chi2, (None, None)
+    last, high = len(search.curve.t) - 1, None
+    if chi2 > THRESHOLD_PSPL:
+        high = min(epoch_above(search, p, THRESHOLD_PSPL), last)
+    low = min(epoch_above(search, p, THRESHOLD_PREMATURE), last)
+    return chi2, (low if high is None else min(low, high), high)
 
 
 # ---- the label ------------------------------------------------------------------------------------------------------

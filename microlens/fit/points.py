@@ -1,8 +1,8 @@
 """Light curves by fewer points.
 
-bins, compress    averages of neighbours
-sample            a noise-free curve by two points for each straight run
-epochs_to_draw    the epochs of a curve that a figure needs
+bins, compress, means    averages of neighbours
+sample                   a noise-free curve by two points for each straight run
+epochs_to_draw           the epochs of a curve that a figure needs
 """
 
 from __future__ import annotations
@@ -82,6 +82,21 @@ def compress(points, smooth, largest_change):
         m += 1
         i = j
     return _with_offsets(points, tb[:m], yb[:m], wb[:m]), last[:m]
+
+
+@numba.njit(cache=True, nogil=True)
+def means(points, last):
+    """Weighted means of neighbours, as Points; last (n,) : the index of the last point in each."""
+    n = len(last)
+    t, y, w = np.zeros(n), np.zeros(n), np.zeros(n)
+    first = 0
+    for k in range(n):
+        for i in range(first, last[k] + 1):
+            w[k] += points.w[i]
+            t[k] += points.w[i] * points.t[i]
+            y[k] += points.w[i] * points.y[i]
+        first = last[k] + 1
+    return _with_offsets(points, t / w, y / w, w)
 
 
 @numba.njit(cache=True, nogil=True)

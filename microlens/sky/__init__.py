@@ -1,6 +1,8 @@
 """What is before the telescope: which events there are, when they are seen, and with what errors.
 
-population   presets: priors of the parameters as data, and draws from them
+priors       distributions as data
+terms        terms of noise beside white noise, one function each
+population   presets: priors of events and of their noise, and draws from them
 season       epochs of a season, pauses, lost epochs
 noise        photometric errors of the detector sets, measured light curves
 periodic     light of pulsating, eclipsing, ellipsoidal, heartbeat, long-period and spotted stars
@@ -11,6 +13,7 @@ variables    everything that varies and is no lens: sub-classes, their rates, dr
 from microlens.sky.noise import (
     DETECTORS,
     MAG_PER_RELATIVE_FLUX,
+    NO_TERMS,
     QUIET,
     SATURATION_MAG,
     SYSTEMATIC_MAG,
@@ -20,24 +23,32 @@ from microlens.sky.noise import (
     sigma_flux,
     sigma_mag,
 )
-from microlens.sky.population import Preset, Prior, draw, load_preset
+from microlens.sky.population import Preset, draw, load_noise, load_preset
+from microlens.sky.priors import Prior
 from microlens.sky.season import dropout, epochs, season_length
+from microlens.sky.terms import NOISE_PARAMETERS, Term, draw_terms, known_noise
 from microlens.sky.variables import VariableStar, draw_other, rates, variables_json
 
 __all__ = [
     "DETECTORS",
     "MAG_PER_RELATIVE_FLUX",
+    "NOISE_PARAMETERS",
+    "NO_TERMS",
     "QUIET",
     "SATURATION_MAG",
     "SYSTEMATIC_MAG",
     "Preset",
     "Prior",
+    "Term",
     "VariableStar",
     "draw",
     "draw_noise",
     "draw_other",
+    "draw_terms",
     "dropout",
     "epochs",
+    "known_noise",
+    "load_noise",
     "load_preset",
     "noise_variance",
     "observe",

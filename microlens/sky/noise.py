@@ -1,6 +1,6 @@
 """Photometric errors of the detector, and light curves with noise.
 
-    sigma_mag(21.0, "roman")          flux = observe(flux_true, m_base, timestamps, rng, Noise(detector="roman"))
+    sigma_mag(21.0, "roman")          flux, usable = observe(flux_true, m_base, timestamps, rng, Noise())
 
 Photometric noise (shared definition, errors of a total flux in an aperture):
 
@@ -12,13 +12,16 @@ Fluxes here are F/F_base: 1 is the baseline, whose magnitude is m_base (AB, F146
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from microlens.config import Noise
 from microlens.sky.season import dropout
+from microlens.sky.terms import Epochs, disturb
 
 MAG_PER_RELATIVE_FLUX = 2.5 / np.log(10.0)  # 1.0857
 SYSTEMATIC_MAG = 0.001  # noise floor of the Penny+ 2019 table
@@ -91,47 +94,44 @@ def sigma_flux(flux, m_base, detector: str = "roman", noise_scale: float = 1.0):
 
 
 QUIET = Noise()
-"""Independent Gaussian noise of the default detector, with neither correlation nor outliers."""
+"""Noise of the default detector."""
+NO_TERMS = MappingProxyType({})
+"""White noise alone: no term of microlens.sky.terms."""
 
 
-def draw_noise(rng: np.random.Generator, timestamps, sigma, noise: Noise = QUIET) -> np.ndarray:
-    """Noise (T,) in flux for true errors sigma (T,) at timestamps (T,) days.
+def draw_noise(rng: np.random.Generator, sigma) -> np.ndarray:
+    """White Gaussian noise (T,) in flux for true errors sigma (T,)."""
+    return rng.standard_normal(len(sigma)) * sigma
 
-    White Gaussian noise; plus an Ornstein-Uhlenbeck process of `noise.correlated_noise` sigma and
-    `noise.correlated_timescale` days; plus, for a share `noise.outlier_fraction` of the epochs, a Gaussian of
-    `noise.outlier_size` sigma. Both extras are off by default.
+
+class Measured(NamedTuple):
+    """A measured light curve: flux (T,) float32, 0.0 = no observation, and which epochs (T,) an observer can use.
+
+    Neither a lost epoch nor one that a term of noise has spoilt (terms.Disturbance) is usable.
     """
-    n = len(sigma)
-    deviates = rng.standard_normal(n)
-    if noise.correlated_noise > 0:
-        memory = np.exp(-np.diff(timestamps) / noise.correlated_timescale)
-        deviates += noise.correlated_noise * _ornstein_uhlenbeck(rng.standard_normal(n), memory)
-    if noise.outlier_fraction > 0:
-        is_outlier = rng.random(n) < noise.outlier_fraction
-        deviates += is_outlier * noise.outlier_size * rng.standard_normal(n)
-    return deviates * sigma
+
+    flux: np.ndarray
+    usable: np.ndarray
 
 
-@numba.njit(cache=True)
-def _ornstein_uhlenbeck(kicks, memory):
-    """Unit-variance process (T,) from independent normal kicks (T,); memory (T - 1,): correlation of neighbours."""
-    out = kicks.copy()
-    for i in range(1, len(kicks)):
-        out[i] = memory[i - 1] * out[i - 1] + np.sqrt(1 - memory[i - 1] ** 2) * kicks[i]
-    return out
-
-
-def observe(flux_true, m_base, timestamps, rng: np.random.Generator, noise: Noise = QUIET, observed=None):
+def observe(flux_true, m_base, timestamps, rng: np.random.Generator, noise: Noise = QUIET, observed=None,
+            drawn: Mapping[str, float] = NO_TERMS) -> Measured:
     """One measured light curve: epochs are lost, then noise in flux is added.
 
     flux_true : (T,) F/F_base at timestamps (T,) days.   m_base : mag.
     observed : (T,) bool, which epochs are kept; drawn by `dropout` unless given.
-    Returns flux (T,) float32, 0.0 = no observation.
+    drawn : terms of noise beside white noise, as terms.draw_terms gives them.
     """
     if observed is None:
         observed = dropout(rng, len(timestamps), noise.missing_fraction)
     sigma = sigma_flux(flux_true, m_base, noise.detector, noise.noise_scale)
-    flux = (flux_true + draw_noise(rng, timestamps, sigma, noise)).astype(np.float32)
+    white, usable = draw_noise(rng, sigma), observed
+    flux = flux_true + white
+    if drawn:
+        electrons = 1 / float(noise_variance(m_base, noise.detector)[1])
+        disturbance = disturb(drawn, Epochs(timestamps, flux_true, sigma, white, electrons), rng)
+        flux, usable = flux + disturbance.flux, observed & ~disturbance.spoilt
+    flux = flux.astype(np.float32)
     flux[flux == 0] = np.finfo(np.float32).tiny  # 0.0 is reserved for "no observation"
     flux[~observed] = 0.0
-    return flux
+    return Measured(flux, usable)

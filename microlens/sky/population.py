@@ -2,8 +2,9 @@
 
     preset = load_preset("baseline")        params = draw(preset, "binary", rng, season=72.0)
 
-The five presets are in `presets/`; a path to a file of the same form works wherever a preset's name does. A preset
-with a prior of pi_E has annual parallax: it also says where in the sky its field is and when its season starts. A block
+The presets are in `presets/`; a path to a file of the same form works wherever a preset's name does. A preset with a
+prior of pi_E has annual parallax: it also says where in the sky its field is and when its season starts. A preset with
+a block `noise` has the terms of noise that it states (see microlens.sky.terms); one without has white noise. A block
 `other` says how often each sub-class of class other is met; a preset without one has the rates of variables.yaml.
 """
 
@@ -12,20 +13,29 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import NormalDist
-from sys import float_info
 
 import numpy as np
 
-from microlens.config import BINARY_PRESETS, CLASS_PARAMETERS, PARAMETERS, PRIOR_PARAMETERS, SCHEDULES, SUBCLASSES
+from microlens.config import (
+    BINARY_PRESETS,
+    CLASS_PARAMETERS,
+    NOISE_PRESETS,
+    PARAMETERS,
+    PRIOR_PARAMETERS,
+    SCHEDULES,
+    SUBCLASSES,
+    Parameter,
+)
 from microlens.files import PACKAGE, parse_yaml
 from microlens.lens import ROMAN_FIELD, Field
+from microlens.sky.priors import Prior, finite_numbers, read_prior
+from microlens.sky.terms import Term, read_terms
 
 FOLDER = PACKAGE / "presets"
 FLAGS = ("caustic_crossing", "finite_source")  # what a preset implies, true or false
 PI_E = "pi_E"
 """Modulus of the microlensing parallax, of isotropic direction on the sky: the one prior that a preset may lack."""
-LARGEST_PI_E = 1.0  # the largest that the fits behind the labels reach
+PI_E_BOUNDS = Parameter("", 0.0, 1.0, r"$\pi_\mathrm{E}$", "microlensing parallax; the fits behind the labels reach 1")
 SECOND_SOURCE_DISTANCE = (0.05, 2.0)  # Einstein radii between two sources, log-uniform, in any direction
 SECOND_SOURCE_FLUX = (1e-3, 1.0)  # over that of the first source, log-uniform
 RADIUS_OF_FLUX = 0.25  # power of the flux ratio that gives the ratio of radii of main-sequence stars
@@ -33,34 +43,8 @@ NO_SECOND_SOURCE = {"t_0_2": float("nan"), "u_0_2": float("nan"), "rho_2": float
 
 
 @dataclass(frozen=True)
-class Prior:
-    """One parameter's distribution: constant, uniform, log_uniform or log_normal.
-
-    low, high : its range.   mean, sigma : of log10, for log_normal, which is cut to the range.
-    """
-
-    kind: str
-    low: float
-    high: float
-    mean: float = 0.0
-    sigma: float = 0.0
-
-    def draw(self, rng: np.random.Generator) -> float:
-        if self.kind == "constant":
-            return self.low
-        if self.kind == "uniform":
-            return float(rng.uniform(self.low, self.high))
-        if self.kind == "log_uniform":
-            return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
-        while True:
-            value = float(10 ** rng.normal(self.mean, self.sigma))
-            if self.low <= value <= self.high:
-                return value
-
-
-@dataclass(frozen=True)
 class Preset:
-    """A population: priors by parameter name, what it implies, and where and when it is observed.
+    """A population: priors by parameter name, what it implies, where and when it is observed, and its noise by term.
 
     other : weights of sub-classes of class other, by name; empty for the rates of presets/variables.yaml.
     """
@@ -71,6 +55,7 @@ class Preset:
     finite_source: bool
     priors: dict[str, Prior]
     field: Field = ROMAN_FIELD
+    noise: dict[str, Term] = dataclasses.field(default_factory=dict)
     other: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -86,82 +71,56 @@ class Preset:
     def from_dict(cls, values: dict) -> Preset:
         """Inverse of to_dict."""
         priors = {name: Prior(**prior) for name, prior in values["priors"].items()}
-        return cls(**{**values, "priors": priors, "field": Field(*values["field"])})
+        noise = {name: Term.from_dict(term) for name, term in values["noise"].items()}
+        return cls(**{**values, "priors": priors, "field": Field(*values["field"]), "noise": noise})
 
     def differences(self, other: Preset) -> list[str]:
         """'name: here ..., there ...' for each field and prior in which another preset differs; names do not count."""
         pairs = [(name, getattr(self, name), getattr(other, name)) for name in ("schedule", *FLAGS, "field", "other")]
         pairs += [(f"prior of {name}", self.priors.get(name), other.priors.get(name))
                   for name in (*PRIOR_PARAMETERS, PI_E)]
+        pairs += [(f"noise term {name}", self.noise.get(name), other.noise.get(name))
+                  for name in dict.fromkeys((*self.noise, *other.noise))]
         return [f"{name}: here {here}, there {there}" for name, here, there in pairs if here != there]
 
 
-KINDS = {"uniform": 2, "log_uniform": 2, "log_normal": 2, "constant": 1}  # of priors, and how many numbers each takes
-LEAST_SHARE = 1e-3  # of a log_normal that its range must hold: draws outside are repeated
+def _read_file(name: str | Path, names: tuple[str, ...], fields: tuple[str, ...]) -> tuple[Path, dict]:
+    """Path and content of the shipped file `name`, one of `names`, or of the YAML file at the path `name`.
 
-
-def _numbers(where: str, what: str, value, expected: int) -> list[float]:
-    """`value` as so many finite numbers. Raises ValueError that says what came."""
-    values = value if isinstance(value, list) else [value]
-    good = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= float_info.max]
-    if len(values) != expected or len(good) != expected:
-        raise ValueError(f"{where}: {what} came {value!r}, expected {expected} finite number(s).")
-    return [float(v) for v in values]
-
-
-def _prior(where: str, name: str, entry) -> Prior:
-    """One parameter's prior from its entry in a preset file. Raises ValueError naming file, parameter and cause."""
-    where = f"{where}: {name}"
-    unit, low, high = ("", 0.0, LARGEST_PI_E) if name == PI_E else PARAMETERS[name][:3]
-    found = [k for k in entry if k in KINDS] if isinstance(entry, dict) else []
-    if len(found) != 1 or set(entry) - {*KINDS, "within"}:
-        raise ValueError(f"{where}: came {entry!r}, expected one of {', '.join(KINDS)} (log_normal also needs within).")
-    kind, mean, sigma = found[0], 0.0, 0.0
-    span = _numbers(where, kind, entry[kind], KINDS[kind])
-    if kind == "log_normal":
-        mean, sigma = span
-        if "within" not in entry or sigma <= 0:
-            raise ValueError(f"{where}: log_normal needs [mean, sigma > 0] of log10 and within: [low, high].")
-        span = _numbers(where, "within", entry["within"], 2)
-    elif "within" in entry:
-        raise ValueError(f"{where}: within belongs to log_normal alone.")
-    first, last = span[0], span[-1]
-    if first < low:
-        raise ValueError(f"{where} from {first:g} is below its bound {low:g} ({unit}).")
-    if last > high:
-        raise ValueError(f"{where} to {last:g} is above its bound {high:g} ({unit}).")
-    if last < first or (kind != "constant" and last == first):
-        raise ValueError(f"{where}: the range {first:g} to {last:g} is empty.")
-    if kind == "log_uniform" and first <= 0:
-        raise ValueError(f"{where}: log_uniform needs a lower bound above 0, came {first:g}.")
-    if kind == "log_normal":
-        cdf = NormalDist(mean, sigma).cdf
-        if first <= 0 or cdf(np.log10(last)) - cdf(np.log10(first)) < LEAST_SHARE:
-            raise ValueError(f"{where}: within {entry['within']!r} holds less than {LEAST_SHARE:.1%} of the "
-                             f"distribution {entry[kind]!r}.")
-    return Prior(kind, first, last, mean, sigma)
-
-
-def load_preset(name: str | Path) -> Preset:
-    """A preset by name (distinct, planetary, stellar, baseline, roman) or from a YAML file.
-
-    Raises FileNotFoundError for an unknown one and ValueError, naming field and bound, for an impossible one.
+    Raises FileNotFoundError for an unknown one and ValueError for one that is no mapping of some of `fields`.
     """
-    path = FOLDER / f"{name}.yaml" if str(name) in BINARY_PRESETS else Path(name).expanduser()
+    path = FOLDER / f"{name}.yaml" if str(name) in names else Path(name).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"preset {str(name)!r}: neither one of {', '.join(BINARY_PRESETS)} nor a YAML file.")
+        raise FileNotFoundError(f"preset {str(name)!r}: neither one of {', '.join(names)} nor a YAML file.")
     try:
         data = parse_yaml(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
-    fields = ("name", "schedule", *FLAGS, "field", "other", "parameters")
-    if not isinstance(data, dict) or not isinstance(data.get("parameters"), dict):
+    if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a mapping with {', '.join(fields)}.")
-    unknown = [name for name in data if name not in fields]
-    unknown += [name for name in data["parameters"] if name not in (*PRIOR_PARAMETERS, PI_E)]
+    unknown = [str(name) for name in data if name not in fields]
     if unknown:
-        raise ValueError(f"{path}: unknown field {', '.join(map(str, unknown))}; "
-                         f"a parameter is one of {', '.join((*PRIOR_PARAMETERS, PI_E))}.")
+        raise ValueError(f"{path}: unknown field {', '.join(unknown)}, expected some of {', '.join(fields)}.")
+    return path, data
+
+
+FIELDS = ("name", "schedule", *FLAGS, "field", "parameters", "noise", "other")
+"""Fields of a preset file."""
+
+
+def load_preset(name: str | Path, noise: str | Path | None = None) -> Preset:
+    """A preset by name (distinct, planetary, stellar, baseline, roman) or from a YAML file.
+
+    noise : a preset or YAML file whose noise is taken instead of the preset's own, as `load_noise` reads it.
+    Raises FileNotFoundError for an unknown one and ValueError, naming field and bound, for an impossible one.
+    """
+    path, data = _read_file(name, BINARY_PRESETS, FIELDS)
+    if not isinstance(data.get("parameters"), dict):
+        raise ValueError(f"{path}: expected a mapping with {', '.join(FIELDS)}.")
+    unknown = [str(name) for name in data["parameters"] if name not in (*PRIOR_PARAMETERS, PI_E)]
+    if unknown:
+        raise ValueError(f"{path}: unknown field {', '.join(unknown)}; a parameter is one of "
+                         f"{', '.join((*PRIOR_PARAMETERS, PI_E))}.")
     missing = [p for p in PRIOR_PARAMETERS if p not in data["parameters"]]
     if missing:
         raise ValueError(f"{path}: no range for {', '.join(missing)}.")
@@ -169,13 +128,15 @@ def load_preset(name: str | Path) -> Preset:
     if schedule not in SCHEDULES:
         raise ValueError(f"{path}: schedule came {schedule!r}, expected one of {', '.join(SCHEDULES)}.")
     flags = {name: data.get(name, False) for name in FLAGS}
-    for name, value in flags.items():
+    for flag, value in flags.items():
         if not isinstance(value, bool):
-            raise ValueError(f"{path}: {name} came {value!r}, expected true or false.")
-    priors = {p: _prior(str(path), p, entry) for p, entry in data["parameters"].items()}
+            raise ValueError(f"{path}: {flag} came {value!r}, expected true or false.")
+    bounds = {**PARAMETERS, PI_E: PI_E_BOUNDS}
+    priors = {p: read_prior(str(path), p, entry, bounds[p]) for p, entry in data["parameters"].items()}
+    terms = read_terms(str(path), data.get("noise", {})) if noise is None else load_noise(noise)
     return Preset(name=str(data.get("name", path.stem)), schedule=schedule, priors=priors,
-                  field=_field(str(path), data.get("field", {})), other=_weights(str(path), data.get("other", {})),
-                  **flags)
+                  field=_field(str(path), data.get("field", {})), noise=terms,
+                  other=_weights(str(path), data.get("other", {})), **flags)
 
 
 def _weights(where: str, entry) -> dict[str, float]:
@@ -183,17 +144,28 @@ def _weights(where: str, entry) -> dict[str, float]:
     unknown = [str(name) for name in entry if name not in SUBCLASSES] if isinstance(entry, dict) else [repr(entry)]
     if unknown:
         raise ValueError(f"{where}: other came {', '.join(unknown)}, expected weights of {', '.join(SUBCLASSES)}.")
-    weights = {name: _numbers(where, f"other: {name}", value, 1)[0] for name, value in entry.items()}
+    weights = {name: finite_numbers(where, f"other: {name}", value, 1)[0] for name, value in entry.items()}
     if weights and (min(weights.values()) < 0 or sum(weights.values()) == 0):
         raise ValueError(f"{where}: other came {entry!r}, expected weights >= 0, of which one is above 0.")
     return weights
+
+
+def load_noise(name: str | Path) -> dict[str, Term]:
+    """The terms of noise, by name, of a preset or of a YAML file with a block `noise`; a preset without one has none.
+
+    Raises FileNotFoundError for an unknown one and ValueError, naming file, field and bound, for an impossible one.
+    """
+    path, data = _read_file(name, (*BINARY_PRESETS, *NOISE_PRESETS), FIELDS)
+    if not {"noise", "parameters"} & set(data):
+        raise ValueError(f"{path}: has neither a block `noise` nor the `parameters` of a preset.")
+    return read_terms(str(path), data.get("noise", {}))
 
 
 def _field(where: str, entry) -> Field:
     """The field of a preset file: a mapping with some of ra, dec, season_start. Raises ValueError for anything else."""
     if not isinstance(entry, dict) or set(entry) - set(Field._fields):
         raise ValueError(f"{where}: field came {entry!r}, expected some of {', '.join(Field._fields)}.")
-    values = {name: _numbers(where, f"field: {name}", value, 1)[0] for name, value in entry.items()}
+    values = {name: finite_numbers(where, f"field: {name}", value, 1)[0] for name, value in entry.items()}
     field = Field(**values)
     if not (0 <= field.ra <= 360 and -90 <= field.dec <= 90):
         raise ValueError(f"{where}: field came ra = {field.ra:g}, dec = {field.dec:g}, expected degrees, 0 to 360 and "

@@ -21,7 +21,8 @@ import numpy as np
 from microlens.config import CLASS_PARAMETERS, PRIOR_PARAMETERS, SUBCLASSES, VARIABLE_PARAMETERS
 from microlens.files import PACKAGE, parse_yaml
 from microlens.sky import eruptive, periodic
-from microlens.sky.population import Preset, Prior
+from microlens.sky.population import Preset
+from microlens.sky.priors import Prior
 
 FILE = PACKAGE / "presets" / "variables.yaml"
 FLUX = periodic.FLUX | eruptive.FLUX
