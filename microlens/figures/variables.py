@@ -15,13 +15,14 @@ N_DRAWN = 40  # stars of a sub-class, of which one is shown
 SHOWN = 0.75  # quantile of their range in a season at which the shown one lies
 SHOWN_FLARE = 0.95  # the same of flares, most of which are lost in the noise
 MAGNITUDE = 19.0  # of the stars that are shown, F146
-N_SEASON = 350  # epochs in the season of a periodic star
-N_FOLDED = 200  # epochs in a phase-folded panel
-N_LONG = 400  # points in a panel of several years
+N_SEASON = 200  # epochs in the season of a periodic star
+N_FOLDED = 100  # epochs in a phase-folded panel
+N_LONG = 300  # points in a panel of several years
 YEARS = 4.0 * 365.25  # d
 DETAIL = {"dwarf_nova": (-3.0, 25.0), "flare": (-0.03, 0.1)}  # d about the highest point that are drawn beside
 LONG = ("osarg", "semiregular", "mira", "be_outburst", "trend")  # sub-classes of which several years are drawn beside
 COLUMNS = 3
+BESIDE = {"phase": "phase", "days": "time (d)", "years": "time (yr)"}
 
 
 def variable_stars(seed=1):
@@ -51,7 +52,7 @@ def _star(subclass, rng, t) -> pd.DataFrame:
     if subclass.is_periodic:  # at random: equal steps would show a period that is not there
         keep = np.sort(rng.choice(len(t), N_SEASON, replace=False))
     else:
-        keep = epochs_to_draw(t, flux, time_steps=150, flux_steps=30)
+        keep = epochs_to_draw(t, flux, time_steps=120, flux_steps=20)
         keep = np.union1d(keep, np.argmax(flux))
     season = pd.DataFrame({"panel": "season", "x": t[keep].round(3), "y": flux[keep]})
     if subclass.name in LONG:
@@ -65,7 +66,7 @@ def _star(subclass, rng, t) -> pd.DataFrame:
     else:
         phase = (t / star.params["period"] + star.params["phase"]) % 1.0
         order = np.argsort(phase)
-        order = order[epochs_to_draw(phase[order], flux_true[order], time_steps=N_FOLDED, flux_steps=50)]
+        order = order[epochs_to_draw(phase[order], flux_true[order], time_steps=N_FOLDED, flux_steps=25)]
         beside = pd.DataFrame({"panel": "phase", "x": phase[order], "y": flux[order]})
     brightest, faintest = flux_true.max(), flux_true.min()
     about = {"panel": "about", "x": star.params["period"], "y": 2.5 * np.log10(brightest / faintest)}
@@ -76,7 +77,7 @@ def _star(subclass, rng, t) -> pd.DataFrame:
 def draw_variable_stars(table):
     names = [name for name in SUBCLASSES if (table["subclass"] == name).any()]
     rows = -(-len(names) // COLUMNS)
-    fig, axes = subplots(rows, 2 * COLUMNS, size=(PAGE, 0.3 + 1.45 * rows), squeeze=False,
+    fig, axes = subplots(rows, 2 * COLUMNS, size=(PAGE, 0.3 + 1.55 * rows), squeeze=False,
                          width_ratios=(1.5, 1) * COLUMNS)
     for ax in axes.flat[2 * len(names) :]:
         ax.set_visible(False)
@@ -89,12 +90,12 @@ def draw_variable_stars(table):
             style = "-" if panel == "years" else "."
             ax.plot(part["x"], part["y"], style, ms=1.0, lw=0.6, color=COLOURS["other"] if style == "." else "0.3",
                     rasterized=True)
-            ax.tick_params(labelsize=5, pad=1)
+            ax.tick_params(labelsize=6, pad=1)
             ax.locator_params(nbins=4)
             ax.margins(y=0.08)
         period, size = star.loc[star["panel"] == "about", ["x", "y"]].iloc[0]
-        left.set_title(f"{name.replace('_', ' ')}: {period:.3g} d, {size:.2g} mag", fontsize=5.5, loc="left")
-        right.set_title(beside, fontsize=5.5, loc="right")
+        left.set_title(f"{name.replace('_', ' ')}: {period:.3g} d, {size:.2g} mag", fontsize=6, loc="left")
+        right.set_xlabel(BESIDE[beside], fontsize=6, labelpad=1)
     for ax in axes[-1, ::2]:
         ax.set_xlabel("time (d)", fontsize=6)
     for ax in axes[:, 0]:

@@ -62,7 +62,7 @@ class Prior:
 class Preset:
     """A population: priors by parameter name, what it implies, and where and when it is observed.
 
-    other : weights of sub-classes of class other, by name; empty for the rates of presets/variables.yaml.
+    other : weights of sub-classes of class other, by name; empty for the rates of sky/variables.yaml.
     """
 
     name: str
