@@ -28,7 +28,7 @@ CLASS_COLOURS = {"flat": "#56606b", "pspl": "#0072b2", "binary": "#d55e00", "oth
 SUBCLASSES = ("rr_lyrae_ab", "rr_lyrae_c", "delta_scuti", "cepheid_2", "cepheid_1", "osarg", "semiregular", "mira",
               "eclipsing_detached", "eclipsing_semidetached", "eclipsing_contact", "ellipsoidal", "spotted",
               "heartbeat", "dwarf_nova", "flare", "be_outburst", "trend")
-"""Sub-classes of `other`; files hold their numbers. presets/variables.yaml says how often each is met."""
+"""Sub-classes of `other`; files hold their numbers. sky/variables.yaml says how often each is met."""
 
 THRESHOLD_FLAT = 500.0
 """delta chi^2 against a constant above which an event is observable (a value of the literature, second hand)."""

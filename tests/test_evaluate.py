@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binomtest, rankdata
 from sklearn import metrics as skm
 
-from microlens.config import BINARY, FLAT, PSPL, PURITY, EvaluateConfig, SimulateConfig
+from microlens.config import BINARY, FLAT, OTHER, PSPL, PURITY, EvaluateConfig, SimulateConfig
 from microlens.data import open_dataset, quick_dataset, simulate
 from microlens.data.events import observable_from
 from microlens.data.format import read_predictions
@@ -46,7 +46,8 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(folders):
     """A dataset and its evaluation by the shipped baseline network, with everything that an evaluation can hold."""
-    config = SimulateConfig(n_flat=N_FLAT, n_pspl=N_LENSED, n_binary=N_LENSED, n_other=12, seed=8, split="test", num_workers=1,
+    config = SimulateConfig(n_flat=N_FLAT, n_pspl=N_LENSED, n_binary=N_LENSED, n_other=12, seed=8, split="test",
+                            num_workers=1,
                             output=str(folders / "t.h5"))
     data = simulate(config, progress=False)
     return data, evaluate(EvaluateConfig(data=str(data), n_evolution_per_type=1, save_formats="svg"), progress=False)
@@ -60,6 +61,31 @@ def scored(made):
 
 
 # ---- scores, by formulae of our own ---------------------------------------------------------------------------------
+
+
+def test_variable_stars_that_are_called_binary_are_false_alarms_and_change_no_other_score(made, scored):
+    summary, a, attributes = scored
+    with open_dataset(made[0]) as data:
+        stars = data.params[data.labels == OTHER]
+    assert a["other_row"].tolist() == stars.index.tolist() and not set(a["row"]) & set(stars.index)
+    assert summary["n"] == len(a["row"]) and summary["n_other"] == attributes["n_other"] == len(stars) == 12
+    p, other = np.exp(a["other_log_p"].astype(float)), summary["other"]
+    assert other["observable"]["value"] == pytest.approx((stars["label_observable"] == OTHER).mean())
+    for name, of in [(None, other), *other["by_subclass"].items()]:
+        among = np.ones(12, bool) if name is None else (stars["subclass"] == name).to_numpy()
+        assert of["n"] == among.sum()
+        assert of["false_alarms"]["value"] == pytest.approx((p[among, BINARY] >= attributes["threshold"]).mean())
+        assert of["false_alerts"]["value"] == pytest.approx(np.isfinite(a["other_t_alert"][among]).mean())
+        assert list(of["most_probable_class"].values()) == pytest.approx(np.eye(3)[p[among].argmax(1)].mean(0))
+    assert sum(of["n"] for of in other["by_subclass"].values()) == 12
+
+
+def test_variable_stars_alone_cannot_be_scored(folders):
+    config = SimulateConfig(n_flat=0, n_pspl=0, n_binary=0, n_other=3, split="test", num_workers=1,
+                            output=str(folders / "stars.h5"))
+    data = simulate(config, progress=False)
+    with pytest.raises(ValueError, match="holds events of class other alone; a score of baseline needs some of flat"):
+        evaluate(EvaluateConfig(data=str(data), baselines=False), progress=False)
 
 
 def area(truth, score):

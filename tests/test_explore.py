@@ -25,8 +25,8 @@ from microlens.lens.plane import lens_plane
 from microlens.notebook import FOLDER, declared_parameters
 
 
-def small_dataset(path, seed=0):
-    config = SimulateConfig(n_flat=4, n_pspl=4, n_binary=6, n_other=3, seed=seed, output=str(path), num_workers=1)
+def small_dataset(path, seed=0, **more):
+    config = SimulateConfig(n_flat=4, n_pspl=4, n_binary=6, **more, seed=seed, output=str(path), num_workers=1)
     return simulate(config, progress=False)
 
 
@@ -345,6 +345,28 @@ def test_browser_draws_a_single_lens_and_a_flat_event(data, network):
     assert np.allclose(np.hypot(*ring[np.isfinite(ring[:, 0])].T), 1)
     b.kind.value = "flat"
     assert len(b.panel.arrays["lenses"]) == 0 and len(b.panel.arrays["light curve"]) > 400
+
+
+def test_browser_shows_a_variable_star_and_what_a_network_of_three_classes_calls_it(network, tmp_path):
+    data = small_dataset(tmp_path / "x.h5", n_other=3)
+    with open_dataset(data) as d:
+        lensing, other = np.flatnonzero(d.labels < 3), np.flatnonzero(d.labels == 3)
+        log_p = np.log(0.9 * np.eye(3)[d.labels[lensing]] + 0.1 / 3).astype("f4")
+        stars = np.log(0.9 * np.eye(3)[[2, 0, 2]] + 0.1 / 3).astype("f4")
+        file = write_predictions(tmp_path / "predictions.h5", {"row": lensing, "log_p": log_p, "other_row": other,
+                                                               "other_log_p": stars},
+                                 {"data_checksum": d.checksum, "n_other": 3})
+        subclass = d.params["subclass"][other[0]]
+    b = EventBrowser(data, file, classifier=network)
+    b.kind.value = "other"
+    assert b.selected["row"].tolist() == other.tolist()
+    assert b.selected["called"].tolist() == ["binary", "flat", "binary"]
+    assert b.truth.value.startswith("truth: f_s = 1, m_base = ") and f"subclass = {subclass}" in b.truth.value
+    assert "nan" not in b.truth.value and "period = " in b.truth.value
+    assert len(b.panel.arrays["lenses"]) == 0 and len(b.panel.arrays["light curve"]) > 400
+    assert len(b.panel.arrays["P(binary)"]) > 50
+    b.query.value = f"subclass == '{subclass}'"
+    assert set(b.selected["subclass"]) == {subclass}
 
 
 def test_newest_predictions_of_the_dataset_are_taken(data, tmp_path):

@@ -15,12 +15,14 @@ N_DRAWN = 40  # stars of a sub-class, of which one is shown
 SHOWN = 0.75  # quantile of their range in a season at which the shown one lies
 SHOWN_FLARE = 0.95  # the same of flares, most of which are lost in the noise
 MAGNITUDE = 19.0  # of the stars that are shown, F146
-N_FOLDED = 200  # epochs in a phase-folded panel
-N_LONG = 400  # points in a panel of several years
+N_SEASON = 200  # epochs in the season of a periodic star
+N_FOLDED = 100  # epochs in a phase-folded panel
+N_LONG = 300  # points in a panel of several years
 YEARS = 4.0 * 365.25  # d
 DETAIL = {"dwarf_nova": (-3.0, 25.0), "flare": (-0.03, 0.1)}  # d about the highest point that are drawn beside
 LONG = ("osarg", "semiregular", "mira", "be_outburst", "trend")  # sub-classes of which several years are drawn beside
 COLUMNS = 3
+BESIDE = {"phase": "phase", "days": "time (d)", "years": "time (yr)"}
 
 
 def variable_stars(seed=1):
@@ -40,58 +42,60 @@ def variable_stars(seed=1):
 
 
 def _star(subclass, rng, t) -> pd.DataFrame:
-    """The two panels of one sub-class: columns subclass, period, range, panel, kind, x, y."""
+    """The panels of one sub-class, x and y: season; phase, days or years; `about` holds period and range."""
     drawn = [VariableStar(subclass.draw(rng)) for _ in range(N_DRAWN)]
     span = np.array([np.ptp(star.flux(t)) for star in drawn])
     shown = SHOWN_FLARE if subclass.model == "flares" else SHOWN
     star = drawn[int(np.argsort(span)[int(shown * N_DRAWN)])]
     flux_true = star.flux(t)
     flux = flux_true + sky.sigma_flux(flux_true, MAGNITUDE) * rng.standard_normal(len(t))
-    keep = epochs_to_draw(t, flux, time_steps=200, flux_steps=40)
-    keep = np.union1d(keep, [np.argmin(flux), np.argmax(flux)])
-    season = pd.DataFrame({"panel": "season", "kind": "time", "x": t[keep], "y": flux[keep]})
+    if subclass.is_periodic:  # at random: equal steps would show a period that is not there
+        keep = np.sort(rng.choice(len(t), N_SEASON, replace=False))
+    else:
+        keep = epochs_to_draw(t, flux, time_steps=120, flux_steps=20)
+        keep = np.union1d(keep, np.argmax(flux))
+    season = pd.DataFrame({"panel": "season", "x": t[keep].round(3), "y": flux[keep]})
     if subclass.name in LONG:
         at = np.linspace(0, YEARS, N_LONG)
-        beside = pd.DataFrame({"kind": "years", "x": at / 365.25, "y": star.flux(at)})
+        beside = pd.DataFrame({"panel": "years", "x": at / 365.25, "y": star.flux(at)})
     elif subclass.name in DETAIL:
         since = t - t[np.argmax(flux_true)]
         near = (since > DETAIL[subclass.name][0]) & (since < DETAIL[subclass.name][1])
         step = max(1, near.sum() // N_FOLDED)
-        beside = pd.DataFrame({"kind": "detail", "x": since[near][::step], "y": flux[near][::step]})
+        beside = pd.DataFrame({"panel": "days", "x": since[near][::step], "y": flux[near][::step]})
     else:
         phase = (t / star.params["period"] + star.params["phase"]) % 1.0
         order = np.argsort(phase)
-        order = order[epochs_to_draw(phase[order], flux_true[order], time_steps=N_FOLDED, flux_steps=50)]
-        beside = pd.DataFrame({"kind": "phase", "x": phase[order], "y": flux[order]})
+        order = order[epochs_to_draw(phase[order], flux_true[order], time_steps=N_FOLDED, flux_steps=25)]
+        beside = pd.DataFrame({"panel": "phase", "x": phase[order], "y": flux[order]})
     brightest, faintest = flux_true.max(), flux_true.min()
-    about = {"subclass": subclass.name, "period": star.params["period"],
-             "range": round(2.5 * np.log10(brightest / faintest), 4)}
-    return pd.concat([season, beside.assign(panel="beside")]).round(4).assign(**about)
+    about = {"panel": "about", "x": star.params["period"], "y": 2.5 * np.log10(brightest / faintest)}
+    return pd.concat([pd.DataFrame([about]), season, beside]).round(4).assign(subclass=subclass.name)
 
 
 @figure
 def draw_variable_stars(table):
     names = [name for name in SUBCLASSES if (table["subclass"] == name).any()]
     rows = -(-len(names) // COLUMNS)
-    fig, axes = subplots(rows, 2 * COLUMNS, size=(PAGE, 0.3 + 1.45 * rows), squeeze=False,
+    fig, axes = subplots(rows, 2 * COLUMNS, size=(PAGE, 0.3 + 1.55 * rows), squeeze=False,
                          width_ratios=(1.5, 1) * COLUMNS)
     for ax in axes.flat[2 * len(names) :]:
         ax.set_visible(False)
     for i, name in enumerate(names):
         left, right = axes.flat[2 * i], axes.flat[2 * i + 1]
         star = table[table["subclass"] == name]
-        for ax, panel in ((left, "season"), (right, "beside")):
+        (beside,) = set(star["panel"]) - {"about", "season"}
+        for ax, panel in ((left, "season"), (right, beside)):
             part = star[star["panel"] == panel].sort_values("x")
-            style = "-" if part["kind"].iloc[0] == "years" else "."
+            style = "-" if panel == "years" else "."
             ax.plot(part["x"], part["y"], style, ms=1.0, lw=0.6, color=COLOURS["other"] if style == "." else "0.3",
                     rasterized=True)
-            ax.tick_params(labelsize=5, pad=1)
+            ax.tick_params(labelsize=6, pad=1)
             ax.locator_params(nbins=4)
             ax.margins(y=0.08)
-        period, size = star["period"].iloc[0], star["range"].iloc[0]
-        left.set_title(f"{name.replace('_', ' ')}: {period:.3g} d, {size:.2g} mag", fontsize=5.5, loc="left")
-        right.set_title({"phase": "phase", "detail": "days", "years": "years"}[part["kind"].iloc[0]], fontsize=5.5,
-                        loc="right")
+        period, size = star.loc[star["panel"] == "about", ["x", "y"]].iloc[0]
+        left.set_title(f"{name.replace('_', ' ')}: {period:.3g} d, {size:.2g} mag", fontsize=6, loc="left")
+        right.set_xlabel(BESIDE[beside], fontsize=6, labelpad=1)
     for ax in axes[-1, ::2]:
         ax.set_xlabel("time (d)", fontsize=6)
     for ax in axes[:, 0]:

@@ -14,18 +14,18 @@ from scipy.special import i0
 
 from microlens.sky.noise import MAG_PER_RELATIVE_FLUX
 
-N_PHASES = 4096  # phases at which a shape is computed; in between it is a straight line
+N_PHASES = 2048  # phases at which a shape is computed; in between it is a straight line
 N_HARMONICS = 8  # of a pulsating star: those beyond the third go on as the first three do
 FALL = 0.85  # of the ratio of neighbouring harmonics' amplitudes, from each to the next: as in OGLE-BLG-RRLYR-03350
 LIMB_DARKENING = 0.3  # linear coefficient of stars in H (Claret & Bloemen 2011: 0.2 to 0.4)
-N_RINGS = 12  # discs of constant brightness that make up a limb-darkened star
+N_RINGS = 8  # discs of constant brightness that make up a limb-darkened star
 ELLIPTICITY = 1.3  # of a star's light by the pull of its companion (Morris & Naftilan 1993, eq. 1; convective stars)
 ALBEDO = 0.5  # bolometric, of a convective star (Rucinski 1969)
 KEPLER_STEPS = 8  # of Newton's method; 1e-12 is reached for eccentricities to 0.8
 N_LINES = 4  # lines of one period of a long-period variable, whose beats are the slow changes of its amplitude
 LINE_WEIGHTS = np.array([0.8, 0.35, 0.35, 0.35])  # amplitudes of these lines; their squares add up to 1
 N_SPOTS = 3
-N_WAVES = 8  # of a smooth random function
+N_WAVES = 6  # of a smooth random function
 SPOT_CONTRAST_SPREAD = 0.6  # standard deviation of the logarithm of a spot's size while it lives
 
 

@@ -46,7 +46,7 @@ NO_SECOND_SOURCE = {"t_0_2": float("nan"), "u_0_2": float("nan"), "rho_2": float
 class Preset:
     """A population: priors by parameter name, what it implies, where and when it is observed, and its noise by term.
 
-    other : weights of sub-classes of class other, by name; empty for the rates of presets/variables.yaml.
+    other : weights of sub-classes of class other, by name; empty for the rates of sky/variables.yaml.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
     params = draw_other(preset, rng)          flux = VariableStar(params).flux(t)          # noise-free F/F_base
 
-The sub-classes, how often each is met, and the priors of their parameters are data: `presets/variables.yaml`. The same
+The sub-classes, how often each is met, and the priors of their parameters are data: `sky/variables.yaml`. The same
 parameters give the same light at any times. A seed among them fixes what is random in the light. Amplitudes are those
 in F146: those of the priors times the factor of the sub-class.
 
@@ -24,7 +24,7 @@ from microlens.sky import eruptive, periodic
 from microlens.sky.population import Preset
 from microlens.sky.priors import Prior
 
-FILE = PACKAGE / "presets" / "variables.yaml"
+FILE = PACKAGE / "sky" / "variables.yaml"
 FLUX = periodic.FLUX | eruptive.FLUX
 """{model: function of (params, t) -> flux}."""
 LARGEST_SEED = 2**32
@@ -115,7 +115,7 @@ def _prior(entry: dict):
 
 @functools.cache
 def _file() -> dict:
-    """What stands in presets/variables.yaml."""
+    """What stands in sky/variables.yaml."""
     return parse_yaml(FILE.read_text())
 
 
