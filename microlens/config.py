@@ -248,7 +248,7 @@ class SimulateConfig(Noise):
                                             "roman, or the path "
                                 "of a YAML file of your own.")
     noise: str | None = option(None, "Terms of noise beside white noise: those of a shipped set (sky_noise, red_noise, "
-                                     "strong_red_noise, outliers), of a preset, or of a YAML file with a block noise. "
+                                     "strong_red_noise, outliers), of a preset, or of a YAML file (docs/sky.md). "
                                      "Unset means those of binary_preset; baseline has none.")
     limb_darkening: float = option(0.0, "Linear limb-darkening coefficient of the source; 0 is a uniform "
                                         "disc.", low=0, high=1)
