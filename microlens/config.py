@@ -41,8 +41,9 @@ PURITY = 0.95
 PERSISTENCE = 2
 """Network steps that P(binary) has to stay at or above the threshold before an alert is raised."""
 
-BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
-NOISE_PRESETS = ("sky_noise", "red_noise", "strong_red_noise", "outliers")
+BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman", "sky")
+NOISE_PRESETS = ("red_noise", "strong_red_noise", "outliers")
+"""Files that state terms of noise alone."""
 SCHEDULES = ("thesis", "roman")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
 FLUX_VIEW, RUNNING_VIEW, BENT_VIEW = VIEWS = ("flux", "running", "bent")
@@ -288,11 +289,10 @@ class SimulateConfig(Noise):
     n_other: int = option(0, "Number of light curves of everything that varies and is no lens (class other).",
                           unit="events", low=0)
     binary_preset: str = option("baseline", "Prior of the lens parameters: distinct, planetary, stellar, baseline, "
-                                            "roman, or the path "
-                                "of a YAML file of your own.")
-    noise: str | None = option(None, "Terms of noise beside white noise: those of a shipped set (sky_noise, red_noise, "
-                                     "strong_red_noise, outliers), of a preset, or of a YAML file with a block noise. "
-                                     "Unset means those of binary_preset; baseline has none.")
+                                            "roman, sky, or the path of a YAML file of your own.")
+    noise: str | None = option(None, "Terms of noise beside white noise: those of a preset (sky has some, the others "
+                                     "have none), of a shipped set (red_noise, strong_red_noise, outliers), or of a "
+                                     "YAML file with a block noise. Unset means those of binary_preset.")
     limb_darkening: float = option(0.0, "Linear limb-darkening coefficient of the source; 0 is a uniform "
                                         "disc.", low=0, high=1)
     output: str = option("data/raw/events.h5", "Dataset file to make.")

@@ -143,7 +143,7 @@ def test_stored_nodes_render_the_simulated_event_and_any_other(tmp_path, preset)
 
 def test_render_event_repeats_what_make_event_draws():
     config = SimulateConfig(missing_fraction=0.0)
-    t, preset = np.arange(200) / 96, sky.load_preset("baseline", "sky_noise")
+    t, preset = np.arange(200) / 96, sky.load_preset("baseline", "sky")
     e = make_event(preset_source(preset, "binary", t, config), config, t, event_stream(config, "binary", 3), max_draws=1)
     rng = event_stream(config, "binary", 3)
     p = sky.draw(preset, "binary", rng, sky.season_length(t))

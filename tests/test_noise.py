@@ -141,8 +141,8 @@ def test_terms_add_up_and_spoilt_epochs_are_those_of_outliers_and_persistence():
 
 
 def test_draws_of_the_sky_are_what_its_file_says():
-    entries = yaml.safe_load((FOLDER / "sky_noise.yaml").read_text())["noise"]
-    terms, rng, n = sky.load_noise("sky_noise"), np.random.default_rng(2), 4000
+    entries = yaml.safe_load((FOLDER / "sky.yaml").read_text())["noise"]
+    terms, rng, n = sky.load_noise("sky"), np.random.default_rng(2), 4000
     draws = [sky.draw_terms(terms, rng) for _ in range(n)]
     for name, entry in entries.items():
         first = f"{name}_{next(iter(TERMS[name]))}"
@@ -158,10 +158,10 @@ BAD_NOISE = {
     "an unknown term": ({"pink": {}}, "noise: came .*pink.*expected a mapping of some of correlated, dither"),
     "a list": ([1], "noise: came"),
     "no prior": ({"correlated": {"amplitude": {"constant": 0.3}}}, "noise: correlated: no prior of time"),
-    "an unknown field": ({"correlated": {"colour": 1}}, "correlated: came .*expected priors of amplitude, time, and share"),
+    "an unknown field": ({"correlated": {"colour": 1}}, "correlated: came .*priors of amplitude, time, and share"),
     "a share above 1": ({"error_scale": {"share": 2, "factor": {"constant": 1}}}, "error_scale: share came 2"),
     "a share in words": ({"error_scale": {"share": "all", "factor": {"constant": 1}}}, "error_scale: share came 'all'"),
-    "a negative size": ({"daily": {"amplitude": {"constant": -1}}}, r"daily: amplitude from -1 is below its bound 0 \(sig"),
+    "a negative size": ({"daily": {"amplitude": {"constant": -1}}}, "daily: amplitude from -1 is below its bound 0"),
     "a time of a second": ({"matern": {"amplitude": {"constant": 1}, "time": {"uniform": [1e-5, 1]}}},
                            r"matern: time from 1e-05 is below its bound 0.01 \(d\)"),
     "a fraction above 1": ({"outliers": {"fraction": {"constant": 3}, "size": {"constant": 1}}},
@@ -183,7 +183,7 @@ def test_noise_that_is_none_is_one_line_with_file_term_and_bound(tmp_path, block
 
 
 def test_an_unknown_noise_and_a_file_without_noise_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="preset 'loud': neither one of .*sky_noise.* nor a YAML file"):
+    with pytest.raises(FileNotFoundError, match=r"preset 'loud': neither one of .*sky.* nor a YAML file"):
         sky.load_preset("baseline", "loud")
     path = tmp_path / "mine.yaml"
     path.write_text("name: x")
@@ -194,7 +194,7 @@ def test_an_unknown_noise_and_a_file_without_noise_are_named(tmp_path):
 
 # ---- the dataset ----------------------------------------------------------------------------------------------------
 
-SMALL = {"n_flat": 10, "n_pspl": 10, "n_binary": 12, "noise": "sky_noise", "seed": 4}
+SMALL = {"n_flat": 10, "n_pspl": 10, "n_binary": 12, "noise": "sky", "seed": 4}
 
 
 def make(path, **more):
@@ -212,7 +212,7 @@ def test_bytes_with_noise_do_not_depend_on_workers(tmp_path, noisy):
 
 def test_what_each_event_drew_is_stored_and_makes_the_same_noise_again(noisy):
     with open_dataset(noisy) as d:
-        assert list(d.noise.columns) == list(NOISE_PARAMETERS) and d.preset.noise == sky.load_noise("sky_noise")
+        assert list(d.noise.columns) == list(NOISE_PARAMETERS) and d.preset.noise == sky.load_noise("sky")
         assert 0.1 < d.noise.correlated_amplitude.notna().mean() < 0.9 and d.noise.matern_time.isna().all()
         excess = []
         for row, p in d.params.iterrows():
@@ -220,12 +220,12 @@ def test_what_each_event_drew_is_stored_and_makes_the_same_noise_again(noisy):
             assert set(terms) == set(d.noise.columns[d.noise.loc[row].notna()])
             flux, true = render_event(d.curve(row), p.t_0, p.t_E, p.f_s, p.m_base, d.timestamps,
                                       np.random.default_rng(row), drawn=terms)
-            excess.append((np.std((flux - true)[flux != 0]) / np.std((d.flux(row) - true)[d.flux(row) != 0])))
+            excess.append(np.std((flux - true)[flux != 0]) / np.std((d.flux(row) - true)[d.flux(row) != 0]))
     assert np.median(excess) == pytest.approx(1, abs=0.03)  # one realisation of correlated noise is not another
 
 
 def test_another_noise_is_another_dataset(noisy):
-    with pytest.raises(DatasetError, match="noise: here 'red_noise', there 'sky_noise'.*noise term correlated: here"):
+    with pytest.raises(DatasetError, match=r"noise: here 'red_noise', there 'sky'.*noise term correlated: here"):
         make(noisy, noise="red_noise")
 
 
@@ -347,7 +347,7 @@ def by_scipy(t, flux, sigma, correlation, starts):
 
 @pytest.mark.parametrize("correlation", [Correlation(0.5, 1.0), Correlation(0.3, 0.1)])
 def test_moments_under_correlated_noise_against_fits_to_all_epochs(correlation):
-    """The prefix that ends 4 epochs before a moment is below its threshold, 4 after it above; every sixth epoch alone."""
+    """The prefix that ends 4 epochs before a moment is below its threshold, 4 after it above. Every sixth epoch."""
     t = T[::6]
     flux = bumpy(t, 42.0, 0.4, 0.1)
     sigma = sky.sigma_flux(flux, 19.0)

@@ -34,6 +34,7 @@ from microlens.figures.style import (
 from microlens.fit import fit_noise_free, fit_single_lens, single_lens_model
 from microlens.fit.points import epochs_to_draw
 from microlens.lens.plane import lens_plane
+from microlens.sky.terms import FUNCTIONS, Epochs
 
 # sigma_mag as published: Penny+ 2019; S/N of McKinnon & van der Marel (2602.00310); RMDC26 medians.
 PUBLISHED = {"m": [15, 18, 20, 21, 22, 24, 26],
@@ -46,6 +47,21 @@ PRESET_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))
 DISTRIBUTIONS = ("t_E", "u_0", "s", "q", "rho", "m_base")  # parameters whose histograms are drawn
 N_BINS = 18
 N_DRAWN = 90  # steps of time in a small light curve
+
+TERM_EVENT, TERM_MAGNITUDE = (40.0, 0.02, 12.0), 20.0  # t_0 (d), u_0 and t_E (d) of the single lens that noise is added to
+TERM_EXAMPLES = {
+    "correlated": {"amplitude": 0.3, "time": 1.0},
+    "dither": {"amplitude": 0.005, "positions": 6},
+    "non_linearity": {"slope": 1.5e-3},
+    "persistence": {"electrons": 72.0, "duration": 1.0, "interval": 10.0},
+    "outliers": {"fraction": 0.005, "size": 10.0, "degrees": 5.0},
+    "error_scale": {"factor": 1.3},
+    "matern": {"amplitude": 0.3, "time": 1.0},
+    "random_walk": {"amplitude": 0.1},
+    "step": {"size": 0.3},
+    "daily": {"amplitude": 0.3},
+}
+SCATTERED = ("dither", "outliers", "error_scale")  # terms of which neighbours differ, drawn by points
 
 
 def noise_curve():
@@ -68,6 +84,38 @@ def draw_noise_curve(table):
             ax.plot(points["m"], points[name], marker, ms=4, color=f"C{i}", mec="black", mew=0.6)
     ax.set(xlabel="F146 magnitude (AB)", ylabel="error of one epoch (mag)")
     ax.legend()
+    return fig
+
+
+def noise_terms(seed=0):
+    """What each term of noise adds to one single lens, in errors, with the parameters of TERM_EXAMPLES."""
+    t, parts = sky.epochs("roman", seed), []
+    flux = lens.pspl(t, *TERM_EVENT)
+    sigma = sky.sigma_flux(flux, TERM_MAGNITUDE)
+    electrons = float(1 / sky.noise_variance(TERM_MAGNITUDE)[1])
+    for name, parameters in TERM_EXAMPLES.items():
+        rng = np.random.default_rng(seed)
+        epochs = Epochs(t, flux, sigma, sigma * rng.standard_normal(len(t)), electrons)
+        added = FUNCTIONS[name](epochs, rng, **parameters) / sigma
+        shown = epochs_to_draw(t, added, added if name == "outliers" else None)
+        parts.append(pd.DataFrame({"term": name, "t": t[shown], "added": added[shown]}))
+    return pd.concat(parts), (
+        f"What each term of noise adds to one light curve (n = {len(t)} epochs) of a single lens with u_0 = "
+        f"{TERM_EVENT[1]:g}, t_E = {TERM_EVENT[2]:g} d and baseline {TERM_MAGNITUDE:g} mag, in photometric errors: one draw "
+        "each. The last four are in no shipped set; they test networks on noise that these have never seen.")
+
+
+@figure
+def draw_noise_terms(table):
+    terms = list(table.groupby("term", sort=False))
+    fig, axes = subplots(-(-len(terms) // 2), 2, size=(PAGE, 1.15 * -(-len(terms) // 2)), sharex=True)
+    for ax, (name, t) in zip(axes.flat, terms, strict=True):
+        ax.plot(t["t"], t["added"], "." if name in SCATTERED else "-", ms=1.5, lw=0.8, color="C0")
+        ax.set_title(name.replace("_", " "))
+    for ax in axes[-1]:
+        ax.set_xlabel("time (d into the season)")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("added (errors)")
     return fig
 
 

@@ -78,6 +78,7 @@ def _input_figures(drawn, n_compared: int, seed: int) -> list[Path]:
     made = drawn("survey_season", *inputs.survey_season(seed))
     made += drawn("noise_curve", *inputs.noise_curve())
     made += drawn("variable_stars", *variable_stars(seed))
+    made += drawn("noise_terms", *inputs.noise_terms(seed))
     made += drawn("event_by_hand", *inputs.event_by_hand(EVENT, t, flux, sigma))
     made += drawn("annual_parallax", *inputs.annual_parallax(SINGLE, EVENT_MAGNITUDE, *PARALLAX, t))
     with ExitStack() as stack:

@@ -106,7 +106,7 @@ def memory_between(t, correlation):
 def correlated_points(few, last, memory, amplitude):
     """The CorrelatedPoints of averages `few` of epochs, of which each ends with the epoch `last`.
 
-    memory : of the epochs, as memory_between gives it.   amplitude : of the Ornstein-Uhlenbeck process, in white errors.
+    memory : of the epochs, from memory_between.   amplitude : of the Ornstein-Uhlenbeck process, in white errors.
     The covariance of averages j < k is amplitude^2 late_j early_k exp(-d/time): d is the time from the last epoch of j
     to the first of k, late_j the mean of exp(-d/time) from each epoch of j to its last, early_k the mean from the first
     of k to each of its epochs; for j = k it is the mean over all pairs of epochs.
@@ -398,7 +398,7 @@ def _chi2_against(growing, p):
 
 @numba.njit(cache=True, nogil=True)
 def _crossing(growing, p, threshold):
-    """The first epoch at which chi^2 against the single lens p passes the threshold; the number of epochs if at none."""
+    """The first epoch at which chi^2 against the single lens p passes the threshold; the number of all if none is."""
     a = magnification(growing.curve, p, growing.table)
     return np.searchsorted(chi2_of_prefixes(growing.correlated, a, threshold), threshold, side="right")
 

@@ -109,7 +109,7 @@ FIELDS = ("name", "schedule", *FLAGS, "field", "parameters", "noise", "other")
 
 
 def load_preset(name: str | Path, noise: str | Path | None = None) -> Preset:
-    """A preset by name (distinct, planetary, stellar, baseline, roman) or from a YAML file.
+    """A preset by name (see BINARY_PRESETS) or from a YAML file.
 
     noise : a preset or YAML file whose noise is taken instead of the preset's own, as `load_noise` reads it.
     Raises FileNotFoundError for an unknown one and ValueError, naming field and bound, for an impossible one.
