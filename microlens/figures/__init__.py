@@ -46,7 +46,8 @@ __all__ = [
     "COLOURS", "DRAW", "alerts", "annual_parallax", "calibration", "completeness_purity", "confusion_matrix", "draw",
     "draw_evaluation",
     "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "hardest_calls", "learning_curves",
-    "mistakes", "noise_curve", "noise_terms", "observability", "parameter_distributions", "per_class_metrics", "preset_distributions",
+    "mistakes", "noise_curve", "noise_terms", "observability", "parameter_distributions", "per_class_metrics",
+    "preset_distributions",
     "preset_examples", "read_table", "real_light_curves", "recall", "recall_s_q", "redraw", "robustness", "roc_curves",
     "save", "sets", "survey_season", "temporal_bias_check", "thesis_figures", "u0_dependency",
 ]
