@@ -55,7 +55,7 @@ def simulation(n=150):
 
 
 def noise(n=200, repeats=4):
-    """CPU time of simulating n events of each class with and without the terms of `sky_noise`, the least of `repeats`."""
+    """CPU time of simulating n events of each class with and without the terms of `sky_noise`: the least of some."""
     counts = {f"n_{kind}": n for kind in CLASSES}
     with tempfile.TemporaryDirectory() as folder:
         for preset in ("baseline", "roman"):
