@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 
 import h5py
@@ -15,7 +16,7 @@ from microlens import sky
 from microlens.config import LENSING_CLASSES, SimulateConfig
 from microlens.data.events import make_event, preset_source, true_flux
 from microlens.data.format import USER_BLOCK
-from microlens.data.simulation import event_stream
+from microlens.data.simulation import event_stream, simulate
 from microlens.fit import observability
 
 T = np.arange(6912) / 96
@@ -51,6 +52,24 @@ def simulation(n=150):
     one, two = (12000 / np.median(took[w]) for w in took)
     print(f"simulation: {one:.0f} events/s with one process, {two:.0f} with two, start included: ratio "
           f"{two / one:.2f}, median of 3 runs of 12000 events")
+
+
+def noise(n=200, repeats=4):
+    """CPU time of simulating n events of each class with and without the terms of `sky_noise`: the least of some."""
+    counts = {f"n_{kind}": n for kind in CLASSES}
+    with tempfile.TemporaryDirectory() as folder:
+        for preset in ("baseline", "roman"):
+            took = {None: [], "sky_noise": []}
+            for repeat in range(repeats):
+                for terms, seconds_taken in took.items():
+                    path = f"{folder}/{preset}_{terms}_{repeat}.h5"
+                    config = SimulateConfig(**counts, binary_preset=preset, noise=terms, num_workers=1, output=path)
+                    began = time.process_time()
+                    simulate(config, progress=False)
+                    seconds_taken.append(time.process_time() - began)
+            white, noisy = (1e3 * min(s) / (n * len(CLASSES)) for s in took.values())
+            print(f"simulate {preset}: {white:.2f} ms an event with white noise, {noisy:.2f} with sky_noise: "
+                  f"{noisy / white:.2f} times, {n} of each class")
 
 
 def storage(n=1000, batch=128, repeats=5):

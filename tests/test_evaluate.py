@@ -300,7 +300,7 @@ def test_other_streams_are_no_training_rows(training, folders):
 def test_the_shipped_network_knows_its_training_events_without_the_file(folders):
     """A file of its own streams (seed 1, split train) is recognised, whatever its size; quick_dataset is not."""
     run = load_run("baseline")
-    events = row_order(SimulateConfig(**run.data["config"]))
+    events = row_order(SimulateConfig.from_dict(run.data["config"]))
     labels = np.array([("flat", "pspl", "binary").index(kind) for kind, _ in events])
     for part, rows in zip(("train", "val", "test"), split_rows(labels, run.config["seed"]), strict=True):
         assert np.array_equal(run.rows[part], rows)

@@ -48,7 +48,8 @@ DISTRIBUTIONS = ("t_E", "u_0", "s", "q", "rho", "m_base")  # parameters whose hi
 N_BINS = 18
 N_DRAWN = 90  # steps of time in a small light curve
 
-TERM_EVENT, TERM_MAGNITUDE = (40.0, 0.02, 12.0), 20.0  # t_0 (d), u_0 and t_E (d) of the single lens that noise is added to
+TERM_EVENT = (40.0, 0.02, 12.0)  # t_0 (d), u_0 and t_E (d) of the single lens that terms of noise are added to
+TERM_MAGNITUDE = 20.0  # of its baseline
 TERM_EXAMPLES = {
     "correlated": {"amplitude": 0.3, "time": 1.0},
     "dither": {"amplitude": 0.005, "positions": 6},
@@ -101,8 +102,8 @@ def noise_terms(seed=0):
         parts.append(pd.DataFrame({"term": name, "t": t[shown], "added": added[shown]}))
     return pd.concat(parts), (
         f"What each term of noise adds to one light curve (n = {len(t)} epochs) of a single lens with u_0 = "
-        f"{TERM_EVENT[1]:g}, t_E = {TERM_EVENT[2]:g} d and baseline {TERM_MAGNITUDE:g} mag, in photometric errors: one draw "
-        "each. The last four are in no shipped set; they test networks on noise that these have never seen.")
+        f"{TERM_EVENT[1]:g}, t_E = {TERM_EVENT[2]:g} d and baseline {TERM_MAGNITUDE:g} mag, in photometric errors: one "
+        "draw each. The last four are in no shipped set; they test networks on noise that these have never seen.")
 
 
 @figure

@@ -113,7 +113,7 @@ def correlated_points(few, last, memory, amplitude):
     """
     n = len(last)
     decay, inside, foretold, learnt, scale = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    known = 0.0  # variance of the forecast
+    known = variance = 0.0  # variances of the forecast, and of what is left of an average when it is taken away
     first = 0
     for k in range(n):
         m = last[k] + 1 - first
@@ -124,10 +124,12 @@ def correlated_points(few, last, memory, amplitude):
             early += since_first
             pairs += late * memory[i]
             late = 1 + late * memory[i]
-        early, late = amplitude**2 * early / np.sqrt(m), late / np.sqrt(m)
+        if m > 1:
+            early, late = early / np.sqrt(m), late / np.sqrt(m)
+        early *= amplitude**2
         decay[k], inside[k], foretold[k] = memory[first], since_first, early
         if k > 0:
-            known = decay[k] ** 2 * (inside[k - 1] ** 2 * known + (learnt[k - 1] / scale[k - 1]) ** 2)
+            known = decay[k] ** 2 * (inside[k - 1] ** 2 * known + learnt[k - 1] ** 2 * variance)
         variance = 1 + amplitude**2 * (1 + 2 * pairs / m) - early**2 * known
         learnt[k] = (late - early * known * inside[k]) / variance
         scale[k] = 1 / np.sqrt(variance)
