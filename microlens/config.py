@@ -293,6 +293,9 @@ class SimulateConfig(Noise):
     noise: str | None = option(None, "Terms of noise beside white noise: those of a preset (sky has some, the others "
                                      "have none), of a shipped set (red_noise, strong_red_noise, outliers), or of a "
                                      "YAML file with a block noise. Unset means those of binary_preset.")
+    photometry: str | None = option(None, "Folder of light curves of quiet stars, of any kind that classify reads: "
+                                          "events are put into them, and have their epochs, gaps, noise and errors. "
+                                          "Each split has stars of its own.")
     limb_darkening: float = option(0.0, "Linear limb-darkening coefficient of the source; 0 is a uniform "
                                         "disc.", low=0, high=1)
     output: str = option("data/raw/events.h5", "Dataset file to make.")
@@ -314,9 +317,11 @@ class SimulateConfig(Noise):
 
     def __post_init__(self):
         super().__post_init__()
-        self._expand("output", "binary_preset", "noise")
+        self._expand("output", "binary_preset", "noise", "photometry")
         if self.n_flat + self.n_pspl + self.n_binary + self.n_other == 0:
             raise ValueError("n_flat + n_pspl + n_binary + n_other = 0: ask for at least one event.")
+        if self.photometry is not None and self.noise is not None:
+            raise ValueError("photometry, noise: came both; events in real photometry have its noise alone.")
         if self.part is not None:
             k, _, n = self.part.partition("/")
             if not (k.isdigit() and n.isdigit() and int(k) < int(n)):

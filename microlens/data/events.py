@@ -18,6 +18,7 @@ import numpy as np
 from microlens import lens, sky
 from microlens.config import Noise, SimulateConfig
 from microlens.data.format import STATUS_ANALYTIC, STATUS_NODES, STATUS_REDRAWN
+from microlens.data.photometry import QuietSeason
 from microlens.fit import NEVER_OBSERVABLE, Correlation, Observability, observability
 
 WHOLE = 0.99 * lens.REACH  # Einstein times on either side of the peak to which a whole curve reaches
@@ -47,7 +48,7 @@ class Event(NamedTuple):
 
     params : by name, t_0 in days.   flux : (T,) float32, measured F/F_base, 0.0 = no observation.
     curve : see the module docstring.   status : see format.STATUS.   noise : its terms beside white noise, as
-    sky.draw_terms gives them.
+    sky.draw_terms gives them.   error : (T,) of an event in real photometry; None where it follows from the detector.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Event(NamedTuple):
     n_draws: int
     observability: Observability
     noise: dict
+    error: np.ndarray | None = None
 
 
 def preset_source(preset: sky.Preset, kind: str, timestamps, config: SimulateConfig) -> Source:
@@ -174,16 +176,18 @@ def render_event(curve, t_0, t_E, f_s, m_base, timestamps, rng: np.random.Genera
     return sky.observe(flux_true, m_base, timestamps, rng, noise, drawn=drawn).flux, flux_true
 
 
-def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.random.Generator, max_draws: int) -> Event:
+def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.random.Generator, max_draws: int,
+               star: QuietSeason | None = None) -> Event:
     """Draw one event until it meets the condition of its source and the lens library answers.
 
-    config : noise, limb darkening and preset's name.   timestamps : (T,) days.
+    config : noise, limb darkening and preset's name.   timestamps : (T,) days.   star : real photometry with these
+    epochs, which the event is put into; it then has the noise of the photometry and none of the configuration's.
     Raises OversampleError after max_draws draws.
     """
     failed = 0
     for n_draws in range(1, max_draws + 1):
         params = source.draw(rng)
-        observed = sky.dropout(rng, len(timestamps), config.missing_fraction)
+        observed = sky.dropout(rng, len(timestamps), config.missing_fraction if star is None else 0.0)
         if source.preset.caustic_crossing and source.kind == "binary":
             if not meets_caustic(params, timestamps[observed], source.preset.field):
                 continue
@@ -193,11 +197,16 @@ def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.rando
             failed += 1
             continue
         flux_true = true_flux(curve, params.get("t_0"), params.get("t_E"), params.get("f_s"), timestamps)
+        field = source.preset.field if source.preset.has_parallax else None
+        status = STATUS_REDRAWN if failed else STATUS_NODES if isinstance(curve, tuple) else STATUS_ANALYTIC
+        if star is not None:
+            params["m_base"] = star.m_base
+            flux, error = star.injected(flux_true)
+            known = observable_from(source.kind, params, timestamps, flux_true, config, field, sigma=error)
+            return Event(source.kind, params, flux.astype(np.float32), curve, status, n_draws, known, {}, error)
         drawn = sky.draw_terms(source.preset.noise, rng)
         flux, usable = sky.observe(flux_true, params["m_base"], timestamps, rng, config, observed, drawn)
-        field = source.preset.field if source.preset.has_parallax else None
         known = observable_from(source.kind, params, timestamps[usable], flux_true[usable], config, field, drawn)
-        status = STATUS_REDRAWN if failed else STATUS_NODES if isinstance(curve, tuple) else STATUS_ANALYTIC
         return Event(source.kind, params, flux, curve, status, n_draws, known, drawn)
     raise OversampleError(f"a {source.kind} event was not accepted within {max_draws} draws ({failed} failed "
                           f"magnifications) of preset {config.binary_preset}; widen the preset or raise --oversample.")
@@ -211,16 +220,18 @@ def meets_caustic(params: dict, t, field: lens.Field) -> bool:
 
 
 def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfig, field: lens.Field | None,
-                    drawn=sky.NO_TERMS) -> Observability:
+                    drawn=sky.NO_TERMS, sigma=None) -> Observability:
     """What an observer can know of an event whose noise-free flux at the usable epochs t (n,) is flux_true (n,).
 
     field : for single lenses with parallax; None for those without.   drawn : the terms of its noise beside white
-    noise, which delta chi^2 takes as sky.known_noise says.
+    noise, which delta chi^2 takes as sky.known_noise says.   sigma : (n,) white errors where they are not the
+    detector's.
     """
     if kind == "flat" or len(t) < 2:
         return NEVER_OBSERVABLE
     known = sky.known_noise(drawn)
-    sigma = known.white * sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
+    if sigma is None:
+        sigma = known.white * sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
     correlation = Correlation(known.amplitude / known.white, known.time) if known.amplitude else None
     start = None if kind == "other" else fit_start(params)
     return observability(t, flux_true, sigma, kind == "binary", start, config.limb_darkening, field, correlation)

@@ -62,6 +62,7 @@ ROWS = {  # one value an event: (dtype, unit)
 NODES = {"nodes/offset": "i8", "nodes/tau": "f8", "nodes/log_A": "f4"}  # row i has offset[i] to offset[i + 1]
 NOISE = np.dtype([(name, "f8") for name in NOISE_PARAMETERS])  # terms of noise of an event; NaN where it lacks one
 CURVES = {"flux": "F/F_base, 0.0 = no observation", "delta_t": "d"}
+INJECTED_CURVES = CURVES | {"flux_err": "F/F_base"}  # of events in real photometry
 STATUS_ANALYTIC, STATUS_NODES, STATUS_REDRAWN = 0, 1, 3
 STATUS = {STATUS_ANALYTIC: "analytic", STATUS_NODES: "nodes", STATUS_REDRAWN: "redrawn after a failed magnification"}
 
@@ -175,12 +176,14 @@ def time_since_last(timestamps, flux) -> np.ndarray:
     return np.where(valid, gap, 0.0).astype(np.float32)
 
 
-def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, noise, nodes, attrs: dict) -> Path:
+def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, noise, nodes, attrs: dict, flux_err=None,
+                  star=None) -> Path:
     """Write a dataset atomically.
 
     timestamps : (T,) days.   flux : (N, T).   rows : arrays (N,) named as in ROWS.   params : structured arrays of
     param_dtype, by class; without `other` the file has three classes.   noise : (N,) of dtype NOISE.   nodes : N pairs
-    (tau, log_A), empty ones where there is no curve.   attrs : of the file.
+    (tau, log_A), empty ones where there is no curve.   attrs : of the file.   flux_err (N, T), star (N,) : of events in
+    real photometry, their errors and the names of their stars as bytes.
     """
     tables = rows | {f"params_{kind}": table for kind, table in params.items()}
     tables["noise"] = noise
@@ -188,9 +191,14 @@ def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, noise, no
     tables["nodes/tau"] = np.concatenate([tau for tau, _ in nodes])
     tables["nodes/log_A"] = np.concatenate([log_A for _, log_A in nodes])
     n_bytes = flux.nbytes + flux.size // 8 + 12 * len(tables["nodes/tau"])  # delta_t is a packed mask
+    curves = CURVES if flux_err is None else INJECTED_CURVES
+    if flux_err is not None:
+        tables["star"] = star
     with _new_file(path, n_bytes) as f:
-        out = _create_curves(f, timestamps, flux.shape)
+        out = _create_curves(f, timestamps, flux.shape, curves)
         out["flux"][:] = flux
+        if flux_err is not None:
+            out["flux_err"][:] = flux_err
         for start in range(0, len(flux), COPIED):
             part = slice(start, start + COPIED)
             out["delta_t"][part] = time_since_last(timestamps, flux[part])
@@ -198,13 +206,17 @@ def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, noise, no
     return Path(path)
 
 
-def _create_curves(f, timestamps, shape) -> dict[str, h5py.Dataset]:
-    """The epochs, and empty flux and delta_t (N, T) in the layouts that were measured to be best for them."""
+def _create_curves(f, timestamps, shape, curves: dict) -> dict[str, h5py.Dataset]:
+    """The epochs, and the empty `curves` (N, T) in the layouts that were measured to be best for them.
+
+    Those of real photometry are mostly zeros where its stars were observed at different times, so all are packed.
+    """
     f.create_dataset("timestamps", data=np.asarray(timestamps, dtype="f8")).attrs["unit"] = "d"
     packed = {"chunks": (min(CHUNK, shape[0]), shape[1]), "compression": "gzip", "compression_opts": 1, "shuffle": True}
-    for name, layout in (("flux", {}), ("delta_t", packed)):
-        f.create_dataset(name, shape, "f4", **layout).attrs["unit"] = CURVES[name]
-    return {name: f[name] for name in CURVES}
+    for name, unit in curves.items():
+        layout = packed if name != "flux" or "flux_err" in curves else {}
+        f.create_dataset(name, shape, "f4", **layout).attrs["unit"] = unit
+    return {name: f[name] for name in curves}
 
 
 def _write_tables(f, tables: dict, attrs: dict):
@@ -226,6 +238,8 @@ def _write_tables(f, tables: dict, attrs: dict):
     tables = {**tables, "nodes/offset": np.cumsum([0, *tables["n_nodes"]])}
     for name, dtype in NODES.items():
         f.create_dataset(name, data=np.asarray(tables[name], dtype=dtype))
+    if "star" in tables:
+        f.create_dataset("star", data=tables["star"])
 
 
 def param_dtype(kind: str) -> np.dtype:
@@ -243,7 +257,7 @@ def join_shards(shards, path, *, n_events: int, attrs: dict) -> Path:
     with open_dataset(next(shards)) as first:
         n_bytes = int(n_events / len(first) * first.path.stat().st_size)
         with _new_file(path, n_bytes) as f:
-            out = _create_curves(f, first.timestamps, (n_events, first.n_epochs))
+            out = _create_curves(f, first.timestamps, (n_events, first.n_epochs), first.curves)
             for shard in itertools.chain([first], map(open_dataset, shards)):
                 with shard:
                     differing = [name for name, value in attrs.items() if shard.attrs[name] != value]
@@ -252,7 +266,7 @@ def join_shards(shards, path, *, n_events: int, attrs: dict) -> Path:
                                            f"{differing[0] if differing else 'number of events'}); delete it.")
                     for i in range(0, len(shard), COPIED):
                         part = slice(i, min(i + COPIED, len(shard)))
-                        for name in CURVES:
+                        for name in first.curves:
                             out[name][start + part.start : start + part.stop] = shard.read(name, part)
                     tables.append(_tables(shard, start))
                     start += len(shard)
@@ -268,7 +282,8 @@ def _tables(shard: Dataset, start: int) -> dict:
     for kind in shard.classes:
         out[f"params_{kind}"] = shard.read(f"params_{kind}")
         out[f"params_{kind}"]["row"] += start
-    kept = {name: shard.read(name) for name in ("noise", "nodes/tau", "nodes/log_A")}
+    names = ("noise", "nodes/tau", "nodes/log_A", *(["star"] if shard.is_injected else []))
+    kept = {name: shard.read(name) for name in names}
     return out | kept | {"n_nodes": np.diff(shard.node_offset)}
 
 
@@ -310,7 +325,11 @@ class Dataset:
         n, n_epochs = f["flux"].shape
         if n == 0:
             raise self._error("it holds no events")
-        expected = {"timestamps": ("f8", (n_epochs,)), **dict.fromkeys(CURVES, ("f4", (n, n_epochs)))}
+        self.is_injected = "photometry" in f.attrs
+        self.curves = INJECTED_CURVES if self.is_injected else CURVES
+        expected = {"timestamps": ("f8", (n_epochs,)), **dict.fromkeys(self.curves, ("f4", (n, n_epochs)))}
+        if self.is_injected:
+            expected["star"] = (f["star"].dtype if f["star"].dtype.kind == "S" else "S", (n,))
         expected |= {name: (dtype, (n,)) for name, (dtype, _) in ROWS.items()}
         expected |= {f"params_{kind}": (param_dtype(kind), f[f"params_{kind}"].shape[:1]) for kind in self.classes}
         expected |= {name: (dtype, f["nodes/tau"].shape[:1]) for name, dtype in NODES.items()}
@@ -408,6 +427,8 @@ class Dataset:
     def sigma(self, rows=None) -> np.ndarray:
         """Reported error of the measured flux, shaped as flux, F/F_base; NaN where there is no observation."""
         flux = self.flux(rows)
+        if self.is_injected:
+            return np.where(flux != 0, self.read("flux_err", rows), np.nan).astype(np.float32)
         m_base = self.m_base if rows is None else self.m_base[rows]
         sigma = sigma_flux(flux, m_base, self.detector, self.config["noise_scale"])
         return np.where(flux != 0, sigma, np.nan).astype(np.float32)
@@ -425,6 +446,11 @@ class Dataset:
             return VariableStar({name: self.params.at[row, name] for name in VARIABLE_PARAMETERS})
         tau, log_A = self.nodes(row)
         return (tau, log_A) if len(tau) else float(self.params.loc[row, "u_0"])
+
+    @functools.cached_property
+    def stars(self) -> np.ndarray | None:
+        """Names (N,) of the real stars that events were put into; None for a file without them."""
+        return np.char.decode(self.read("star"), "utf-8") if self.is_injected else None
 
     def close(self):
         self._f.close()

@@ -43,6 +43,9 @@ class FreshEvents:
     def __init__(self, path, seed: int, view: str = "flux", block: int = 16, rows=None):
         self.path, self.seed, self.view, self.block = Path(path), seed, view, block
         with open_dataset(path) as data:
+            if data.is_injected:
+                raise DatasetError(f"{path}: its events are in real photometry, which has no noise to draw anew; train "
+                                   "without fresh (on the command line without --fresh).")
             self.config, self.preset = SimulateConfig.from_dict(data.config), data.preset
             self.timestamps, self.labels = data.timestamps, data.labels.astype(np.int64)
             self.params = {name: data.params[name].to_numpy() for name in data.params}

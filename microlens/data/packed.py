@@ -107,9 +107,15 @@ def pack(flux, delta_t, flux_err=None):
     return (*out, lengths)
 
 
-def split_rows(labels, seed: int = 0):
-    """Row numbers (train, val, test), ascending, stratified by label, a function of labels and seed alone."""
+def split_rows(labels, seed: int = 0, stars=None):
+    """Row numbers (train, val, test), ascending, stratified by label, a function of the arguments alone.
+
+    stars : (N,) names of the real stars that events were put into; all events of a star are then in one part.
+    """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLIT_STREAM,)))
+    if stars is not None:
+        parts = split_rows(np.zeros(len(np.unique(stars)), int), seed)
+        return tuple(np.flatnonzero(np.isin(stars, np.unique(stars)[part])) for part in parts)
     parts = ([], [], [])
     for c in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == c))
@@ -174,7 +180,7 @@ class PackedDataset:
         self.path, self.view, self.block = Path(path), view, block
         with open_dataset(path) as data:
             self.checksum, self.config, self.n_events = data.checksum, data.config, data.n_events
-            self.timestamps, self.t_premature = data.timestamps, data.t_premature
+            self.timestamps, self.t_premature, self.stars = data.timestamps, data.t_premature, data.stars
             self.labels, self.labels_observable = (x.astype(np.int64) for x in (data.labels, data.labels_observable))
             self._map(data, progress)
             valid = [self._times(row) for row in range(self.n_events)]
@@ -249,7 +255,7 @@ def _remove_unused(folder: Path):
 def _write_packed(data, codes: Path, masks: Path):
     """Write flux, packed, and which epochs are valid, one bit each, of an open dataset."""
     n, n_epochs = data.n_events, data.n_epochs
-    below_noise = data.detector != "thesis" and data.config["noise_scale"] >= LEAST_NOISE_SCALE
+    below_noise = not data.is_injected and data.detector != "thesis" and data.config["noise_scale"] >= LEAST_NOISE_SCALE
     with atomic(codes) as a, atomic(masks) as b:
         packed = np.lib.format.open_memmap(a, "w+", np.int16 if below_noise else np.float32, (n, n_epochs))
         bits = np.lib.format.open_memmap(b, "w+", np.uint8, (n, -(-n_epochs // 8)))

@@ -63,7 +63,7 @@ def observations(data, row: int) -> pyarrow.Table:
     flux, sigma = data.flux(row).astype(float), data.sigma(row).astype(float)
     t_0, t_E, f_s = data.params.loc[row, ["t_0", "t_E", "f_s"]]
     seen = np.flatnonzero(flux)
-    true = true_flux(data.curve(row), t_0, t_E, f_s, data.timestamps)[seen]
+    true = true_flux(data.curve(row), t_0, t_E, f_s, data.timestamps[seen])
     base = 10 ** (-0.4 * (float(data.m_base[row]) - ZERO_POINTS["uJy"]))
     brightness = ZERO_POINTS["uJy"] - 2.5 * np.log10(np.maximum(true * base, 1e-30))
     columns = [np.full(len(seen), row), seen, np.full(len(seen), BAND), flux[seen] * base, sigma[seen] * base,

@@ -45,6 +45,7 @@ from microlens.config import (
 )
 from microlens.data.events import Event, OversampleError, make_event, preset_source
 from microlens.data.format import CHUNK, NOISE, DatasetError, join_shards, open_dataset, param_dtype, write_dataset
+from microlens.data.photometry import Photometry, QuietSeason, read_photometry
 from microlens.fit import observable_label
 
 log = logging.getLogger("microlens")
@@ -96,6 +97,11 @@ def attributes(config: SimulateConfig) -> dict:
     if config.n_other == 0:
         del kept["n_other"]  # files of the three classes are those of versions that had no other
         more = {}
+    photometry = _photometry(config)
+    if photometry is None:
+        del kept["photometry"]
+    else:
+        more["photometry"] = photometry.digest
     return {"config": json.dumps(kept, sort_keys=True), "preset": json.dumps(preset.to_dict(), sort_keys=True),
             "engine": lens.engine_version(), "package": f"microlens {metadata.version('microlens')}", **more}
 
@@ -111,6 +117,8 @@ def _check_same(path: Path, config: SimulateConfig, named: Path):
         wanted = attributes(config)
         differing += [f"{name}: here {wanted[name]}, there {found.attrs[name]}" for name in ("engine", "package")
                       if found.attrs[name] != wanted[name]]
+        if found.attrs.get("photometry") != wanted.get("photometry"):
+            differing.append("the photometry that events are put into")
         if found.attrs.get("variables", wanted.get("variables")) != wanted.get("variables"):
             differing.append("the priors of variable stars")
     if differing:
@@ -123,16 +131,27 @@ def _check_same(path: Path, config: SimulateConfig, named: Path):
 
 def _make_shard(config: SimulateConfig, path: Path, events: list[tuple[str, int]]) -> dict[str, int]:
     """Make the events (class, index) and write them to path. Returns the draws that each class took."""
-    preset, timestamps, made = sky.load_preset(config.binary_preset, config.noise), season_epochs(config), []
-    for kind, index in events:
-        source = preset_source(preset, kind, timestamps, config)
+    preset, made = sky.load_preset(config.binary_preset, config.noise), []
+    photometry = _photometry(config)
+    timestamps = season_epochs(config) if photometry is None else photometry.timestamps
+    stars = [None if photometry is None else photometry.season(index) for _, index in events]
+    for (kind, index), star in zip(events, stars, strict=True):
+        epochs = timestamps if star is None else star.time
+        source = preset_source(preset, kind, epochs, config)
         most = max(int(config.oversample * _count(config, kind)), 1)
-        made.append(make_event(source, config, timestamps, event_stream(config, kind, index), most))
-    _write_shard(config, path, timestamps, made)
+        made.append(make_event(source, config, epochs, event_stream(config, kind, index), most, star))
+    _write_shard(config, path, timestamps, made, photometry, stars)
     return {kind: sum(e.n_draws for e in made if e.kind == kind) for kind in CLASSES}
 
 
-def _write_shard(config: SimulateConfig, path: Path, timestamps, made: list[Event]):
+def _photometry(config: SimulateConfig) -> Photometry | None:
+    """The real photometry that events are put into; None where there is none."""
+    return None if config.photometry is None else read_photometry(config.photometry, config.split)
+
+
+def _write_shard(config: SimulateConfig, path: Path, timestamps, made: list[Event], photometry: Photometry | None,
+                 stars: list[QuietSeason | None]):
+    """Write events to a dataset file; those put into real photometry with its stars and errors."""
     labels = np.array([CLASSES.index(e.kind) for e in made])
     rows = {name: np.array([getattr(e.observability, name) for e in made]) for name in made[0].observability._fields}
     rows["labels"] = labels
@@ -146,8 +165,14 @@ def _write_shard(config: SimulateConfig, path: Path, timestamps, made: list[Even
         params[kind] = np.array(values, dtype=param_dtype(kind))
     noise = np.array([tuple(e.noise.get(name, np.nan) for name in NOISE.names) for e in made], dtype=NOISE)
     nodes = [e.curve if isinstance(e.curve, tuple) else ((), ()) for e in made]
-    write_dataset(path, timestamps=timestamps, flux=np.stack([e.flux for e in made]), rows=rows, params=params,
-                  noise=noise, nodes=nodes, attrs=attributes(config))
+    flux, more = np.stack([e.flux for e in made]) if photometry is None else None, {}
+    if photometry is not None:
+        flux, error = np.zeros((2, len(made), len(timestamps)), np.float32)
+        for row, (event, star) in enumerate(zip(made, stars, strict=True)):
+            flux[row, star.index], error[row, star.index] = event.flux, event.error
+        more = {"flux_err": error, "star": np.char.encode([star.star for star in stars], "utf-8")}
+    write_dataset(path, timestamps=timestamps, flux=flux, rows=rows, params=params, noise=noise, nodes=nodes,
+                  attrs=attributes(config), **more)
 
 
 def _numbers(event: Event) -> list[float]:
@@ -242,6 +267,7 @@ def simulate(config: SimulateConfig, progress: bool = True, wait: bool = False) 
         raise DatasetError(f"--output {config.output}: is a folder; give the name of a file in it, for example "
                            f"{output / 'events.h5'}.")
     sky.load_preset(config.binary_preset, config.noise)
+    _photometry(config)
     try:
         with _locked(output, config.part, wait):
             return _simulate(config, output, progress)

@@ -46,7 +46,7 @@ def choose_rows(wanted: str, run: Run, data: PackedDataset) -> tuple[np.ndarray,
     they stand: an event is known by its random stream, not by the name of its file. A file without any event of the
     training is scored whole. Raises ValueError where no row is left.
     """
-    parts, name = run.parts_of(data.config), run.name
+    parts, name = run.parts_of(data.config, data.stars), run.name
     start = run.config.get("initial")
     inherited = f" ({name} started from the weights of {start}, whose training is not compared)" if start else ""
     if not (parts != "").any():

@@ -105,12 +105,16 @@ class Run:
     timestamps: np.ndarray
     validation: dict
 
-    def parts_of(self, config: dict) -> np.ndarray:
+    def parts_of(self, config: dict, stars=None) -> np.ndarray:
         """Which part of this run's events each row (N,) of a dataset is: 'train', 'val', 'test', or '' for none.
 
         config : the dataset's own configuration. An event is the same where seed, split, class and index are, whatever
-        the number of events of the two files.
+        the number of events of the two files.   stars : (N,) names of the real stars that its events were put into; a
+        star that this run knows makes the event one of that part, whatever was put into it.
         """
+        if stars is not None:
+            known = self.data.get("stars", {})
+            return np.array([known.get(str(star), "") for star in stars], dtype="<U5")
         theirs, mine = SimulateConfig.from_dict(config), SimulateConfig.from_dict(self.data["config"])
         events = row_order(theirs)
         if (theirs.seed, theirs.split) != (mine.seed, mine.split):

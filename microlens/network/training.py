@@ -94,7 +94,7 @@ class Trainer:
         if n_other:
             raise ValueError(f"{config.data}: {n_other} of its events are of class other, which a network of the three "
                              f"classes {', '.join(LENSING_CLASSES)} cannot learn; simulate with --n-other 0.")
-        self.train_rows, self.val_rows, self.test_rows = split_rows(self.data.labels, config.seed)
+        self.train_rows, self.val_rows, self.test_rows = split_rows(self.data.labels, config.seed, self.data.stars)
         n_train, n_val = len(self.train_rows), len(self.val_rows)
         if not n_train or not n_val:
             raise ValueError(f"{config.data}: {self.data.n_events} events leave {n_train} for training and {n_val} for "
@@ -115,7 +115,7 @@ class Trainer:
     def start_from(self, run: Run):
         """Take the weights and the scaling of another run, whose training events must not be held out here."""
         held_out = np.concatenate([self.val_rows, self.test_rows])
-        shared = int((run.parts_of(self.data.config)[held_out] == "train").sum())
+        shared = int((run.parts_of(self.data.config, self.data.stars)[held_out] == "train").sum())
         if shared:
             raise ValueError(f"--initial {self.config.initial}: was trained on {shared} of the {len(held_out)} events "
                              "that are held out here; give its --seed, or data of another seed.")
@@ -203,6 +203,13 @@ class Trainer:
             with atomic(self.run / VALIDATION_FEATURES) as temporary, open(temporary, "wb") as f:
                 np.savez_compressed(f, x=x.astype(np.float16), **{k: v[self.val_rows] for k, v in labels.items()})
 
+    def _stars(self) -> dict[str, str]:
+        """Which part each real star is in that events were put into, by name; empty where there are none."""
+        if self.data.stars is None:
+            return {}
+        parts = zip(PARTS, (self.train_rows, self.val_rows, self.test_rows), strict=True)
+        return {str(star): part for part, rows in parts for star in np.unique(self.data.stars[rows])}
+
     def save(self, name: str | Path, resumable: bool = True):
         """Write a checkpoint into the run folder, from which a training can go on or not. Every rank has to call it."""
         state = self.learner.state()
@@ -212,7 +219,7 @@ class Trainer:
         content = {
             "model": state["model"],
             "config": self.config.to_dict(),
-            "data": {"checksum": self.data.checksum, "config": self.data.config},
+            "data": {"checksum": self.data.checksum, "config": self.data.config, "stars": self._stars()},
             "timestamps": torch.from_numpy(self.data.timestamps),
             "rows": {part: torch.from_numpy(r.astype(np.int32)) for part, r in rows},
             "validation": {name: torch.from_numpy(values) for name, values in self.validation.items()},

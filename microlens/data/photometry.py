@@ -1,0 +1,138 @@
+"""A folder of quiet light curves of real stars, into which events are put.
+
+    photometry = read_photometry("my_stars", "train")        season = photometry.season(17)
+
+Each season of a star that `classify` would read is used as it is: its epochs with their gaps, its residuals, and its
+errors as the reader gives them. An event multiplies flux and error alike, so the relative noise at the peak is that of
+the baseline: too large for photon noise, right for noise that grows with the flux.
+
+Stars are shared out among training, validation and test by a digest of their names, so that two datasets of different
+splits never have a star in common.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from microlens.config import ReadConfig
+from microlens.data.lightcurve import seasons
+from microlens.data.readers import read_light_curves
+from microlens.data.tables import LightCurveError
+
+log = logging.getLogger("microlens")
+SHARES = {"train": (0.0, 0.7), "val": (0.7, 0.85), "test": (0.85, 1.0)}
+"""Which stars a split has: those whose digest lies in this part of [0, 1). Small datasets (quick) have all stars."""
+FEWEST_EPOCHS = 50  # of a season
+SAME_TIME = 1e-6  # d; epochs of different stars that are closer count as one
+MOST_EPOCHS = 50_000  # different epochs of all seasons together, which a dataset has as columns
+RESTLESS = 3.0  # reduced chi^2 of a season about its mean above which the star is not quiet in it
+
+
+class QuietSeason(NamedTuple):
+    """One season of a star without an event.
+
+    star : its name.   index (n,) : its epochs among the Photometry's timestamps.   time (n,) : days from its first
+    epoch.   flux, error (n,) : F/F_base.   m_base : mag, NaN where the file does not say.
+    """
+
+    star: str
+    index: np.ndarray
+    time: np.ndarray
+    flux: np.ndarray
+    error: np.ndarray
+    m_base: float
+
+    def injected(self, flux_true) -> tuple[np.ndarray, np.ndarray]:
+        """Flux and error (n,) with an event whose noise-free F/F_base is flux_true (n,)."""
+        return self.flux * flux_true, self.error * flux_true
+
+
+class Photometry(NamedTuple):
+    """All quiet seasons of a folder.
+
+    timestamps (T,) : every epoch that one of them has, days from the first epoch of its season.   seasons : of the
+    split's stars, in an order that mixes them.   digest : SHA-256 of the files.
+    """
+
+    timestamps: np.ndarray
+    seasons: tuple[QuietSeason, ...]
+    digest: str
+
+    def season(self, index: int) -> QuietSeason:
+        """The season that the event with this number of its class is put into: each in turn."""
+        return self.seasons[index % len(self.seasons)]
+
+
+def _digest(text: str) -> int:
+    """A number from 0 to 2^64 - 1 that scatters texts evenly."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def split_of(star: str) -> str:
+    """The split (train, val or test) to which a star belongs, whatever the folder holds beside it."""
+    share = _digest(star) / 2**64
+    return next(split for split, (low, high) in SHARES.items() if low <= share < high)
+
+
+@functools.lru_cache(maxsize=4)
+def read_photometry(folder: str, split: str) -> Photometry:
+    """The quiet light curves in a folder, of the stars that a split has (see SHARES).
+
+    Files are of any kind that `classify` reads. One that cannot be read is an error that names it, so that none is
+    left out unnoticed. Raises LightCurveError, also for a folder without light curves, or for a split without stars.
+    """
+    paths = sorted(path for path in Path(folder).expanduser().rglob("*") if _is_light_curve(path))
+    if not paths:
+        raise LightCurveError(f"--photometry {folder}: no files are there; expected a folder of light curves of quiet "
+                              "stars.")
+    found, digest = [], hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        for curve in read_light_curves(path, ReadConfig()):
+            star = f"{path.name} {curve.star}".strip()
+            if split not in SHARES or split_of(star) == split:
+                found += [(star, season) for season in seasons(curve) if len(season.time) >= FEWEST_EPOCHS]
+    found = _quiet(folder, found)
+    if not found:
+        raise LightCurveError(f"--photometry {folder}: none of its {len(paths)} files has a star of split {split!r} "
+                              f"with a quiet season of at least {FEWEST_EPOCHS} epochs. Stars are shared out by their names, "
+                              "70 % to train and 15 % each to val and test; give more stars, or another --split.")
+    found.sort(key=lambda pair: _digest(f"{pair[0]} {pair[1].number}"))  # few events shall be in many stars
+    times = [np.round((season.time - season.time[0]) / SAME_TIME) for _, season in found]
+    epochs = np.unique(np.concatenate(times))
+    if len(epochs) > MOST_EPOCHS:
+        raise LightCurveError(f"--photometry {folder}: its seasons have {len(epochs)} different epochs, more than "
+                              f"{MOST_EPOCHS}; give stars that were observed at the same times, those of one field.")
+    made = (QuietSeason(star, np.searchsorted(epochs, time), SAME_TIME * time, season.flux.astype(float),
+                        season.flux_err.astype(float), np.nan if season.m_base is None else season.m_base)
+            for (star, season), time in zip(found, times, strict=True))
+    return Photometry(SAME_TIME * epochs, tuple(made), digest.hexdigest())
+
+
+def _is_light_curve(path: Path) -> bool:
+    """Whether a path is a file that may hold a light curve: hidden files and notes about the folder do not."""
+    return path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in (".md", ".rst")
+
+
+def _quiet(folder: str, found: list) -> list:
+    """The (star, season) of `found` in which the star does not vary by more than its noise, and a word on the others.
+
+    An event in a star that varies would be labelled as if the star were quiet.
+    """
+    quiet = [(star, season) for star, season in found if _reduced_chi2(season) <= RESTLESS]
+    if len(quiet) < len(found):
+        log.warning("%s: %d of %d seasons are left out, in which the star varies by more than its noise (reduced chi^2 "
+                    "above %g).", folder, len(found) - len(quiet), len(found), RESTLESS)
+    return quiet
+
+
+def _reduced_chi2(season) -> float:
+    weight = 1 / season.flux_err.astype(float) ** 2
+    mean = np.average(season.flux, weights=weight)
+    return float(np.sum(weight * (season.flux - mean) ** 2) / (len(season.flux) - 1))

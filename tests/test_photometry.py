@@ -1,0 +1,150 @@
+"""Events in real photometry: epochs, noise and errors stay, and no star is in two parts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from microlens.config import SimulateConfig, TrainConfig
+from microlens.data import LightCurveError, PackedDataset, open_dataset, simulate
+from microlens.data.events import true_flux
+from microlens.data.fresh import FreshEvents
+from microlens.data.packed import split_rows
+from microlens.data.parquet import export_parquet
+from microlens.data.photometry import read_photometry, split_of
+from microlens.network import load_run
+from microlens.network.training import train
+
+SHARED = Path(__file__).parents[2] / "shared" / "light_curves" / "ogle_2025"
+N_STARS, ERROR = 24, 0.02
+SMALL = {"n_flat": 8, "n_pspl": 12, "n_binary": 12, "seed": 3, "num_workers": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Files of quiet stars, each with gaps of its own and with noise that is not Gaussian."""
+    rng, out = np.random.default_rng(0), tmp_path_factory.mktemp("stars")
+    (out / "README.md").write_text("Quiet stars.\n")
+    t = 2461447.757 + np.arange(0, 70, 1 / 96)
+    for k in range(N_STARS):
+        seen = rng.random(len(t)) > 0.3
+        mag = 19 + 0.1 * k + ERROR * np.clip(rng.standard_t(3, len(t)), -6, 6)
+        rows = np.column_stack([t, mag, np.full(len(t), ERROR)])[seen]
+        np.savetxt(out / f"star_{k:02d}.dat", rows, fmt=["%.6f", "%.4f", "%.4f"])
+    return out
+
+
+@pytest.fixture(scope="module")
+def datasets(folder, tmp_path_factory):
+    """A training and a test dataset of events in these stars: their paths by split."""
+    out = tmp_path_factory.mktemp("injected")
+    return {split: simulate(SimulateConfig(photometry=str(folder), split=split, output=str(out / f"{split}.h5"), **SMALL),
+                            progress=False) for split in ("train", "test")}
+
+
+def test_an_event_multiplies_what_the_star_shows(folder, datasets):
+    photometry = {season.star: season for season in read_photometry(str(folder), "train").seasons}
+    with open_dataset(datasets["train"]) as data:
+        assert set(data.labels) == {0, 1, 2}
+        for row in range(len(data)):
+            star, params = photometry[data.stars[row]], data.params.loc[row]
+            seen = data.flux(row) != 0
+            assert np.array_equal(np.flatnonzero(seen), star.index)
+            true = true_flux(data.curve(row), params["t_0"], params["t_E"], params["f_s"], star.time)
+            assert data.flux(row)[seen] == pytest.approx(star.flux * true, rel=1e-3)
+            assert data.sigma(row)[seen] == pytest.approx(star.error * true, rel=1e-3)
+            assert data.m_base[row] == pytest.approx(star.m_base, abs=1e-3)
+            if data.labels[row] == 0:  # nothing but the star
+                assert data.flux(row)[seen] == pytest.approx(star.flux, rel=1e-6)
+
+
+def test_no_star_is_in_two_splits_or_in_two_parts_of_a_training(datasets):
+    stars = {}
+    for split, path in datasets.items():
+        with open_dataset(path) as data:
+            stars[split] = data.stars
+            assert {split_of(star) for star in data.stars} == {split}
+    assert not set(stars["train"]) & set(stars["test"])
+    parts = split_rows(np.zeros(len(stars["train"]), int), 1, stars["train"])
+    names = [set(stars["train"][rows]) for rows in parts]
+    assert sum(map(len, parts)) == len(stars["train"]) and all(names)
+    assert sum(map(len, names)) == len(set(stars["train"]))
+
+
+def test_the_file_does_not_depend_on_the_number_of_workers(folder, datasets, tmp_path):
+    again = simulate(SimulateConfig(photometry=str(folder), output=str(tmp_path / "again.h5"),
+                                    **SMALL | {"num_workers": 2}), progress=False)
+    assert again.read_bytes() == datasets["train"].read_bytes()
+
+
+def test_a_run_knows_its_stars_in_whatever_dataset_they_stand(folder, datasets, tmp_path):
+    config = TrainConfig(data=str(datasets["train"]), output=str(tmp_path), experiment_name="own_stars", epochs=1,
+                         d_model=8, n_layers=1, batch_size=8)
+    train(config)
+    run = load_run("own_stars", output=str(tmp_path))
+    other = simulate(SimulateConfig(photometry=str(folder), output=str(tmp_path / "other.h5"), **SMALL | {"seed": 9}),
+                     progress=False)
+    with open_dataset(other) as data:
+        parts = run.parts_of(data.config, data.stars)
+        assert set(parts) == {"train", "val", "test"}
+        assert {run.data["stars"][star] for star in data.stars[parts == "train"]} == {"train"}
+    with open_dataset(datasets["test"]) as data:
+        assert set(run.parts_of(data.config, data.stars)) == {""}
+
+
+def test_packing_and_export_read_it(datasets, tmp_path, monkeypatch):
+    monkeypatch.setenv("MICROLENS_DATA", str(tmp_path))
+    packed = PackedDataset(datasets["test"], view="running", progress=False)
+    flux, _, lengths, _ = packed.gather(np.arange(4))
+    with open_dataset(datasets["test"]) as data:
+        seen = data.flux(2)
+        assert np.array_equal(flux[2, : lengths[2]], seen[seen != 0])
+    assert len(export_parquet(datasets["test"], tmp_path / "tables")) == 3
+
+
+def test_noise_cannot_be_drawn_anew(datasets):
+    with pytest.raises(ValueError, match="real photometry, which has no noise to draw anew"):
+        FreshEvents(datasets["train"], 1)
+    with pytest.raises(ValueError, match="photometry, noise: came both"):
+        SimulateConfig(photometry="x", noise="sky")
+
+
+def test_a_changed_folder_is_another_dataset(folder, datasets, tmp_path):
+    other = tmp_path / "stars"
+    other.mkdir()
+    for path in sorted(folder.glob("*.dat"))[:20]:
+        (other / path.name).write_bytes(path.read_bytes())
+    copy = tmp_path / "train.h5"
+    copy.write_bytes(datasets["train"].read_bytes())
+    with pytest.raises(ValueError, match="the photometry that events are put into"):
+        simulate(SimulateConfig(photometry=str(other), output=str(copy), **SMALL), progress=False)
+
+
+@pytest.mark.parametrize("content, message", [
+    ({}, "no files are there"),
+    ({"a.dat": "no light curve\n"}, "a.dat"),
+    ({"a.dat": "".join(f"{2460000 + i} 18.0{i % 7} 0.01\n" for i in range(30))}, "quiet season of at least 50 epochs"),
+])
+def test_a_folder_without_quiet_stars_is_one_clear_error(tmp_path, content, message):
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(LightCurveError, match=message):
+        read_photometry(str(tmp_path), "quick")
+
+
+def test_seasons_in_which_a_star_varies_are_left_out(tmp_path, caplog):
+    t, rng = 2460000 + np.arange(0, 60, 1 / 96), np.random.default_rng(1)
+    for name, size in (("sine", 0.2), ("quiet", 0.0)):
+        mag = 18 + size * np.sin(t) + 0.01 * rng.normal(size=len(t))
+        np.savetxt(tmp_path / f"{name}.dat", np.column_stack([t, mag, np.full(len(t), 0.01)]), fmt="%.6f")
+    assert {season.star for season in read_photometry(str(tmp_path), "quick").seasons} == {"quiet.dat"}
+    assert "1 of 2 seasons are left out, in which the star varies by more than its noise" in caplog.text
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the OGLE light curves are not beside the checkout")
+def test_events_in_stars_of_ogle(tmp_path):
+    path = simulate(SimulateConfig(photometry=str(SHARED), n_flat=5, n_pspl=5, n_binary=5, split="quick", num_workers=1,
+                                   output=str(tmp_path / "ogle.h5")), progress=False)
+    with open_dataset(path) as data:
+        assert len(set(data.stars)) > 5 and (data.flux() != 0).sum(axis=1).min() >= 50
+        assert np.isfinite(data.m_base).all()
