@@ -55,11 +55,11 @@ def simulation(n=150):
 
 
 def noise(n=200, repeats=4):
-    """CPU time of simulating n events of each class with and without the terms of `sky_noise`: the least of some."""
+    """CPU time of simulating n events of each class with and without the terms of `sky`: the least of some."""
     counts = {f"n_{kind}": n for kind in CLASSES}
     with tempfile.TemporaryDirectory() as folder:
         for preset in ("baseline", "roman"):
-            took = {None: [], "sky_noise": []}
+            took = {None: [], "sky": []}
             for repeat in range(repeats):
                 for terms, seconds_taken in took.items():
                     path = f"{folder}/{preset}_{terms}_{repeat}.h5"
@@ -68,7 +68,7 @@ def noise(n=200, repeats=4):
                     simulate(config, progress=False)
                     seconds_taken.append(time.process_time() - began)
             white, noisy = (1e3 * min(s) / (n * len(CLASSES)) for s in took.values())
-            print(f"simulate {preset}: {white:.2f} ms an event with white noise, {noisy:.2f} with sky_noise: "
+            print(f"simulate {preset}: {white:.2f} ms an event with white noise, {noisy:.2f} with sky: "
                   f"{noisy / white:.2f} times, {n} of each class")
 
 

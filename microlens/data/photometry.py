@@ -101,8 +101,9 @@ def read_photometry(folder: str, split: str) -> Photometry:
     found = _quiet(folder, found)
     if not found:
         raise LightCurveError(f"--photometry {folder}: none of its {len(paths)} files has a star of split {split!r} "
-                              f"with a quiet season of at least {FEWEST_EPOCHS} epochs. Stars are shared out by their names, "
-                              "70 % to train and 15 % each to val and test; give more stars, or another --split.")
+                              f"with a quiet season of at least {FEWEST_EPOCHS} epochs. Stars are shared out by their "
+                              "names, 70 % to train and 15 % each to val and test; give more stars, or another "
+                              "--split.")
     found.sort(key=lambda pair: _digest(f"{pair[0]} {pair[1].number}"))  # few events shall be in many stars
     times = [np.round((season.time - season.time[0]) / SAME_TIME) for _, season in found]
     epochs = np.unique(np.concatenate(times))
