@@ -167,7 +167,7 @@ def test_a_short_event_with_parallax_is_followed_as_far_as_its_lens_reaches(t_E)
 
 
 @pytest.mark.validate
-@pytest.mark.parametrize("preset", ["baseline", "roman"])
+@pytest.mark.parametrize("preset", ["baseline", "roman", "sky"])
 def test_nothing_but_the_flux_tells_the_class(tmp_path, preset):
     """A classifier that sees the times of the valid epochs and m_base alone has an area under the ROC curve of 0.5."""
     path = make(tmp_path / "x.h5", n_flat=400, n_pspl=400, n_binary=400, binary_preset=preset, seed=16, num_workers=0)

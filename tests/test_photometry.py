@@ -15,7 +15,7 @@ from microlens.data.photometry import read_photometry, split_of
 from microlens.network import load_run
 from microlens.network.training import train
 
-SHARED = Path(__file__).parents[2] / "shared" / "light_curves" / "ogle_2025"
+SHARED = Path(__file__).parents[2] / "shared" / "light_curves"
 N_STARS, ERROR = 24, 0.02
 SMALL = {"n_flat": 8, "n_pspl": 12, "n_binary": 12, "seed": 3, "num_workers": 1}
 
@@ -141,10 +141,13 @@ def test_seasons_in_which_a_star_varies_are_left_out(tmp_path, caplog):
     assert "1 of 2 seasons are left out, in which the star varies by more than its noise" in caplog.text
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the OGLE light curves are not beside the checkout")
-def test_events_in_stars_of_ogle(tmp_path):
-    path = simulate(SimulateConfig(photometry=str(SHARED), n_flat=9, n_pspl=9, n_binary=9, split="quick", num_workers=1,
-                                   output=str(tmp_path / "ogle.h5")), progress=False)
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the light curves of others are not beside the checkout")
+@pytest.mark.parametrize("source", ["ogle_2025", "roman_gulls"])
+def test_events_in_light_curves_of_others(tmp_path, source):
+    """Seasons with an event of their own are left out, so the flat ones are flat."""
+    path = simulate(SimulateConfig(photometry=str(SHARED / source), n_flat=9, n_pspl=9, n_binary=9, split="quick", num_workers=1,
+                                   output=str(tmp_path / "others.h5")), progress=False)
     with open_dataset(path) as data:
         assert len(set(data.stars)) > 3 and (data.flux() != 0).sum(axis=1).min() >= 50
-        assert np.isfinite(data.m_base).all()
+        flat = data.flux()[data.labels == 0]
+        assert np.isfinite(data.m_base).all() and np.median(flat[flat != 0]) == pytest.approx(1.0, abs=0.02)

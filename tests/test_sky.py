@@ -120,6 +120,13 @@ def test_parallax_points_everywhere_and_thesis_presets_have_none():
     assert all(d["pi_EN"] == d["pi_EE"] == 0 for d in thesis)
 
 
+def test_preset_sky_has_the_lenses_of_roman_under_more_noise():
+    ours, theirs = sky.load_preset("sky"), sky.load_preset("roman")
+    assert (ours.priors, ours.schedule, ours.field) == (theirs.priors, theirs.schedule, theirs.field)
+    assert set(ours.noise) == {"correlated", "dither", "non_linearity", "persistence", "outliers", "error_scale"}
+    assert not theirs.noise
+
+
 def test_second_sources_have_the_stated_share_and_are_fainter():
     rng, preset = np.random.default_rng(4), sky.load_preset("roman")
     draws = [sky.draw(preset, "pspl", rng, 70.0, two_sources=0.3) for _ in range(1000)]
