@@ -54,7 +54,7 @@ AGREE_CHI2 = 1.0  # and the difference that is no matter in any case
 GAIN = Gain(1e-2, 1e-5)
 NOISY_GAIN = Gain(1e-4, 1e-5)  # and noisy points, whose best parameters are wanted
 MANY_STEPS = 40  # Levenberg-Marquardt steps of a fit that is to end by itself
-REFINEMENTS, SETTLED = 3, 1.0  # of a noisy fit: the most, and the gain in chi^2 below which there is no further one
+REFINEMENTS, SETTLED = 3, 30.0  # of a noisy fit: the most, and the gain in chi^2 below which there is no further one
 
 # Starts of a point source at the brightest point: u_0, and t_E in widths of the peak at half of its height. A peak of
 # height A_max - 1 ~ 1/u_0 is as wide as about 3.5 u_0 t_E; the third is a shallow event, the last one that is strongly
@@ -160,12 +160,11 @@ def finite_source(p, factor):
 
 
 @numba.njit(cache=True, nogil=True)
-def _best_starts(points, given, table, n_bins, steps, bounds):
-    """The best start after so many steps on about so many bins, and the second best if it is close and not the same.
+def _best_starts(coarse, given, table, steps, bounds):
+    """The best start after so many steps on coarse bins, and the second best if it is close and not the same.
 
     Returns (1 or 2, 4).
     """
-    coarse = bins(points, max(1, len(points.t) // n_bins))
     starts = _starts(coarse, given)
     chi2 = np.empty(len(starts))
     for k in range(len(starts)):
@@ -173,8 +172,22 @@ def _best_starts(points, given, table, n_bins, steps, bounds):
     order = np.argsort(chi2)
     one, other = order[0], order[1]
     close = chi2[other] <= chi2[one] + CLOSE_CHI2 + CLOSE_SHARE * chi2[one]
-    differs = np.abs(starts[other] - starts[one]).max() >= SAME_LENS
-    return starts[order[: 2 if close and differs else 1]]
+    return starts[order[: 2 if close and _differ(starts[one], starts[other]) else 1]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _differ(p, other):
+    """Whether two single lenses are not the same."""
+    return np.abs(other - p).max() >= SAME_LENS
+
+
+@numba.njit(cache=True, nogil=True)
+def _distinct_starts(coarse, given, table, bounds):
+    """The best start of noisy points, and the second best where it leads to another single lens on coarse bins."""
+    starts = _best_starts(coarse, given, table, COARSE_STEPS, bounds)
+    for p in starts:
+        levenberg_marquardt(coarse, p, table, MANY_STEPS, bounds, NOISY_GAIN)
+    return starts if len(starts) == 2 and _differ(starts[0], starts[1]) else starts[:1]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -184,7 +197,7 @@ def fit_points(points, given, table, bounds):
     It has parallax where the points have the Sun's offsets.
     given : (k, 5) t_0, ln t_E, u_0, pi_EN, pi_EE of further starts.
     """
-    starts = _best_starts(points, given, table, FINE_BINS, FINE_STEPS, bounds)
+    starts = _best_starts(bins(points, max(1, len(points.t) // FINE_BINS)), given, table, FINE_STEPS, bounds)
     best, reached = _best_refined(points, starts, table, bounds)
     large = best.copy()
     large[U_0], large[-1] = LARGE_SOURCE[0], np.log(LARGE_SOURCE[1])
@@ -249,65 +262,74 @@ def fit_curve(curve, given, table, bounds):
 
 
 @numba.njit(cache=True, nogil=True)
-def _refined(points, p, best, best_chi2, table, bounds):
-    """Fit p, changed in place, to averages of the points and copy it into `best` whenever it is better.
+def _better(one, other):
+    """The one of two Best that reaches the smaller chi^2."""
+    return other if other.fluxes.chi2 < one.fluxes.chi2 else one
 
-    The points are averaged where the single lens p itself does not change, and again with what was found, until that
-    gains little.
-    Returns the chi^2 of `best`.
+
+@numba.njit(cache=True, nogil=True)
+def _refined(points, start, table, bounds):
+    """The single lens `start` fitted to noisy points, as Best.
+
+    The fit sees averages of the points within which the single lens itself does not change, so nothing is lost, and
+    averages within which the one that was found does not, until that gains little.
     """
+    p = start.copy()
     a = magnification(points, p, table)
-    fluxes = best_fluxes(points, a)
+    best = Best(start.copy(), best_fluxes(points, a))
     for _ in range(REFINEMENTS):
-        before = fluxes.chi2
-        if before < best_chi2:
-            best_chi2 = before
-            best[:] = p
-        averages, _ = compress(points, fluxes.f_source * a, NOISY_COMPRESSION)
+        averages, _ = compress(points, best.fluxes.f_source * a, NOISY_COMPRESSION)
         levenberg_marquardt(averages, p, table, MANY_STEPS, bounds, NOISY_GAIN)
         a = magnification(points, p, table)
-        fluxes = best_fluxes(points, a)
-        if before - fluxes.chi2 < SETTLED:
+        found = Best(p.copy(), best_fluxes(points, a))
+        gain = best.fluxes.chi2 - found.fluxes.chi2
+        best = _better(best, found)
+        if gain < SETTLED:
             break
-    if fluxes.chi2 < best_chi2:
-        best[:] = p
-        return fluxes.chi2
-    return best_chi2
+    return best
+
+
+@numba.njit(cache=True, nogil=True)
+def _best_of(points, starts, table, bounds):
+    """The best single lens of several starts (k, 4) or (k, 6), each refined on noisy points, as Best."""
+    best = _refined(points, starts[0], table, bounds)
+    for k in range(1, len(starts)):
+        best = _better(best, _refined(points, starts[k], table, bounds))
+    return best
+
+
+@numba.njit(cache=True, nogil=True)
+def _enlarged(points, point, table, bounds):
+    """The better one of the point source `point`, a Best, and the best finite source that is found from it."""
+    best = point
+    for factor in RHO_FACTORS:
+        best = _better(best, _refined(points, finite_source(point.p, factor), table, bounds))
+    if is_finite_source(best.p) and best.p[U_0] < CENTRAL * np.exp(best.p[-1]):
+        beside = best.p.copy()
+        beside[U_0] = 0.5 * np.exp(best.p[-1])
+        best = _better(best, _refined(points, beside, table, bounds))
+    return best
 
 
 @numba.njit(cache=True, nogil=True)
 def _fit_noisy(points, given, table, with_finite_source, bounds):
-    """Best single lens through noisy points. Returns Best.
-
-    The points are averaged where the single lens itself does not change, so nothing of the fit is lost.
-    """
+    """Best single lens through noisy points, as Best."""
     n, w, y = len(points.t), points.w, points.y
-    starts = _best_starts(points, given, table, START_BINS, COARSE_STEPS, bounds)
-    best, chi2 = starts[0].copy(), np.inf
-    for p in starts:
-        chi2 = _refined(points, p, best, chi2, table, bounds)
-    if with_finite_source and best[U_0] < FSPL_U_0:
+    starts = _distinct_starts(bins(points, max(1, n // START_BINS)), given, table, bounds)
+    best = _best_of(points, starts, table, bounds)
+    if with_finite_source and best.p[U_0] < FSPL_U_0:
         mean = (w * y).sum() / w.sum()
-        if (w * (y - mean) ** 2).sum() - chi2 > FSPL_CHI2:
-            point = best.copy()
-            for factor in RHO_FACTORS:
-                chi2 = _refined(points, finite_source(point, factor), best, chi2, table, bounds)
-            if is_finite_source(best) and best[U_0] < CENTRAL * np.exp(best[-1]):
-                beside = best.copy()
-                beside[U_0] = 0.5 * np.exp(best[-1])
-                chi2 = _refined(points, beside, best, chi2, table, bounds)
-    if best[U_0] < SHARP and chi2 > n + POOR * np.sqrt(2.0 * n):
+        if (w * (y - mean) ** 2).sum() - best.fluxes.chi2 > FSPL_CHI2:
+            best = _enlarged(points, best, table, bounds)
+    if best.p[U_0] < SHARP and best.fluxes.chi2 > n + POOR * np.sqrt(2.0 * n):
         # A peak narrower than the coarse bins: u_0 ran to 0, where its derivative vanishes. Start at the brightest
         # epoch.
         for u_0 in SHARP_STARTS:
-            p = np.array([points.t[np.argmax(y)], best[LN_T_E], u_0, POINT])
-            chi2 = _refined(points, p, best, chi2, table, bounds)
+            p = np.array([points.t[np.argmax(y)], best.p[LN_T_E], u_0, POINT])
+            best = _better(best, _refined(points, p, table, bounds))
     if len(points.north) > 0:
-        starts, wide = parallax_starts(best, given), bounds_with_parallax(bounds)
-        best, chi2 = starts[0].copy(), np.inf
-        for p in starts:
-            chi2 = _refined(points, p, best, chi2, table, wide)
-    return Best(best, fluxes_of(points, best, table))
+        best = _best_of(points, parallax_starts(best.p, given), table, bounds_with_parallax(bounds))
+    return best
 
 
 NO_START = np.empty((0, PI_EE + 1))
