@@ -38,8 +38,9 @@ def folder(tmp_path_factory):
 def datasets(folder, tmp_path_factory):
     """A training and a test dataset of events in these stars: their paths by split."""
     out = tmp_path_factory.mktemp("injected")
-    return {split: simulate(SimulateConfig(photometry=str(folder), split=split, output=str(out / f"{split}.h5"), **SMALL),
-                            progress=False) for split in ("train", "test")}
+    configs = {split: SimulateConfig(photometry=str(folder), split=split, output=str(out / f"{split}.h5"), **SMALL)
+               for split in ("train", "test")}
+    return {split: simulate(config, progress=False) for split, config in configs.items()}
 
 
 def test_an_event_multiplies_what_the_star_shows(folder, datasets):
@@ -122,7 +123,7 @@ def test_a_changed_folder_is_another_dataset(folder, datasets, tmp_path):
 
 @pytest.mark.parametrize("content, message", [
     ({}, "no files are there"),
-    ({"a.dat": "no light curve\n"}, "a.dat"),
+    ({"a.dat": "no light curve\n"}, "none of its 1 files"),
     ({"a.dat": "".join(f"{2460000 + i} 18.0{i % 7} 0.01\n" for i in range(30))}, "quiet season of at least 50 epochs"),
 ])
 def test_a_folder_without_quiet_stars_is_one_clear_error(tmp_path, content, message):
@@ -130,6 +131,14 @@ def test_a_folder_without_quiet_stars_is_one_clear_error(tmp_path, content, mess
         (tmp_path / name).write_text(text)
     with pytest.raises(LightCurveError, match=message):
         read_photometry(str(tmp_path), "quick")
+
+
+def test_a_file_that_is_no_light_curve_is_left_out_with_a_word(folder, tmp_path, caplog):
+    (tmp_path / "truth.csv").write_text("star,class\na,flat\n")
+    for path in sorted(folder.glob("*.dat"))[:2]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert len(read_photometry(str(tmp_path), "quick").seasons) == 2
+    assert "left out" in caplog.text and "truth.csv" in caplog.text
 
 
 def test_seasons_in_which_a_star_varies_are_left_out(tmp_path, caplog):
@@ -142,11 +151,12 @@ def test_seasons_in_which_a_star_varies_are_left_out(tmp_path, caplog):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the light curves of others are not beside the checkout")
-@pytest.mark.parametrize("source", ["ogle_2025", "roman_gulls"])
+@pytest.mark.parametrize("source", ["ogle_2025", "roman_dc1"])
 def test_events_in_light_curves_of_others(tmp_path, source):
     """Seasons with an event of their own are left out, so the flat ones are flat."""
-    path = simulate(SimulateConfig(photometry=str(SHARED / source), n_flat=9, n_pspl=9, n_binary=9, split="quick", num_workers=1,
-                                   output=str(tmp_path / "others.h5")), progress=False)
+    numbers = {"n_flat": 9, "n_pspl": 9, "n_binary": 9, "num_workers": 1, "split": "quick"}
+    config = SimulateConfig(photometry=str(SHARED / source), output=str(tmp_path / "others.h5"), **numbers)
+    path = simulate(config, progress=False)
     with open_dataset(path) as data:
         assert len(set(data.stars)) > 3 and (data.flux() != 0).sum(axis=1).min() >= 50
         flat = data.flux()[data.labels == 0]

@@ -84,8 +84,8 @@ def split_of(star: str) -> str:
 def read_photometry(folder: str, split: str) -> Photometry:
     """The quiet light curves in a folder, of the stars that a split has (see SHARES).
 
-    Files are of any kind that `classify` reads. One that cannot be read is an error that names it, so that none is
-    left out unnoticed. Raises LightCurveError, also for a folder without light curves, or for a split without stars.
+    Files are of any kind that `classify` reads. What cannot be read is left out with a warning that says why. Raises
+    LightCurveError for a folder without files, and for a split without quiet stars.
     """
     paths = sorted(path for path in Path(folder).expanduser().rglob("*") if _is_light_curve(path))
     if not paths:
@@ -94,10 +94,13 @@ def read_photometry(folder: str, split: str) -> Photometry:
     found, digest = [], hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-        for curve in read_light_curves(path, ReadConfig()):
-            star = f"{path.name} {curve.star}".strip()
-            if split not in SHARES or split_of(star) == split:
-                found += [(star, season) for season in seasons(curve) if len(season.time) >= FEWEST_EPOCHS]
+        try:
+            for curve in read_light_curves(path, ReadConfig()):
+                star = f"{path.name} {curve.star}".strip()
+                if split not in SHARES or split_of(star) == split:
+                    found += [(star, season) for season in seasons(curve) if len(season.time) >= FEWEST_EPOCHS]
+        except LightCurveError as error:
+            log.warning("left out: %s", error)
     found = _quiet(folder, found)
     if not found:
         raise LightCurveError(f"--photometry {folder}: none of its {len(paths)} files has a star of split {split!r} "

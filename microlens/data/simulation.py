@@ -240,7 +240,8 @@ def _context():
 
 
 def _start_worker():
-    """Prepare a worker: Ctrl-C is left to its parent, with which it ends, however that ends."""
+    """Prepare a worker: Ctrl-C is left to its parent, with which it ends, however that ends, and so are warnings."""
+    log.setLevel(logging.ERROR)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
