@@ -59,10 +59,10 @@ HOLDER = """
 import os, sys, time
 from microlens.files import lock
 with lock(sys.argv[1]):
-    if os.fork() == 0:  # a worker that outlives its parent
+    if os.fork() == 0:  # a worker that outlives its parent; a fork lets go of the lock with its first steps
+        print("held", flush=True)
         time.sleep(20)
         os._exit(0)
-    print("held", flush=True)
     time.sleep(20)
 """
 
