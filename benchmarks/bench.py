@@ -1,7 +1,7 @@
 """make bench: ratios, each pair measured side by side in one run, with the spread over repetitions.
 
     light_curves           a binary light curve against the lens library at every epoch; what the expansion is worth; rendering
-    fits                   single-lens fits of 6912 noisy epochs
+    fits, running_fits     single-lens fits of 6912 noisy epochs; what a path that may bend costs the running fit
     simulation, storage    events a second, the cost of the labels, the layout of the dataset file, its checksum
     noise                  what the terms of noise beside white noise cost, labels included
     prefixes               one forward pass against as many passes as there are prefixes
@@ -17,11 +17,12 @@ import sys
 import torch
 
 from benchmarks.datasets import noise, simulation, storage
-from benchmarks.fits import fits
+from benchmarks.fits import fits, running_fits
 from benchmarks.light_curves import light_curves
 from benchmarks.networks import fresh_events, inference, prefixes, streaming, training
 
-PARTS = {f.__name__: f for f in (light_curves, fits, simulation, noise, storage, prefixes, training, inference, streaming, fresh_events)}
+PARTS = {f.__name__: f for f in (light_curves, fits, running_fits, simulation, noise, storage, prefixes, training, inference,
+                                 streaming, fresh_events)}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

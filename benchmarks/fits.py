@@ -1,10 +1,13 @@
-"""Fits a second: single lenses through noisy light curves of a season."""
+"""Fits a second: single lenses through noisy light curves of a season, at once and as the season unfolds."""
 
 import numpy as np
 
 from benchmarks.timing import seconds
 from microlens import lens, sky
+from microlens.data import open_dataset, quick_dataset
+from microlens.data.packed import pack
 from microlens.fit import fit_single_lens
+from microlens.fit.running import running_view
 
 T = sky.epochs("thesis")
 
@@ -24,3 +27,20 @@ def fits(n=200):
         took = [seconds(lambda c=c, k=choices: fit_single_lens(T, *c, **k)) for c in curves]
         print(f"single-lens fit of 6912 epochs, {name}: {1 / np.mean(took):.0f} a second, "
               f"median {1e3 * np.median(took):.2f} ms, n = {n}")
+
+
+def running_fits(n=100):
+    """What the path that may bend costs the running fit: all curves of preset roman by one view, then by the other."""
+    with open_dataset(quick_dataset(n, n, n, preset="roman")) as data:
+        flux, delta_t, _, lengths = pack(data.flux(), data.delta_t())
+    views = {view: [] for view in ("running", "bent")}
+    for row in range(len(flux)):
+        one = flux[[row]], delta_t[[row]], lengths[[row]], 16
+        if row == 0:
+            for view in views:
+                running_view(*one, view)  # compiles
+        for view, took in views.items():
+            took.append(seconds(lambda a=one, v=view: running_view(*a, v)))
+    straight, bent = (1e3 * np.mean(took) for took in views.values())
+    print(f"running fit of a season of preset roman: {straight:.1f} ms; with a path that may bend {bent:.1f} ms, "
+          f"{bent / straight:.2f} times as long, n = {len(flux)} (flat, single and binary in equal parts)")
