@@ -4,7 +4,7 @@ from scipy.optimize import least_squares
 
 from microlens import fit
 from microlens.config import THRESHOLD_PREMATURE, THRESHOLD_PSPL
-from microlens.fit import observable, points, single_lens
+from microlens.fit import observable, points, residual, single_lens
 from microlens.fit.kernels import POINT, Points, b0_table, fluxes_of, prefix, without_parallax
 from microlens.lens import ROMAN_FIELD, Parallax, binary, fspl, pspl
 from microlens.sky.noise import sigma_flux
@@ -125,3 +125,14 @@ def test_a_prefix_of_points_is_their_beginning():
     n = 7
     curve = Points(T, T + 1, T + 2, T + 3, T + 4)
     assert all(np.array_equal(a, b[:n]) for a, b in zip(prefix(curve, n), curve, strict=True))
+
+
+def test_the_residual_of_a_single_lens_with_parallax_is_noise():
+    t, rng = np.arange(0, 72, 1 / 96), np.random.default_rng(8)
+    true = pspl(t, 40.0, 0.15, 28.0, parallax=Parallax(0.3, 0.2))
+    sigma = sigma_flux(true, 19.0)
+    noisy = true + sigma * rng.normal(size=len(t))
+    straight = residual.single_lens_residual(t, noisy, sigma)
+    bent = residual.single_lens_residual(t, noisy, sigma, ROMAN_FIELD)
+    assert np.sum(straight**2) > len(t) + 1000 and np.sum(bent**2) < len(t) + 4 * np.sqrt(2 * len(t))
+    assert residual.seen(straight, noisy, sigma) == (True, True) and residual.seen(bent, noisy, sigma) == (True, False)

@@ -286,16 +286,18 @@ def residual_features(path, rows, progress: bool = True):
     """What the baselines read of n rows of a dataset file.
 
     Returns features (n, len(residual.FEATURES)) of the residual to the best single lens, and what the literature's
-    thresholds see, (n, 2) bool (see residual.curve_features).
+    thresholds see, (n, 2) bool (see residual.curve_features). The single lens has parallax where the preset has it.
     """
     rows = np.asarray(rows)
     features, seen = np.empty((len(rows), len(residual.FEATURES))), np.zeros((len(rows), 2), bool)
     bar = tqdm(total=len(rows), desc="single-lens fits", unit="event", disable=not progress)
     with open_dataset(path) as data, bar:
+        field = data.preset.field if data.preset.has_parallax else None
         for i in range(0, len(rows), BLOCK):
             part = rows[i : i + BLOCK]
             flux, delta_t, error, lengths = pack(data.flux(part), data.delta_t(part), data.sigma(part))
             for j, n in enumerate(lengths):
-                features[i + j], seen[i + j] = residual.curve_features(flux[j, :n], delta_t[j, :n], error[j, :n])
+                valid = flux[j, :n], delta_t[j, :n], error[j, :n]
+                features[i + j], seen[i + j] = residual.curve_features(*valid, field)
             bar.update(len(part))
     return features, seen

@@ -10,6 +10,7 @@ from scipy.ndimage import median_filter
 
 from microlens.config import THRESHOLD_FLAT, THRESHOLD_PSPL
 from microlens.fit.single_lens import fit_single_lens, single_lens_model
+from microlens.lens import Field
 
 SMOOTH = 9  # epochs of the running median of the error
 WINDOWS = (1, 3, 8, 24, 72, 216, 648)  # epochs
@@ -25,14 +26,15 @@ def smooth_error(flux_err) -> np.ndarray:
     return median_filter(np.asarray(flux_err, dtype=float), SMOOTH, mode="nearest")
 
 
-def single_lens_residual(t, flux, sigma) -> np.ndarray:
+def single_lens_residual(t, flux, sigma, field: Field | None = None) -> np.ndarray:
     """Residual (n,), in errors, of a light curve to the better of PSPL and FSPL; 0 for fewer than 5 epochs.
 
-    t (n,) days; flux, sigma (n,) F/F_base, valid epochs only.
+    t (n,) days; flux, sigma (n,) F/F_base, valid epochs only.   field : where in the sky and when, for single lenses
+    with parallax; t is then days after field.season_start.
     """
     if len(t) < FEWEST:
         return np.zeros(len(t))
-    fit = fit_single_lens(t, flux, sigma, finite_source=True)
+    fit = fit_single_lens(t, flux, sigma, finite_source=True, field=field)
     return (flux - single_lens_model(t, fit)) / sigma
 
 
@@ -84,11 +86,12 @@ def seen(z, flux, sigma) -> tuple[bool, bool]:
     return bool(event), bool(event and excess > THRESHOLD_PSPL and longest_run(z) >= RUN)
 
 
-def curve_features(flux, delta_t, flux_err):
+def curve_features(flux, delta_t, flux_err, field: Field | None = None):
     """Features (len(FEATURES),) of a light curve of valid epochs, and what the literature's thresholds see in it.
 
-    flux (n,) F/F_base, delta_t (n,) days, flux_err (n,).
+    flux (n,) F/F_base, delta_t (n,) days, flux_err (n,).   field : as in single_lens_residual, for a curve that begins
+    with the season.
     """
     y, sigma = np.asarray(flux, dtype=float), smooth_error(flux_err)
-    z = single_lens_residual(np.cumsum(delta_t, dtype=float), y, sigma)
+    z = single_lens_residual(np.cumsum(delta_t, dtype=float), y, sigma, field)
     return features(z, y), seen(z, y, sigma)
