@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from benchmarks.choices import BASE
-from microlens.config import BINARY, BINARY_PRESETS, SimulateConfig, TrainConfig
+from microlens.config import BINARY, LENS_PRESETS, SimulateConfig, TrainConfig
 from microlens.data import PackedDataset, simulate
 from microlens.data.packed import class_mix
 from microlens.evaluate import metrics
@@ -30,7 +30,6 @@ TABLE = Path(__file__).parents[1] / "figures" / "cross_evaluation.csv"
 PURITY, FALSE_ALARMS = 0.95, 0.005
 N_TEST = {"n_flat": 2000, "n_pspl": 1000, "n_binary": 1000}
 TRAIN_SEED, TEST_SEED = 40, 41
-WHITE_PRESETS = BINARY_PRESETS[:-1]  # all but sky, whose noise the networks here have not learnt
 
 
 def trained(preset, folder, n) -> Run:
@@ -67,19 +66,19 @@ def main(folder="data/cross", n="6000"):
     folder, n = Path(folder), int(n)
     torch.set_num_threads(1)
     kept_rows = [] if n else pd.read_csv(TABLE).to_dict("records")
-    rows = [row for row in kept_rows if row["trained on"] in WHITE_PRESETS]
+    rows = [row for row in kept_rows if row["trained on"] in LENS_PRESETS]
     tests = {preset: simulate(SimulateConfig(**N_TEST, binary_preset=preset, seed=TEST_SEED, split="test",
-                                             output=str(folder / f"{preset}_test.h5"))) for preset in WHITE_PRESETS}
-    for name in (*(WHITE_PRESETS if n else ()), "shipped baseline", "shipped roman"):
+                                             output=str(folder / f"{preset}_test.h5"))) for preset in LENS_PRESETS}
+    for name in (*(LENS_PRESETS if n else ()), "shipped baseline", "shipped roman"):
         kept = folder / f"{name.replace(' ', '_')}.json"  # an interrupted comparison goes on where it was
         if not kept.exists():
-            run = trained(name, folder, n) if name in WHITE_PRESETS else load_run(name.removeprefix("shipped "))
+            run = trained(name, folder, n) if name in LENS_PRESETS else load_run(name.removeprefix("shipped "))
             kept.write_text(json.dumps([score(name, run, preset, test) for preset, test in tests.items()]))
         rows += json.loads(kept.read_text())
     table = pd.DataFrame(rows)
     table.to_csv(TABLE, index=False, float_format="%.4g")
     for value in ("completeness", "purity", "average precision"):
-        matrix = table.pivot(index="trained on", columns="tested on", values=value)[[*WHITE_PRESETS]]
+        matrix = table.pivot(index="trained on", columns="tested on", values=value)[[*LENS_PRESETS]]
         print(f"\n{value}\n" + matrix.to_string(float_format=lambda x: f"{x:.3f}"))
 
 

@@ -11,7 +11,7 @@ parallax that is better than that of the labels' fit by more than a twentieth of
 import numpy as np
 
 from microlens import lens, sky
-from microlens.config import BINARY_PRESETS, THRESHOLD_PSPL
+from microlens.config import LENS_PRESETS, THRESHOLD_PSPL
 from microlens.data.events import fit_start, magnification_curve, true_flux
 from microlens.evaluate.metrics import binomial_interval
 from microlens.fit import fit_noise_free, kernels, running, single_lens
@@ -116,5 +116,5 @@ def missed(n):
 if __name__ == "__main__":
     single_lenses(2000)
     missed(200)
-    for name in BINARY_PRESETS[:-1]:  # sky has the lenses of roman
+    for name in LENS_PRESETS:
         binaries(name, 1000)

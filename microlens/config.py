@@ -41,7 +41,10 @@ PURITY = 0.95
 PERSISTENCE = 2
 """Network steps that P(binary) has to stay at or above the threshold before an alert is raised."""
 
-BINARY_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman", "sky")
+LENS_PRESETS = ("distinct", "planetary", "stellar", "baseline", "roman")
+"""Presets whose lenses differ, under white noise."""
+BINARY_PRESETS = (*LENS_PRESETS, "sky")
+"""All presets: sky has the lenses of roman under noise of its own."""
 NOISE_PRESETS = ("red_noise", "strong_red_noise", "outliers")
 """Files that state terms of noise alone."""
 SCHEDULES = ("thesis", "roman")

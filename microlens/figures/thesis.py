@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from microlens import lens, sky
-from microlens.config import BINARY_PRESETS, ClassifyConfig, EvaluateConfig
+from microlens.config import LENS_PRESETS, ClassifyConfig, EvaluateConfig
 from microlens.data import open_dataset, quick_dataset
 from microlens.evaluate import evaluate
 from microlens.evaluate.light_curves import classify
@@ -83,7 +83,7 @@ def _input_figures(drawn, n_compared: int, seed: int) -> list[Path]:
     made += drawn("annual_parallax", *inputs.annual_parallax(SINGLE, EVENT_MAGNITUDE, *PARALLAX, t))
     with ExitStack() as stack:
         presets = {}
-        for i, name in enumerate(BINARY_PRESETS):  # a seed each: presets of the same ranges would show the same events
+        for i, name in enumerate(LENS_PRESETS):  # a seed each: presets of the same ranges would show the same events
             path = quick_dataset(1, n_compared // 2, n_compared, preset=name, seed=seed + 10 * i)
             presets[name] = stack.enter_context(open_dataset(path))
         populations = {name: d.params for name, d in presets.items()}
