@@ -110,6 +110,17 @@ def test_noise_cannot_be_drawn_anew(datasets):
         SimulateConfig(photometry="x", noise="sky")
 
 
+def test_a_file_that_changes_is_read_again(folder, tmp_path):
+    first, second = sorted(folder.glob("*.dat"))[:2]
+    path = tmp_path / "star.dat"
+    path.write_bytes(first.read_bytes())
+    before = read_photometry(str(tmp_path), "quick")
+    assert read_photometry(str(tmp_path), "quick") is before
+    path.write_bytes(second.read_bytes())
+    after = read_photometry(str(tmp_path), "quick")
+    assert after.digest != before.digest and after.seasons[0].m_base != before.seasons[0].m_base
+
+
 def test_a_changed_folder_is_another_dataset(folder, datasets, tmp_path):
     other = tmp_path / "stars"
     other.mkdir()

@@ -80,7 +80,6 @@ def split_of(star: str) -> str:
     return next(split for split, (low, high) in SHARES.items() if low <= share < high)
 
 
-@functools.lru_cache(maxsize=4)
 def read_photometry(folder: str, split: str) -> Photometry:
     """The quiet light curves in a folder, of the stars that a split has (see SHARES).
 
@@ -91,6 +90,13 @@ def read_photometry(folder: str, split: str) -> Photometry:
     if not paths:
         raise LightCurveError(f"--photometry {folder}: no files are there; expected a folder of light curves of quiet "
                               "stars.")
+    stamps = tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+    return _read(folder, split, tuple(paths), stamps)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(folder: str, split: str, paths: tuple[Path, ...], stamps: tuple) -> Photometry:
+    """What read_photometry gives of these files; read once while `stamps`, their sizes and times of change, stay."""
     found, digest = [], hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())

@@ -32,19 +32,18 @@ from microlens.fit.kernels import (
     LN_T_E,
     PI_EE,
     POINT,
-    RIDGE,
     T_0,
     TRIES,
     U_0,
     Bounds,
     Points,
     bounds_with_parallax,
+    damped_step,
     has_parallax,
     magnification,
     model,
     n_parameters,
     prefix,
-    solution,
     stepped,
 )
 from microlens.fit.points import means, sample
@@ -274,12 +273,7 @@ def improve(points, p, table, steps, bounds):
     for _ in range(steps):
         better = False
         for _try in range(TRIES):
-            m, promised = now.matrix.copy(), 0.0
-            for j in range(n_par):
-                m[j, j] += damping * now.matrix[j, j] + RIDGE
-            step = solution(m, now.right)
-            for j in range(n_par):
-                promised += now.right[j] * step[j]
+            step, promised = damped_step(now.matrix, now.right, damping)
             if promised < GAIN.chi2 + GAIN.share * now.chi2:
                 return now.chi2
             stepped(p, step, bounds, trial)

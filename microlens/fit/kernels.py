@@ -208,7 +208,7 @@ def _enlarge_source(u2, p, table, a, d):
 
 @numba.njit(cache=True, nogil=True)
 def magnification(points, p, table):
-    """Magnification (n,) of the single lens p at the times of the points: that of _model, without derivatives."""
+    """Magnification (n,) of the single lens p at the times of the points: that of `model`, without derivatives."""
     u2 = _squared_separations(points, p)
     a = np.empty(len(u2))
     for i in range(len(u2)):
@@ -300,7 +300,7 @@ def _normal_equations(points, a, d, fluxes, h, g):
 
 
 @numba.njit(cache=True, nogil=True)
-def solution(m, g):
+def _solution(m, g):
     """x of m x = g for a small symmetric m > 0 by Gaussian elimination (m is used up).
 
     LAPACK's result depends on how memory happens to be aligned, in the last bits; files are compared bit for bit.
@@ -319,6 +319,18 @@ def solution(m, g):
             x[j] -= m[j, k] * x[k]
         x[j] /= m[j, j]
     return x
+
+
+@numba.njit(cache=True, nogil=True)
+def damped_step(h, g, damping):
+    """A Levenberg-Marquardt step of normal matrix h and right side g, and the gain in chi^2 that it promises."""
+    m, promised = h.copy(), 0.0
+    for j in range(len(g)):
+        m[j, j] += damping * h[j, j] + RIDGE
+    step = _solution(m, g)
+    for j in range(len(g)):
+        promised += g[j] * step[j]
+    return step, promised
 
 
 @numba.njit(cache=True, nogil=True)
@@ -368,12 +380,7 @@ def levenberg_marquardt(points, p, table, steps, bounds, gain):
         _normal_equations(points, a, d, fluxes, h, g)
         better = False
         for _try in range(TRIES):
-            m, promised = h.copy(), 0.0
-            for j in range(n_par):
-                m[j, j] += damping * h[j, j] + RIDGE
-            step = solution(m, g)
-            for j in range(n_par):
-                promised += g[j] * step[j]
+            step, promised = damped_step(h, g, damping)
             if promised < gain.chi2 + gain.share * fluxes.chi2:
                 break
             stepped(p, step, bounds, trial)

@@ -21,20 +21,6 @@ LARGE = 4.0  # standard deviations; such a residual is always drawn, until there
 
 
 @numba.njit(cache=True, nogil=True)
-def bins(points, per_bin):
-    """Points that are weighted means of `per_bin` neighbours each."""
-    t, y, w, _, _ = points
-    n = (len(t) + per_bin - 1) // per_bin
-    tb, yb, wb = np.zeros(n), np.zeros(n), np.zeros(n)
-    for i in range(len(t)):
-        k = i // per_bin
-        wb[k] += w[i]
-        tb[k] += w[i] * t[i]
-        yb[k] += w[i] * y[i]
-    return _with_offsets(points, tb / wb, yb / wb, wb)
-
-
-@numba.njit(cache=True, nogil=True)
 def _with_offsets(points, t, y, w):
     """Points at other times t (m,), ascending, with the Sun's offsets between those of `points`, where these have any.
 
@@ -52,6 +38,28 @@ def _with_offsets(points, t, y, w):
         north[i] = points.north[k] + share * (points.north[after] - points.north[k])
         east[i] = points.east[k] + share * (points.east[after] - points.east[k])
     return Points(t, y, w, north, east)
+
+
+@numba.njit(cache=True, nogil=True)
+def means(points, last):
+    """Weighted means of neighbours, as Points; last (n,) : the index of the last point in each."""
+    n = len(last)
+    t, y, w = np.zeros(n), np.zeros(n), np.zeros(n)
+    first = 0
+    for k in range(n):
+        for i in range(first, last[k] + 1):
+            w[k] += points.w[i]
+            t[k] += points.w[i] * points.t[i]
+            y[k] += points.w[i] * points.y[i]
+        first = last[k] + 1
+    return _with_offsets(points, t / w, y / w, w)
+
+
+@numba.njit(cache=True, nogil=True)
+def bins(points, per_bin):
+    """Points that are weighted means of `per_bin` neighbours each."""
+    n = (len(points.t) + per_bin - 1) // per_bin
+    return means(points, np.minimum(np.arange(1, n + 1) * per_bin, len(points.t)) - 1)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -82,21 +90,6 @@ def compress(points, smooth, largest_change):
         m += 1
         i = j
     return _with_offsets(points, tb[:m], yb[:m], wb[:m]), last[:m]
-
-
-@numba.njit(cache=True, nogil=True)
-def means(points, last):
-    """Weighted means of neighbours, as Points; last (n,) : the index of the last point in each."""
-    n = len(last)
-    t, y, w = np.zeros(n), np.zeros(n), np.zeros(n)
-    first = 0
-    for k in range(n):
-        for i in range(first, last[k] + 1):
-            w[k] += points.w[i]
-            t[k] += points.w[i] * points.t[i]
-            y[k] += points.w[i] * points.y[i]
-        first = last[k] + 1
-    return _with_offsets(points, t / w, y / w, w)
 
 
 @numba.njit(cache=True, nogil=True)
