@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.timing import seconds, wall
 from microlens import sky
-from microlens.config import LENSING_CLASSES, SimulateConfig
+from microlens.config import CLASSES, LENSING_CLASSES, SimulateConfig
 from microlens.data.events import make_event, preset_source, true_flux
 from microlens.data.format import USER_BLOCK
 from microlens.data.simulation import event_stream, simulate

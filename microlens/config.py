@@ -20,14 +20,17 @@ from typing import Any, NamedTuple
 # ---- facts ----------------------------------------------------------------------------------------------------------
 
 CLASSES = ("flat", "pspl", "binary", "other")
-"""What is simulated. `other` is everything that varies and is no lens; a dataset without it has the first three."""
+"""What is simulated. `other` is all else that varies: variable stars, and two sources behind a single lens. A dataset
+without it has the first three."""
 FLAT, PSPL, BINARY, OTHER = range(4)
 LENSING_CLASSES = CLASSES[:3]
 """What a network of three classes tells apart; its outputs are in this order."""
 CLASS_COLOURS = {"flat": "#56606b", "pspl": "#0072b2", "binary": "#d55e00", "other": "#cc79a7"}
-SUBCLASSES = ("rr_lyrae_ab", "rr_lyrae_c", "delta_scuti", "cepheid_2", "cepheid_1", "osarg", "semiregular", "mira",
-              "eclipsing_detached", "eclipsing_semidetached", "eclipsing_contact", "ellipsoidal", "spotted",
-              "heartbeat", "dwarf_nova", "flare", "be_outburst", "trend")
+VARIABLE_STARS = ("rr_lyrae_ab", "rr_lyrae_c", "delta_scuti", "cepheid_2", "cepheid_1", "osarg", "semiregular", "mira",
+                  "eclipsing_detached", "eclipsing_semidetached", "eclipsing_contact", "ellipsoidal", "spotted",
+                  "heartbeat", "dwarf_nova", "flare", "be_outburst", "trend")
+TWO_SOURCES = "two_sources"
+SUBCLASSES = (*VARIABLE_STARS, TWO_SOURCES)
 """Sub-classes of `other`; files hold their numbers. sky/variables.yaml says how often each is met."""
 
 THRESHOLD_FLAT = 500.0
@@ -128,7 +131,7 @@ CLASS_PARAMETERS = {
     "flat": ("m_base",),
     "pspl": ("t_0", "u_0", "t_E", "rho", "f_s", "m_base", *PARALLAX, *SECOND_SOURCE),
     "binary": (*PRIOR_PARAMETERS, *PARALLAX),
-    "other": ("f_s", "m_base", *VARIABLE_PARAMETERS),
+    "other": ("t_0", "u_0", "t_E", "rho", "f_s", "m_base", *PARALLAX, *SECOND_SOURCE, *VARIABLE_PARAMETERS),
 }
 
 # ---- what the configurations share ----------------------------------------------------------------------------------
@@ -289,8 +292,8 @@ class SimulateConfig(Noise):
     n_flat: int = option(100, "Number of flat (constant) light curves.", unit="events", low=0)
     n_pspl: int = option(100, "Number of single-lens light curves.", unit="events", low=0)
     n_binary: int = option(100, "Number of binary-lens light curves.", unit="events", low=0)
-    n_other: int = option(0, "Number of light curves of everything that varies and is no lens (class other).",
-                          unit="events", low=0)
+    n_other: int = option(0, "Number of light curves of all else that varies: variable stars, two sources (class "
+                             "other).", unit="events", low=0)
     binary_preset: str = option("baseline", "Prior of the lens parameters: distinct, planetary, stellar, baseline, "
                                             "roman, sky, or the path of a YAML file of your own.")
     noise: str | None = option(None, "Terms of noise beside white noise: those of a preset (sky has some, the others "
@@ -309,7 +312,8 @@ class SimulateConfig(Noise):
     schedule: str | None = option(None, "Epochs of the season. Unset means what the preset says: roman for preset "
                                         "roman, else thesis.",
                                   choices=SCHEDULES)
-    two_sources: float = option(0.0, "Share of the single lenses that have a second source (1L2S).", low=0, high=1)
+    two_sources: float = option(0.0, "Share of the single lenses that have a second source and keep their class.",
+                                low=0, high=1)
     oversample: float = option(20.0, "At most this many draws for each wanted event of a class; fewer accepted events "
                                      "are an error.",
                                low=1)

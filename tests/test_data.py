@@ -87,6 +87,35 @@ def test_variable_stars_are_what_their_parameters_in_the_file_say(tmp_path):
         assert list(f.attrs["classes"]) == ["flat", "pspl", "binary", "other"]
 
 
+def test_two_sources_are_other_once_no_single_lens_explains_them(tmp_path):
+    preset = yaml.safe_load((FOLDER / "roman.yaml").read_text())
+    preset["other"] = {"two_sources": 1}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(preset))
+    path = make(tmp_path / "x.h5", n_other=40, n_pspl=3, n_binary=0, binary_preset=str(tmp_path / "mine.yaml"))
+    packed = PackedDataset(path, progress=False)
+    with open_dataset(path) as data:
+        events = data.params[data.labels == OTHER]
+        assert (events["subclass"] == "two_sources").all() and events["period"].isna().all()
+        assert (events["q_F"] > 0).all() and events["q_F"].between(1e-3, 1).all()
+        seen = events["delta_chi2_flat"] > 500
+        apart = seen & (events["delta_chi2_pspl"] > 160)
+        expected = np.where(apart, OTHER, np.where(seen, 1, 0))
+        assert events["label_observable"].tolist() == expected.tolist() and set(expected) == {0, 1, OTHER}
+        for row, event in events.iterrows():
+            flux = true_flux(data.curve(row), event.t_0, event.t_E, event.f_s, data.timestamps)
+            parallax = lens.event_parallax(event.to_dict(), data.preset.field)
+            both = [(event.t_0, event.u_0, event.rho), (event.t_0_2, event.u_0_2, event.rho_2)]
+            one, two = (lens.fspl_at(np.hypot(*lens.trajectory(data.timestamps, t_0, u_0, event.t_E, 0.0, parallax)), rho)
+                        for t_0, u_0, rho in both)
+            A = (one + event.q_F * two) / (1 + event.q_F)
+            assert flux == pytest.approx(1 + event.f_s * (A - 1), rel=2e-3)
+        row = int(events.index[apart][0])
+        flat, single = packed.seen_flat[row], packed.seen_pspl[row]
+        counts = np.array([[min(flat, single) - 1, max(flat, single) - 1, max(flat, single)]])
+        expected = [0, 1 if single > flat else 0, OTHER]
+        assert packed.prefix_labels(np.array([row]), counts).tolist() == [expected]
+
+
 def test_a_dataset_without_variable_stars_does_not_speak_of_them(dataset):
     """So its bytes are those that versions without class other made."""
     with open_dataset(dataset) as data, h5py.File(dataset) as f:

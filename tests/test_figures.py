@@ -14,7 +14,7 @@ import pytest
 from matplotlib.ticker import FixedLocator
 
 from microlens import figures, lens
-from microlens.config import BINARY, CLASS_COLOURS, LENSING_CLASSES, SUBCLASSES
+from microlens.config import BINARY, CLASS_COLOURS, LENSING_CLASSES, VARIABLE_STARS
 from microlens.data import open_dataset, quick_dataset
 from microlens.figures import inputs, style
 
@@ -248,13 +248,13 @@ def test_completeness_and_purity_are_at_their_place():
 
 def test_each_kind_of_variable_star_has_a_season_and_what_it_is():
     table, caption = figures.variable_stars(seed=2)
-    assert table["subclass"].unique().tolist() == list(SUBCLASSES) and f"n = {len(SUBCLASSES)}" in caption
+    assert table["subclass"].unique().tolist() == list(VARIABLE_STARS) and f"n = {len(VARIABLE_STARS)}" in caption
     for name, star in table.groupby("subclass"):
         season, beside = star[star["panel"] == "season"], star[~star["panel"].isin(["season", "about"])]
         assert len(season) > 100 and season["x"].between(0, 71).all() and (season["y"] > 0).all(), name
         assert len(beside) > 5 and (beside["panel"].iloc[0] != "phase" or beside["x"].between(0, 1).all()), name
     drawn = figures.draw("variable_stars", table)
-    assert sum(ax.get_visible() for ax in drawn.axes) == 2 * len(SUBCLASSES)
+    assert sum(ax.get_visible() for ax in drawn.axes) == 2 * len(VARIABLE_STARS)
     assert drawn.axes[0].get_title(loc="left").startswith("rr lyrae ab: 0.")
 
 

@@ -67,6 +67,9 @@ def test_flat_delta_chi2_against_direct_sum():
 def test_observable_label_rule():
     labels = fit.observable_label([0, 1, 1, 2, 2, 2], [0, 400, 600, 400, 600, 600], [0, 0, 0, 900, 100, 200])
     assert labels.tolist() == [0, 0, 1, 0, 1, 2]
+    stars = fit.observable_label([3, 3], [400, 600], [0, 0], is_star=[True, True])
+    two_sources = fit.observable_label([3, 3, 3], [400, 600, 600], [300, 100, 200], is_star=[False, False, False])
+    assert stars.tolist() == [0, 3] and two_sources.tolist() == [0, 1, 3]
 
 
 @pytest.mark.parametrize("n", [5, 8, 200])

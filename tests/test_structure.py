@@ -33,6 +33,13 @@ def modules():
         yield path, path.relative_to(ROOT / "microlens").with_suffix("").parts
 
 
+def test_every_name_in_the_code_is_defined_and_every_import_used():
+    """The lines of a benchmark that no test runs are read at least."""
+    found = subprocess.run([sys.executable, "-m", "ruff", "check", "--select", "F", "microlens", "tests", "benchmarks"],
+                           cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
 def test_a_package_imports_only_packages_above_it():
     for path, (unit, *_) in modules():
         for name in imports(path):

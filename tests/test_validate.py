@@ -12,7 +12,6 @@ from scipy import stats
 
 from benchmarks import torture
 from microlens import lens as mg
-from microlens import sky
 from microlens.config import THRESHOLD_PSPL, SimulateConfig
 from microlens.data.events import make_event, preset_source
 from microlens.data.simulation import event_stream, season_epochs

@@ -4,8 +4,8 @@
     flux_true = true_flux(curve, t_0, t_E, f_s, timestamps)
 
 A magnification curve is None for a flat event, the u_0 of a point-source single lens, or nodes (tau, log A) in Einstein
-times, from which `true_flux` draws the event at any t_0 and t_E; with parallax, at its own alone. In its place an event
-of class other has a VariableStar.
+times, from which `true_flux` draws the event at any t_0 and t_E; with parallax, at its own alone. In its place a
+variable star, of class other, has a VariableStar.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from microlens import lens, sky
-from microlens.config import Noise, SimulateConfig
+from microlens.config import TWO_SOURCES, Noise, SimulateConfig
 from microlens.data.format import STATUS_ANALYTIC, STATUS_NODES, STATUS_REDRAWN
 from microlens.data.photometry import QuietSeason
 from microlens.fit import NEVER_OBSERVABLE, Correlation, Observability, observability
@@ -67,12 +67,25 @@ def preset_source(preset: sky.Preset, kind: str, timestamps, config: SimulateCon
 
     config : limb darkening, and the share of single lenses with two sources.
     """
-    if kind == "other":
-        return Source(kind, lambda rng: sky.draw_other(preset, rng), sky.VariableStar, preset)
     season = sky.season_length(timestamps)
     window = float(timestamps[0]), float(timestamps[-1])
-    return Source(kind, lambda rng: sky.draw(preset, kind, rng, season, config.two_sources),
-                  lambda params: magnification_curve(kind, params, preset.field, window, config.limb_darkening), preset)
+
+    def draw(rng):
+        if kind == "other":
+            return sky.draw_other(preset, rng, season)
+        return sky.draw(preset, kind, rng, season, config.two_sources)
+
+    def curve(params):
+        if is_star(params):
+            return sky.VariableStar(params)
+        return magnification_curve(kind, params, preset.field, window, config.limb_darkening)
+
+    return Source(kind, draw, curve, preset)
+
+
+def is_star(params: dict) -> bool:
+    """Whether an event with these parameters is a variable star, and no lens."""
+    return params.get("subclass", TWO_SOURCES) != TWO_SOURCES
 
 
 def magnification_curve(kind: str, params: dict, field: lens.Field, window: tuple, limb_darkening: float = 0.0):
@@ -233,8 +246,9 @@ def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfi
     if sigma is None:
         sigma = known.white * sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
     correlation = Correlation(known.amplitude / known.white, known.time) if known.amplitude else None
-    start = None if kind == "other" else fit_start(params)
-    return observability(t, flux_true, sigma, kind == "binary", start, config.limb_darkening, field, correlation)
+    is_single = kind == "pspl" or is_star(params)
+    start = None if is_star(params) else fit_start(params)
+    return observability(t, flux_true, sigma, not is_single, start, config.limb_darkening, field, correlation)
 
 
 def fit_start(params: dict) -> tuple:

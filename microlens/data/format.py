@@ -40,6 +40,7 @@ from microlens.config import (
     OTHER,
     PARAMETERS,
     SUBCLASSES,
+    TWO_SOURCES,
     VARIABLE_PARAMETERS,
     SimulateConfig,
 )
@@ -442,7 +443,7 @@ class Dataset:
         """The curve of one event as `microlens.data.true_flux` takes it: None, u_0, (tau, log_A), or a VariableStar."""
         if self.labels[row] == FLAT:
             return None
-        if self.labels[row] == OTHER:
+        if self.labels[row] == OTHER and self.params.at[row, "subclass"] != TWO_SOURCES:
             return VariableStar({name: self.params.at[row, name] for name in VARIABLE_PARAMETERS})
         tau, log_A = self.nodes(row)
         return (tau, log_A) if len(tau) else float(self.params.loc[row, "u_0"])

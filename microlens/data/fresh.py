@@ -22,7 +22,7 @@ import numpy as np
 
 from microlens import sky
 from microlens.config import CLASSES, FRESH_STREAM, OTHER, PSPL, SimulateConfig
-from microlens.data.events import Event, OversampleError, Source, is_whole, make_event, second_is_late
+from microlens.data.events import Event, OversampleError, Source, is_star, is_whole, make_event, second_is_late
 from microlens.data.format import DatasetError, open_dataset, time_since_last
 from microlens.data.packed import Events, epochs_until, pack
 from microlens.fit import observable_label
@@ -94,7 +94,7 @@ class FreshEvents:
         extra = running_view(flux, delta_t, lengths, self.block, self.view)
         known = [e.observability for e in made]
         observable = observable_label(self.labels[rows], [k.delta_chi2_flat for k in known],
-                                      [k.delta_chi2_pspl for k in known])
+                                      [k.delta_chi2_pspl for k in known], [is_star(e.params) for e in made])
         times = [self.timestamps[e.flux != 0] for e in made]
         return Events(flux, delta_t, lengths, extra, self.labels[rows], observable.astype(np.int64),
                       epochs_until([k.t_observable_flat for k in known], times),

@@ -164,9 +164,10 @@ class Events(NamedTuple):
     def prefix_labels(self, counts) -> np.ndarray:
         """What an observer can know after `counts` (n, k) valid epochs: (n, k) int64 class numbers."""
         flat = counts < self.seen_flat[:, None]
-        binary = (counts >= self.seen_pspl[:, None]) & (self.labels_observable == BINARY)[:, None]
-        event = np.where(binary, BINARY, np.where(self.labels[:, None] == OTHER, OTHER, PSPL))
-        return np.where(flat, FLAT, event)
+        is_star = (self.labels == OTHER) & (self.labels_observable == OTHER) & (self.seen_pspl == NEVER)
+        no_single_lens = is_star | np.isin(self.labels_observable, (BINARY, OTHER))
+        known = no_single_lens[:, None] & (is_star[:, None] | (counts >= self.seen_pspl[:, None]))
+        return np.where(flat, FLAT, np.where(known, self.labels_observable[:, None], PSPL))
 
 
 class PackedDataset:

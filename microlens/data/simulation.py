@@ -43,7 +43,7 @@ from microlens.config import (
     SUBCLASSES,
     SimulateConfig,
 )
-from microlens.data.events import Event, OversampleError, make_event, preset_source
+from microlens.data.events import Event, OversampleError, is_star, make_event, preset_source
 from microlens.data.format import CHUNK, NOISE, DatasetError, join_shards, open_dataset, param_dtype, write_dataset
 from microlens.data.photometry import Photometry, QuietSeason, read_photometry
 from microlens.fit import observable_label
@@ -155,7 +155,8 @@ def _write_shard(config: SimulateConfig, path: Path, timestamps, made: list[Even
     labels = np.array([CLASSES.index(e.kind) for e in made])
     rows = {name: np.array([getattr(e.observability, name) for e in made]) for name in made[0].observability._fields}
     rows["labels"] = labels
-    rows["labels_observable"] = observable_label(labels, rows["delta_chi2_flat"], rows["delta_chi2_pspl"])
+    rows["labels_observable"] = observable_label(labels, rows["delta_chi2_flat"], rows["delta_chi2_pspl"],
+                                                 [is_star(e.params) for e in made])
     rows["status"] = [e.status for e in made]
     rows["n_draws"] = np.minimum([e.n_draws for e in made], LARGEST_INT16)
     rows["m_base"] = [e.params["m_base"] for e in made]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from microlens import sky
-from microlens.config import SUBCLASSES
+from microlens.config import VARIABLE_STARS
 from microlens.figures.style import COLOURS, PAGE, figure, subplots
 from microlens.fit.points import epochs_to_draw
 from microlens.sky.variables import VariableStar, subclasses
@@ -26,7 +26,7 @@ BESIDE = {"phase": "phase", "days": "time (d)", "years": "time (yr)"}
 
 
 def variable_stars(seed=1):
-    """One star of each sub-class of class other: a season with noise; beside it its phase curve, its highest outburst
+    """One star of each kind of variable stars: a season with noise; beside it its phase curve, its highest outburst
     or four years.
 
     seed : of the draws.
@@ -34,7 +34,7 @@ def variable_stars(seed=1):
     rng, t = np.random.default_rng(seed), sky.epochs("roman", seed)
     parts = [_star(subclass, rng, t) for subclass in subclasses().values()]
     return pd.concat(parts), (
-        f"One star of each sub-class of class other (n = {len(parts)}): left a season with the noise of a star of "
+        f"One star of each kind of variable stars (n = {len(parts)}): left a season with the noise of a star of "
         f"{MAGNITUDE:g} mag that is not blended, right the same epochs against the phase, the highest outburst, or "
         f"four years without noise (line). Of {N_DRAWN} stars drawn the one at {SHOWN:.0%} of the range in a season is "
         f"shown (flares {SHOWN_FLARE:.0%}); its period (the mean time between outbursts) and its "
@@ -75,7 +75,7 @@ def _star(subclass, rng, t) -> pd.DataFrame:
 
 @figure
 def draw_variable_stars(table):
-    names = [name for name in SUBCLASSES if (table["subclass"] == name).any()]
+    names = [name for name in VARIABLE_STARS if (table["subclass"] == name).any()]
     rows = -(-len(names) // COLUMNS)
     fig, axes = subplots(rows, 2 * COLUMNS, size=(PAGE, 0.3 + 1.55 * rows), squeeze=False,
                          width_ratios=(1.5, 1) * COLUMNS)

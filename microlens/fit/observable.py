@@ -1,6 +1,6 @@
 """What an observer can know: delta chi^2 of noise-free curves, moments of observability, the label.
 
-    seen = observability(timestamps, flux_true, sigma, is_binary, start)
+    seen = observability(timestamps, flux_true, sigma, is_compared, start)
 
 Noise-free delta chi^2 of a growing prefix never falls, and any single lens bounds that of all prefixes from above: the
 moment at which it passes a threshold is found from below, in a few fits.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from microlens.config import BINARY, FLAT, OTHER, PSPL, THRESHOLD_FLAT, THRESHOLD_PREMATURE, THRESHOLD_PSPL
+from microlens.config import FLAT, PSPL, THRESHOLD_FLAT, THRESHOLD_PREMATURE, THRESHOLD_PSPL
 from microlens.fit.covariance import (
     Correlation,
     Growing,
@@ -59,7 +59,7 @@ class Observability(NamedTuple):
     """What an observer can know of one event.
 
     delta_chi2_flat, delta_chi2_pspl : of the noise-free curve against a constant and against the best single lens; the
-    latter is 0 for an event that is no binary.
+    latter is 0 for single lenses and variable stars.
     t_observable_flat, t_observable_pspl, t_premature : days at which delta chi^2 of the growing prefix passes
     THRESHOLD_FLAT against a constant, THRESHOLD_PSPL and THRESHOLD_PREMATURE against the best single lens; NaN if
     never.
@@ -247,12 +247,13 @@ def _epochs_above(search: Search, p, chi2: float) -> tuple[int | None, int | Non
     return (low if high is None else min(low, high)), high
 
 
-def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0,
+def observability(t, flux_true, sigma, is_compared, start=None, limb_darkening=0.0,
                   field: Field | None = None, correlation: Correlation | None = None) -> Observability:
     """delta chi^2 and times of observability of one noise-free light curve.
 
-    t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   start : (t_0, t_E, u_0[, pi_EN,
-    pi_EE]) to try first.   limb_darkening : linear coefficient of the source, for the FSPL that is fitted.
+    t (n,) days, flux_true (n,) F/F_base, sigma (n,) true errors: valid epochs only.   is_compared : whether with the
+    best single lens, too.   start : (t_0, t_E, u_0[, pi_EN, pi_EE]) to try first.
+    limb_darkening : linear coefficient of the source, for the FSPL that is fitted.
     field : where in the sky and when, for single lenses with parallax; t is then days after field.season_start.
     correlation : of the noise beside the white one; delta chi^2 is then that under the covariance of both, and the best
     single lens the best under it.
@@ -263,7 +264,7 @@ def observability(t, flux_true, sigma, is_binary, start=None, limb_darkening=0.0
     flat = float(growing[-1])
     passed = np.searchsorted(growing, THRESHOLD_FLAT, side="right")
     t_flat = float(curve.t[passed]) if flat > THRESHOLD_FLAT else np.nan
-    if not is_binary:
+    if not is_compared:
         return Observability(flat, 0.0, t_flat, np.nan, np.nan)
     given, table, bounds = trial_start(start), b0_table(limb_darkening), season_bounds(curve.t)
     curve = with_sun(curve, field, reference_time(curve, given) if field else None)
@@ -295,14 +296,15 @@ def _correlated_epochs_above(search: Growing, p) -> tuple[float, tuple[int | Non
 # ---- the label ------------------------------------------------------------------------------------------------------
 
 
-def observable_label(labels, delta_chi2_flat, delta_chi2_pspl):
+def observable_label(labels, delta_chi2_flat, delta_chi2_pspl, is_star=False):
     """The class that an observer can know, (N,) int8, from what was simulated (N,) and both delta chi^2 (N,).
 
-    flat if delta chi^2 against a constant <= THRESHOLD_FLAT; else binary if simulated binary and delta chi^2 >
-    THRESHOLD_PSPL against the best single lens (Penny et al. 2019); else other if simulated other; else pspl.
+    is_star : (N,) bool, whether it is a variable star, of class other.
+    flat if delta chi^2 against a constant <= THRESHOLD_FLAT; else other for a star; else what was simulated if delta
+    chi^2 > THRESHOLD_PSPL against the best single lens (Penny et al. 2019), which is binary, or other for two sources;
+    else pspl.
     """
     labels = np.asarray(labels)
-    binary = (labels == BINARY) & (np.asarray(delta_chi2_pspl) > THRESHOLD_PSPL)
+    known = np.asarray(is_star) | (np.asarray(delta_chi2_pspl) > THRESHOLD_PSPL)
     flat = (np.asarray(delta_chi2_flat) <= THRESHOLD_FLAT) | (labels == FLAT)
-    event = np.where(binary, BINARY, np.where(labels == OTHER, OTHER, PSPL))
-    return np.where(flat, FLAT, event).astype(np.int8)
+    return np.where(flat, FLAT, np.where(known, labels, PSPL)).astype(np.int8)

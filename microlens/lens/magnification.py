@@ -18,6 +18,7 @@ from microlens.lens.expansion import expand, new_scratch
 from microlens.lens.limb import disc_magnification, point_magnification
 from microlens.lens.path import Lens
 
+SAFETY = 0.25  # of the tolerance, that the own value's estimate of its error is asked for: it can be low by three times
 AGREEMENT = 2.0  # difference of two estimates that are each within their tolerance / tolerance
 PLASTIC = 1.32471795724474602596  # the plastic number, whose powers spread points evenly over a square
 FEWEST_POINTS, MOST_POINTS = 2**14, 2**22  # point sources on the disc
@@ -50,7 +51,10 @@ def evaluate(vb, x, y, s, q, rho, limb_darkening=0.0) -> np.ndarray:
     lens = Lens(rho, s, q, 2 * limb_darkening / (3 - limb_darkening))
     polyline = caustic_polyline(s, q, N_PHASES)
     library = library_values(vb, x, y, s, q, rho, limb_darkening)
-    values = own_values(np.ascontiguousarray(x), np.ascontiguousarray(y), lens, tolerance, polyline)
+    values = own_values(np.ascontiguousarray(x), np.ascontiguousarray(y), lens, SAFETY * tolerance, polyline)
+    unknown = np.isnan(values)
+    if unknown.any():
+        values[unknown] = own_values(x[unknown], y[unknown], lens, tolerance, polyline)
     for i in np.flatnonzero(~(np.abs(library - values) <= AGREEMENT * tolerance * values)):
         values[i] = decide(x[i], y[i], lens, tolerance, values[i], library[i])
     return np.maximum(values, 1.0)

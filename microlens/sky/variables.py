@@ -1,6 +1,6 @@
-"""Everything that varies and is no lens: which star, with which parameters, and its light.
+"""All else that varies: which variable star, with which parameters, and its light; or two sources behind one lens.
 
-    params = draw_other(preset, rng)          flux = VariableStar(params).flux(t)          # noise-free F/F_base
+    params = draw_other(preset, rng, season)  flux = VariableStar(params).flux(t)          # noise-free F/F_base
 
 The sub-classes, how often each is met, and the priors of their parameters are data: `sky/variables.yaml`. The same
 parameters give the same light at any times. A seed among them fixes what is random in the light. Amplitudes are those
@@ -8,6 +8,8 @@ in F146: those of the priors times the factor of the sub-class.
 
 periodic   light that repeats, exactly or approximately; 1 in the mean
 eruptive   outbursts and flares; 1 in quiescence
+
+Two lensed sources are drawn as single lenses are, and their light is that of a lens: see microlens.data.events.
 """
 
 from __future__ import annotations
@@ -18,16 +20,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from microlens.config import CLASS_PARAMETERS, PRIOR_PARAMETERS, SUBCLASSES, VARIABLE_PARAMETERS
+from microlens.config import CLASS_PARAMETERS, TWO_SOURCES, VARIABLE_PARAMETERS, VARIABLE_STARS
 from microlens.files import PACKAGE, parse_yaml
 from microlens.sky import eruptive, periodic
-from microlens.sky.population import Preset
+from microlens.sky.population import Preset, draw
 from microlens.sky.priors import Prior
 
 FILE = PACKAGE / "sky" / "variables.yaml"
 FLUX = periodic.FLUX | eruptive.FLUX
 """{model: function of (params, t) -> flux}."""
 LARGEST_SEED = 2**32
+BLEND = ("f_s", "m_base")  # what a preset's priors say of every star
 FAINTEST_SHARE = 1e-6  # least F/F_base of a star whose light is all its own
 
 
@@ -126,29 +129,33 @@ def variables_json() -> str:
 
 @functools.cache
 def subclasses() -> dict[str, Subclass]:
-    """The sub-classes by name, in the order of SUBCLASSES."""
+    """The sub-classes that are variable stars, by name, in the order of VARIABLE_STARS."""
     data = _file()
     return {name: Subclass(name, data[name]["model"], data[name]["per_deg2"], data[name]["factor"],
                            {p: _prior(entry) for p, entry in data[name]["parameters"].items()})
-            for name in SUBCLASSES}
+            for name in VARIABLE_STARS}
 
 
 def rates() -> dict[str, float]:
-    """Stars of each sub-class a square degree: the weights of a preset that states none."""
-    return {name: subclass.per_deg2 for name, subclass in subclasses().items()}
+    """Light curves of each sub-class a square degree: the weights of a preset that states none."""
+    return {name: entry["per_deg2"] for name, entry in _file().items()}
 
 
-def draw_other(preset: Preset, rng: np.random.Generator) -> dict:
-    """Parameters of one event of class other, by name: those of a star (see Subclass.draw), and f_s and m_base.
+def draw_other(preset: Preset, rng: np.random.Generator, season: float) -> dict:
+    """Parameters of one event of class other, by name; NaN for those that its sub-class does not have.
 
-    The sub-class is drawn with the weights of the preset, or with `rates`. Share and magnitude of the star are drawn
-    from the preset's priors, as those of all events are, so that neither tells the classes apart.
+    A star has those of Subclass.draw, and f_s and m_base; a lens with two sources those of population.draw, t_0 in days
+    from the start of a season of `season` days. The sub-class is drawn with the weights of the preset, or with `rates`.
+    Share and magnitude of the star are drawn from the preset's priors, as those of all events are, so that neither
+    tells the classes apart.
     """
     weights = preset.other or rates()
     shares = np.array(list(weights.values()))
     name = list(weights)[rng.choice(len(weights), p=shares / shares.sum())]
-    blend = {p: preset.priors[p].draw(rng) for p in CLASS_PARAMETERS["other"] if p in PRIOR_PARAMETERS}
-    return blend | subclasses()[name].draw(rng)
+    params = dict.fromkeys(CLASS_PARAMETERS["other"], float("nan")) | {"subclass": name}
+    if name == TWO_SOURCES:
+        return params | draw(preset, "pspl", rng, season, two_sources=1.0)
+    return params | {p: preset.priors[p].draw(rng) for p in BLEND} | subclasses()[name].draw(rng)
 
 
 @dataclass(frozen=True)
