@@ -42,8 +42,7 @@ NOISE_CHANNEL = 4  # of the running view
 class LogFeatures(Classifier):
     """Magnitudes in place of the flux on asinh scales, which lose what noise makes negative."""
 
-    @staticmethod
-    def raw_features(flux, delta_t, extra=None):
+    def raw_features(self, flux, delta_t, extra=None):
         magnitude = torch.log(flux.clamp_min(0.01))
         out = torch.stack([100 * magnitude, magnitude, torch.log1p(delta_t * 96.0)], dim=-1)
         return torch.cat([out, extra], dim=-1)
@@ -52,11 +51,10 @@ class LogFeatures(Classifier):
 class NoNoise(Classifier):
     """Without the estimate of the noise in the running view."""
 
-    @staticmethod
-    def raw_features(flux, delta_t, extra=None):
+    def raw_features(self, flux, delta_t, extra=None):
         extra = extra.clone()
         extra[..., NOISE_CHANNEL] = 0.0
-        return Classifier.raw_features(flux, delta_t, extra)
+        return super().raw_features(flux, delta_t, extra)
 
 
 # Changes to BASE; `network` is a class of its own, `share` the share of the training events, `prefixes` how many of

@@ -30,10 +30,10 @@ def fits(n=200):
 
 
 def running_fits(n=100):
-    """What the path that may bend costs the running fit: all curves of preset roman by one view, then by the other."""
+    """What the robust view costs the running fit: all curves of preset roman by one view, then by the other."""
     with open_dataset(quick_dataset(n, n, n, preset="roman")) as data:
         flux, delta_t, _, lengths = pack(data.flux(), data.delta_t())
-    views = {view: [] for view in ("running", "bent")}
+    views = {view: [] for view in ("running", "robust")}
     for row in range(len(flux)):
         one = flux[[row]], delta_t[[row]], lengths[[row]], 16
         if row == 0:

@@ -21,7 +21,7 @@ RANDOM_STARTS, AGREES = 60, 0.05
 NEAR = 40, 10_000  # delta chi^2 of the binaries that are searched again
 DC1_PI_E = np.log10(0.089), 0.25
 BLOCK = 16  # epochs a network step
-RUNNING_FITS = {"running, straight": "running", "running, bent": "bent"}
+RUNNING_FITS = {"running, straight": "running", "running, robust": "robust"}
 FIELDS = {"without parallax": None, "with parallax": lens.ROMAN_FIELD}
 
 
@@ -58,7 +58,7 @@ def running_excess(t, flux, view):
     """chi^2 excess of the running fit after the whole of one noisy light curve: t days, flux (n,)."""
     seen = running.running_view(flux[None], np.diff(t, prepend=t[0])[None], np.array([len(t)]), BLOCK, view)
     last = len(t) // BLOCK * BLOCK - 1
-    return running.CHI2_SCALE * np.sinh(float(seen[0, last, running.EXCESS]))
+    return running.CHI2_SCALE * np.sinh(float(seen[0, last, running.block_channel(view, running.EXCESS)]))
 
 
 def single_lenses(n):

@@ -52,7 +52,7 @@ NOISE_PRESETS = ("red_noise", "strong_red_noise", "outliers")
 """Files that state terms of noise alone."""
 SCHEDULES = ("thesis", "roman")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
-FLUX_VIEW, RUNNING_VIEW, BENT_VIEW = VIEWS = ("flux", "running", "bent")
+FLUX_VIEW, RUNNING_VIEW, ROBUST_VIEW = VIEWS = ("flux", "running", "robust")
 SPLITS = {"train": 0, "val": 1, "test": 2, "quick": 3}
 """Independent random streams: events of two splits are never shared. `quick` is that of the notebooks' small
 datasets."""
@@ -361,8 +361,8 @@ class TrainConfig(Config):
     stem_stride: int = option(16, "Valid epochs that make one network step; 1 is the thesis' network.", unit="epochs",
                               low=1, high=64)
     view: str = option("running", "What the network sees beside flux and time step: running adds the best single lens "
-                       "through the past; bent adds the same, and its path may bend as parallax bends it; flux adds "
-                       "nothing.", choices=VIEWS)
+                       "through the past; robust adds the same for the sky as it is, with parallax, outliers "
+                       "and slow noise; flux adds nothing.", choices=VIEWS)
     hierarchical: bool = option(True, "Two-stage head (flat or not, then single lens or binary); off gives one "
                                 "3-class head.")
     use_aux_head: bool = option(True, "Auxiliary 3-class head with a loss of its own.")

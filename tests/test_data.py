@@ -428,7 +428,7 @@ def test_a_running_view_is_what_it_was_to_its_rounding(n_epochs):
     own, shared = rng.uniform(-15, 15, (3, 36, 2)), np.repeat(rng.uniform(-15, 15, (3, 5, 4)), block, axis=1)[:, :36]
     view = np.concatenate([own, shared], axis=2)
     view[:, 32:] = 0  # beyond the last whole block
-    got = decode_view(encode_view(view, block), block, n_epochs)
+    got = decode_view(encode_view(view, block, own=2), block, n_epochs, own=2)
     assert got.shape == (3, n_epochs, 6) and got.dtype == np.float32
     assert got == pytest.approx(view[:, :n_epochs], abs=3e-4)
 

@@ -20,7 +20,7 @@ OPTIONS = [
     {"attention_pooling": False},
     {"hierarchical": False, "use_aux_head": False},
     {"view": "running"},
-    {"view": "bent"},
+    {"view": "robust"},
 ]
 each = pytest.mark.parametrize("options", OPTIONS, ids=str)
 

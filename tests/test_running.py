@@ -5,7 +5,7 @@ import faulthandler
 import numpy as np
 import pytest
 
-from microlens.fit import fit_noise_free, running
+from microlens.fit import fit_noise_free, running, scatter
 from microlens.lens import Parallax, binary, pspl
 from microlens.sky.noise import sigma_flux
 
@@ -22,8 +22,10 @@ def observed(flux, m_base, rng, missing=0.05):
 
 
 def excess_of(view):
-    """chi^2 excess over the best single lens of the past, after each block, of a view (n, L, CHANNELS)."""
-    return running.CHI2_SCALE * np.sinh(view[:, BLOCK - 1 :: BLOCK, running.EXCESS])
+    """chi^2 excess over the best single lens of the past, after each block, of a view (n, L, channels)."""
+    name = "running" if view.shape[-1] == running.n_channels("running") else "robust"
+    excess = running.block_channel(name, running.EXCESS)
+    return running.CHI2_SCALE * np.sinh(view[:, BLOCK - 1 :: BLOCK, excess])
 
 
 def test_a_single_lens_never_looks_like_an_anomaly():
@@ -58,31 +60,31 @@ PARALLAX = Parallax(0.25, 0.2)
 
 def test_a_bent_path_takes_up_the_parallax_of_a_single_lens():
     """The parallax is real, that of the Earth: the fit's constant acceleration stands for it."""
-    rng, end = np.random.default_rng(11), {"running": [], "bent": []}
+    rng, end = np.random.default_rng(11), {"running": [], "robust": []}
     for t_0, u_0, t_E in ((30.0, 0.1, 25.0), (40.0, -0.2, 30.0), (36.0, 0.4, 28.0), (25.0, 0.05, 18.0)):
         flux, delta_t = observed(pspl(T, t_0, u_0, t_E, parallax=PARALLAX), 19.0, rng)
         for view, excesses in end.items():
             seen = running.running_view(flux[None], delta_t[None], np.array([len(flux)]), BLOCK, view)
             excesses.append(excess_of(seen)[0, len(flux) // BLOCK - 1])
-    assert min(end["running"]) > 300 and max(end["bent"]) < 120
+    assert min(end["running"]) > 300 and max(end["robust"]) < 120
 
 
 def test_a_bent_path_takes_up_no_binary_lens():
     rng = np.random.default_rng(12)
     flux, delta_t = observed(binary(T, 36.0, 0.1, 15.0, 2e-3, 1.3, 1e-2, 1.0), 20.0, rng)
     ends = [excess_of(running.running_view(flux[None], delta_t[None], np.array([len(flux)]), BLOCK, view))
-            [0, len(flux) // BLOCK - 1] for view in ("running", "bent")]
+            [0, len(flux) // BLOCK - 1] for view in ("running", "robust")]
     assert ends[1] > 1000 and 0.5 * ends[0] < ends[1] < 1.01 * ends[0]
 
 
-@pytest.mark.parametrize("bends", [False, True])
+@pytest.mark.parametrize("robust", [False, True])
 @pytest.mark.parametrize("block", [8, 16, 32])
-def test_block_by_block_is_at_once_bit_for_bit(block, bends):
+def test_block_by_block_is_at_once_bit_for_bit(block, robust):
     rng = np.random.default_rng(7)
     flux, delta_t = observed(binary(T, 30.0, 0.05, 10.0, 1e-3, 1.0, 0.1, 0.5), 20.0, rng)
     n = len(flux) // block * block
-    whole = running.advance(running.new_state(1, block, bends), flux[None, :n], delta_t[None, :n])
-    state, parts, i = running.new_state(1, block, bends), [], 0
+    whole = running.advance(running.new_state(1, block, robust), flux[None, :n], delta_t[None, :n])
+    state, parts, i = running.new_state(1, block, robust), [], 0
     while i < n:
         k = min(block * int(rng.integers(1, 40)), n - i)
         parts.append(running.advance(state, flux[None, i : i + k], delta_t[None, i : i + k]))
@@ -140,7 +142,8 @@ def test_any_cadence_ends_and_sees_the_event(cadence, block, limit):
     view = running.advance(state, flux[None], delta_t[None])[0, : len(t) // block * block]
     assert np.isfinite(view).all() and 0 < state["n"][0] <= running.MAX_BINS
     if cadence != "at once":
-        flat, excess = (running.CHI2_SCALE * np.sinh(view[-1, k]) for k in (running.FLAT_EXCESS, running.EXCESS))
+        flat, excess = (running.CHI2_SCALE * np.sinh(view[-1, running.block_channel("running", k)])
+                        for k in (running.FLAT_EXCESS, running.EXCESS))
         assert flat > 500 and excess < 0.1 * flat
 
 
@@ -156,3 +159,63 @@ def test_a_short_curve_keeps_the_limit_of_three_days():
     """So the numbers of a season do not depend on what a longer curve needs."""
     assert running.longest_span(np.array([0.0, 168.0])) == running.LONGEST_SPAN
     assert running.longest_span(np.array([0.0, 2000.0])) > 2000.0 / running.KEPT_BINS
+
+
+# ---- the robust view ------------------------------------------------------------------------------------------------
+
+
+def channels(flux, delta_t, view="robust"):
+    """What a view says after the last whole block of one curve: its block channels, chi^2 as it is."""
+    seen = running.running_view(flux[None], delta_t[None], np.array([len(flux)]), BLOCK, view)
+    return seen[0, len(flux) // BLOCK * BLOCK - 1, running.EPOCH_CHANNELS[view] :]
+
+
+@pytest.mark.parametrize("size", [5.0, 10.0, 30.0])
+def test_epochs_that_stand_alone_are_no_event(size):
+    """One in a hundred epochs off by so many standard deviations: the fit of the robust view does not see them."""
+    rng = np.random.default_rng(21)
+    flux, delta_t = observed(np.ones(len(T)), 21.0, rng)
+    sigma = sigma_flux(1.0, 21.0)
+    off = np.where(rng.random(len(flux)) < 0.01, rng.choice([-1, 1], len(flux)), 0) * size * sigma
+    excess = {view: running.CHI2_SCALE * np.sinh(channels(flux + off, delta_t, view)[running.EXCESS])
+              for view in ("running", "robust")}
+    clean = running.CHI2_SCALE * np.sinh(channels(flux, delta_t)[running.EXCESS])
+    assert excess["robust"] < clean + 40 < excess["running"] + 40
+    assert size < 10 or excess["running"] > 1000
+
+
+def test_what_two_neighbours_show_is_kept():
+    """Two epochs in a row, and the steep rise of a peak, are no noise."""
+    flux, sigma = np.ones(1600), 0.01
+    flux += sigma * np.random.default_rng(22).normal(size=1600)
+    flux[800:802] += 10 * sigma
+    view = running.running_view(flux[None], np.full((1, 1600), 1 / 96), np.array([1600]), BLOCK, "robust")[0]
+    clean = 1 + running.FINE * np.sinh(view[:, running.CLEAN])
+    assert clean[800:802] == pytest.approx(flux[800:802], abs=1e-5)
+    peak = pspl(T[:1600], 8.0, 0.02, 1.0)
+    noisy = peak + sigma * np.random.default_rng(23).normal(size=1600)
+    view = running.running_view(noisy[None], np.full((1, 1600), 1 / 96), np.array([1600]), BLOCK, "robust")[0]
+    clean = 1 + running.FINE * np.sinh(view[:, running.CLEAN])
+    lost = np.abs(clean - noisy) > 0.1 * sigma
+    assert lost.sum() <= 4  # where a block ends inside the steepest rise, one epoch
+
+
+@pytest.mark.parametrize("amplitude, time", [(0.3, 1.0), (0.5, 0.2), (0.2, 3.0)])
+def test_the_spectrum_is_that_of_the_noise(amplitude, time):
+    """Median of |difference of block means| over that of white noise, from the covariance of white and OU noise."""
+    rng, delta = np.random.default_rng(24), 1 / 96
+    n = 40 * 6912
+    kept = np.exp(-delta / time)
+    ou = np.empty(n)
+    ou[0] = rng.normal()
+    for i, step in enumerate(rng.normal(size=n - 1) * np.sqrt(1 - kept**2)):
+        ou[i + 1] = kept * ou[i] + step
+    flux = (1 + 0.01 * (rng.normal(size=n) + amplitude * ou)).reshape(40, 6912)
+    view = running.running_view(flux, np.full(flux.shape, delta), np.full(40, 6912), BLOCK, "robust")
+    found = view[:, -1, running.EPOCH_CHANNELS["robust"] + running.TAKEN + 1 :].mean(axis=0)
+    apart = np.arange(-BLOCK + 1, BLOCK)
+    for lag, value in zip(scatter.LAGS, found, strict=True):
+        covariance = [(amplitude**2 * np.exp(-np.abs(apart + shift * BLOCK) * delta / time) * (BLOCK - np.abs(apart))).sum()
+                      / BLOCK**2 for shift in (0, lag)]
+        ratio = (2 * (1 / BLOCK + covariance[0] - covariance[1])) / (2 / BLOCK)
+        assert value == pytest.approx(0.5 * np.log(ratio), abs=0.15), lag

@@ -20,8 +20,7 @@ from microlens.data.packed import Events, PackedDataset, batches, split_rows
 from microlens.evaluate import evaluate
 from microlens.network import training
 from microlens.network.learner import Learner, Share, learning_rate
-from microlens.network.loss import N_PREFIXES, loss_parts, make_targets, prefix_positions
-from microlens.network.model import Classifier
+from microlens.network.loss import N_PREFIXES, Targets, loss_parts, make_targets, prefix_positions
 from microlens.network.ranks import Ranks
 from microlens.network.runs import LATEST, load_run, read_checkpoint, write_checkpoint
 from microlens.network.training import Trainer, train
@@ -538,19 +537,40 @@ def test_batches_depend_on_seed_and_pass_alone_and_take_each_event_once():
 def test_scaling_is_of_training_events_only(config, tmp_path):
     trainer = Trainer(config, Ranks(CPU), tmp_path)
     mean = trainer.learner.network.mean
-    assert torch.allclose(mean, mean_features(trainer.data, trainer.train_rows), atol=1e-5)
-    assert not torch.allclose(mean, mean_features(trainer.data, np.arange(trainer.data.n_events)), atol=1e-5)
+    features = trainer.learner.network.raw_features
+    assert torch.allclose(mean, mean_features(features, trainer.data, trainer.train_rows), atol=1e-5)
+    every = np.arange(trainer.data.n_events)
+    assert not torch.allclose(mean, mean_features(features, trainer.data, every), atol=1e-5)
 
 
-def mean_features(data, rows):
+def mean_features(features, data, rows):
     flux, delta_t, lengths, extra = data.gather(rows)
     valid = np.arange(flux.shape[1]) < lengths[:, None]
-    return Classifier.raw_features(*map(torch.from_numpy, (flux, delta_t, extra)))[torch.from_numpy(valid)].mean(0)
+    return features(*map(torch.from_numpy, (flux, delta_t, extra)))[torch.from_numpy(valid)].mean(0)
 
 
-def test_a_network_of_three_classes_refuses_to_learn_a_fourth(config, tmp_path):
-    data = str(tmp_path / "other.h5")
-    simulate(SimulateConfig(n_flat=3, n_pspl=0, n_binary=0, n_other=3, output=data, num_workers=1), progress=False)
-    with pytest.raises(ValueError, match="3 of its events are of class other, which a network of the three classes flat, "
-                                         "pspl, binary cannot learn; simulate with --n-other 0"):
-        run(config, "four", data=data)
+def test_a_network_learns_the_classes_of_its_data(config, place):
+    """Four classes with class other: the loss of each question is that of its own events alone, and a run is read back."""
+    data = str(place / "other.h5")
+    simulate(SimulateConfig(n_flat=12, n_pspl=12, n_binary=12, n_other=12, output=data, num_workers=1), progress=False)
+    folder = run(config, "four", data=data)
+    four, three = load_run(str(folder)).network, load_run(str(run(config, "three"))).network
+    assert (four.n_classes, three.n_classes) == (4, 3)
+    rng = np.random.default_rng(0)
+    p = np.exp(four.log_prob(1 + 0.1 * rng.random((5, 640)), np.full((5, 640), 1 / 96)))
+    assert p.shape == (5, 4) and p.sum(1) == pytest.approx(1, abs=1e-5)
+    last = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()][-1]
+    assert last["lensing"] > 0 and last["recall_other"] is not None
+
+
+def test_the_loss_of_each_question_is_that_of_the_events_it_is_about():
+    heads = {name: torch.tensor([[0.3, -0.2, 1.0, 0.7]]) for name in ("event", "lensing", "binary")}
+    labels, weight = torch.tensor([[0, 1, 2, 3]]), torch.tensor([[1.0, 0.5, 2.0, 1.5]])
+    parts = {name: float(x) for name, x in loss_parts(heads, labels, weight).items()}
+    def nll(logit, yes):
+        return float(np.log1p(np.exp(-logit if yes else logit)))
+    assert parts["stage1"] == pytest.approx(nll(0.3, 0) + 0.5 * nll(-0.2, 1) + 2 * nll(1.0, 1) + 1.5 * nll(0.7, 1))
+    assert parts["lensing"] == pytest.approx(0.5 * nll(-0.2, 1) + 2 * nll(1.0, 1) + 1.5 * nll(0.7, 0))
+    assert parts["stage2"] == pytest.approx(0.5 * nll(-0.2, 0) + 2 * nll(1.0, 1))
+    totals = Targets(None, labels.numpy(), weight.numpy()).total_weights()
+    assert totals.tolist() == [5.0, 4.0, 2.5]

@@ -59,25 +59,25 @@ def decode(code) -> np.ndarray:
     return (1.0 + SOFTENING * np.sinh(np.asarray(code, dtype=np.float64) * STEP)).astype(np.float32)
 
 
-def encode_view(view, block: int) -> np.ndarray:
-    """int16 codes (n, T // block, 2 block + k - 2) of a running view (n, T, k).
+def encode_view(channels, block: int, own: int) -> np.ndarray:
+    """int16 codes (n, T // block, own block + k - own) of the channels (n, T, k) of a view.
 
-    Of each block: its first two channels, epoch by epoch, then the other channels, which its epochs share.
+    Of each block: its first `own` channels, epoch by epoch, then the other channels, which its epochs share.
     """
-    n, blocks = len(view), view.shape[1] // block
-    view = view[:, : blocks * block].reshape(n, blocks, block, -1)
-    return _code(np.concatenate([view[..., :2].reshape(n, blocks, -1), view[:, :, 0, 2:]], axis=2))
+    n, blocks = len(channels), channels.shape[1] // block
+    channels = channels[:, : blocks * block].reshape(n, blocks, block, -1)
+    return _code(np.concatenate([channels[..., :own].reshape(n, blocks, -1), channels[:, :, 0, own:]], axis=2))
 
 
-def decode_view(code, block: int, n_epochs: int) -> np.ndarray:
-    """The running view (n, n_epochs, k) float32 of int16 codes: the inverse of encode_view; 0 beyond its blocks."""
+def decode_view(code, block: int, n_epochs: int, own: int) -> np.ndarray:
+    """The channels (n, n_epochs, k) float32 of int16 codes: the inverse of encode_view; 0 beyond its blocks."""
     code = code[:, : -(-n_epochs // block)] * np.float32(STEP)
-    own, shared = code[..., : 2 * block], code[..., 2 * block :]
-    view = np.zeros((len(code), n_epochs, 2 + shared.shape[2]), np.float32)
+    first, shared = code[..., : own * block], code[..., own * block :]
+    channels = np.zeros((len(code), n_epochs, own + shared.shape[2]), np.float32)
     used = min(n_epochs, code.shape[1] * block)
-    view[:, :used, :2] = own.reshape(len(code), -1, 2)[:, :used]
-    view[:, :used, 2:] = np.repeat(shared, block, axis=1)[:, :used]
-    return view
+    channels[:, :used, :own] = first.reshape(len(code), -1, own)[:, :used]
+    channels[:, :used, own:] = np.repeat(shared, block, axis=1)[:, :used]
+    return channels
 
 
 def epochs_until(moments, times) -> np.ndarray:
@@ -181,6 +181,7 @@ class PackedDataset:
         self.path, self.view, self.block = Path(path), view, block
         with open_dataset(path) as data:
             self.checksum, self.config, self.n_events = data.checksum, data.config, data.n_events
+            self.classes = data.classes
             self.timestamps, self.t_premature, self.stars = data.timestamps, data.t_premature, data.stars
             self.labels, self.labels_observable = (x.astype(np.int64) for x in (data.labels, data.labels_observable))
             self._map(data, progress)
@@ -214,7 +215,7 @@ class PackedDataset:
     def gather(self, rows):
         """The packed curves of n rows: flux, delta_t (n, L) float32, lengths (n,), and what the view adds.
 
-        L : the longest of them.   The view adds (n, L, running.CHANNELS) float32, or None.
+        L : the longest of them.   The view adds (n, L, running.n_channels) float32, or None.
         """
         lengths = self.lengths[rows]
         longest = int(lengths.max(initial=0))
@@ -223,8 +224,11 @@ class PackedDataset:
         for i, row in enumerate(rows):
             delta_t[i, 1 : lengths[i]] = np.diff(self._times(row))
             flux[i, lengths[i] :] = 0.0
-        extra = None if self.view == FLUX_VIEW else decode_view(self._fits[rows], self.block, longest)
+        extra = None if self.view == FLUX_VIEW else self._decoded(rows, longest)
         return flux, delta_t, lengths, extra
+
+    def _decoded(self, rows, n_epochs: int) -> np.ndarray:
+        return decode_view(self._fits[rows], self.block, n_epochs, running.EPOCH_CHANNELS[self.view])
 
     def patch_times(self, row: int, stride: int) -> np.ndarray:
         """Time (L,), days, of the epoch that fills each patch of `stride` valid epochs."""
@@ -270,15 +274,16 @@ def _write_packed(data, codes: Path, masks: Path):
 
 
 def _write_fits(data, path: Path, block: int, view: str, progress: bool):
-    """Write the running or bent view of an open dataset, see encode_view."""
-    shape = (data.n_events, data.n_epochs // block, 2 * block + running.CHANNELS - 2)
+    """Write what a view adds of an open dataset, see encode_view."""
+    own = running.EPOCH_CHANNELS[view]
+    shape = (data.n_events, data.n_epochs // block, own * block + running.BLOCK_CHANNELS[view])
     bar = tqdm(total=shape[0], desc="running fits", unit="event", disable=not progress)
     with atomic(path) as temporary, bar:
         out = np.lib.format.open_memmap(temporary, "w+", np.int16, shape)
         for i in range(0, shape[0], BLOCK):
             part = slice(i, i + BLOCK)
             flux, delta_t, _, lengths = pack(data.flux(part), data.delta_t(part))
-            out[part] = encode_view(running.running_view(flux, delta_t, lengths, block, view), block)
+            out[part] = encode_view(running.running_view(flux, delta_t, lengths, block, view), block, own)
             bar.update(len(flux))
         out.flush()
 

@@ -28,10 +28,10 @@ from microlens.config import LENSING_CLASSES, OTHER, PERSISTENCE, PURITY, Evalua
 from microlens.data.format import open_dataset, write_predictions
 from microlens.data.packed import CLASS_MIX, PackedDataset
 from microlens.evaluate.light_curves import classify, score_light_curves
-from microlens.evaluate.report import Scores, false_alarms_of_other
+from microlens.evaluate.report import Scores, scores_of_other
 from microlens.evaluate.thresholds import Thresholds, choose_thresholds, export
 from microlens.files import atomic
-from microlens.network.predict import alert_steps, alert_times, predict, predict_steps, step_times
+from microlens.network.predict import alert_steps, alert_times, lensing_log_p, predict, predict_steps, step_times
 from microlens.network.runs import Run, load_run, shipped_networks
 
 __all__ = ["classify", "evaluate", "export"]
@@ -119,8 +119,8 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
                          f"{', '.join(LENSING_CLASSES)}, too.")
     scored, arrays = _score(config, run, data, rows, params.iloc[rows].reset_index(drop=True), thresholds, progress)
     if len(other):
-        log.info("%d of the rows are of class other, which %s does not know: they are scored apart, as false alarms",
-                 len(other), run.name)
+        known = "knows" if run.network.tells_other else "does not know"
+        log.info("%d of the rows are of class other, which %s %s: they are scored apart", len(other), run.name, known)
         scored["other"], more = _score_other(config, run, data, other, params.iloc[other], thresholds, progress)
         arrays |= more
     attributes = _attributes(config, run, data, thresholds) | ({"n_other": len(other)} if len(other) else {})
@@ -141,9 +141,13 @@ def _score(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, 
     steps = predict_steps(run.network, data, rows, progress) if config.early_detection else None
     log_p = steps.log_p if steps else predict(run.network, data, rows, progress)
     seconds = (time.perf_counter() - begun) / len(rows)
+    called_other = log_p.argmax(axis=1) == OTHER
+    log_p = lensing_log_p(log_p)
     p_scaled = np.exp(log_softmax(log_p.astype(float) / thresholds.temperature, axis=1))
     scores = Scores(config, rows, params, np.exp(log_p.astype(float)))
     scored = {"seconds_per_event": seconds, **scores.whole_curves(thresholds, p_scaled)}
+    if run.network.tells_other:
+        scored["called_other"] = scores.shares_of_class(called_other)
     arrays = {"row": rows, "log_p": log_p, "p_scaled": p_scaled, "label": scores.labels,
               "label_observable": scores.observable}
     if config.baselines:
@@ -157,7 +161,7 @@ def _score(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, 
 
 
 def _score_other(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, thresholds: Thresholds, progress):
-    """The false alarms among the rows of class other for the summary, and the arrays other_row, other_log_p and
+    """What the network makes of the rows of class other for the summary, and the arrays other_row, other_log_p and
     other_t_alert.
     """
     t_alert = None
@@ -167,8 +171,10 @@ def _score_other(config: EvaluateConfig, run: Run, data: PackedDataset, rows, pa
         t_alert = alert_times(data, rows, at, run.network.stem_stride)
     else:
         log_p = predict(run.network, data, rows, progress)
-    arrays = {"other_row": rows, "other_log_p": log_p} | ({} if t_alert is None else {"other_t_alert": t_alert})
-    return false_alarms_of_other(params, np.exp(log_p.astype(float)), thresholds.whole_curve, t_alert), arrays
+    arrays = {"other_row": rows, "other_log_p": lensing_log_p(log_p)}
+    if t_alert is not None:
+        arrays["other_t_alert"] = t_alert
+    return scores_of_other(params, np.exp(log_p.astype(float)), thresholds.whole_curve, t_alert), arrays
 
 
 def _attributes(config: EvaluateConfig, run: Run, data: PackedDataset, thresholds: Thresholds) -> dict:
@@ -191,5 +197,5 @@ def example_evolutions(run: Run, data: PackedDataset, rows, positions) -> dict[s
         row = rows[position]
         t = step_times(data, row, run.network.stem_stride)
         log_p = run.network.log_prob_steps(*data.gather(np.array([row])))[0, : len(t)]
-        times[i, : len(t)], p[i, : len(t)] = t, np.exp(log_p.float().cpu().numpy())
+        times[i, : len(t)], p[i, : len(t)] = t, np.exp(lensing_log_p(log_p.float().cpu().numpy()))
     return {"example": np.array(positions, dtype=int), "example_time": times, "example_p": p}

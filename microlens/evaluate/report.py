@@ -8,6 +8,7 @@ import numpy as np
 
 from microlens.config import (
     BINARY,
+    CLASSES,
     FLAT,
     LENSING_CLASSES,
     PERSISTENCE,
@@ -26,10 +27,11 @@ SEED = 0  # of the bootstrap and of the choice of examples
 MARKED = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # fractions of the season that the thesis reported
 
 
-def false_alarms_of_other(params, p, threshold: float, t_alert=None) -> dict:
-    """What a network of three classes makes of events of class other, all together and by sub-class.
+def scores_of_other(params, p, threshold: float, t_alert=None) -> dict:
+    """What a network makes of events of class other, all together and by sub-class.
 
-    params : their true parameters, n rows.   p : (n, 3) probabilities.   threshold : of P(binary) after whole curves.
+    params : their true parameters, n rows.   p : (n, 3 or 4) probabilities.
+    threshold : of P(binary) after whole curves.
     t_alert : (n,) days of alerts, NaN = none; None where no alerts are scored.
     Each binary called and each alert is a false alarm. `observable` is the share that differs from a constant by more
     than THRESHOLD_FLAT. Shares come with 95 % Clopper-Pearson intervals.
@@ -38,7 +40,7 @@ def false_alarms_of_other(params, p, threshold: float, t_alert=None) -> dict:
 
     def shares(among) -> dict:
         n = int(among.sum())
-        kinds = {kind: float((called[among] == c).mean()) for c, kind in enumerate(LENSING_CLASSES)}
+        kinds = {kind: float((called[among] == c).mean()) for c, kind in enumerate(CLASSES[: p.shape[1]])}
         out = {"n": n, "observable": metrics.share(observable[among].sum(), n), "most_probable_class": kinds,
                "false_alarms": metrics.share((p[among, BINARY] >= threshold).sum(), n)}
         if t_alert is not None:
@@ -61,6 +63,11 @@ class Scores:
         self.labels, self.observable = params["label"].to_numpy(), params["label_observable"].to_numpy()
         self.weight, self.rng = class_mix(self.labels), np.random.default_rng(SEED)
         self.called = p.argmax(1)
+
+    def shares_of_class(self, called) -> dict:
+        """The share of each simulated class, by name, for which called (N,) bool is true, with its interval."""
+        return {name: metrics.share(called[self.labels == c].sum(), int((self.labels == c).sum()))
+                for c, name in enumerate(LENSING_CLASSES) if (self.labels == c).any()}
 
     def interval(self, score, n_independent) -> list[float]:
         """95 % bootstrap interval of score(counts), see metrics.bootstrap."""

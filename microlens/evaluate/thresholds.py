@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from microlens.config import BINARY, PURITY, EvaluateConfig
+from microlens.config import BINARY, OTHER, PURITY, EvaluateConfig
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.files import atomic
+from microlens.network.predict import lensing_log_p
 from microlens.network.runs import (
     VALIDATION_FEATURES,
     Run,
@@ -51,19 +52,26 @@ def choose_thresholds(run: Run, config: EvaluateConfig) -> Thresholds:
 
     Raises FileNotFoundError where the baselines are asked for and the run folder lacks their validation features.
     """
-    labels, observable = run.validation["label"], run.validation["label_observable"]
-    log_p, weight = run.validation["log_p"].astype(float), class_mix(labels)
+    validation = lenses_and_flats(run.validation)
+    labels, observable = validation["label"], validation["label_observable"]
+    log_p, weight = lensing_log_p(validation["log_p"].astype(float)), class_mix(labels)
     learned = labels if run.config["labels"] == "simulated" else observable
     p_binary, limits = np.exp(log_p[:, BINARY]), (PURITY, config.false_alarms)
     whole_curve = metrics.operating_threshold(labels, p_binary, weight, *limits)
     reached = {"whole_curves": metrics.completeness_purity(labels, observable, p_binary, weight, whole_curve)}
     alert, cuts, boosting = np.inf, {}, None
     if config.early_detection:
-        alert, reached["alerts"] = _alert_threshold(run.validation, *limits)
+        alert, reached["alerts"] = _alert_threshold(validation, *limits)
     if config.baselines:
         cuts, boosting = _baseline_thresholds(run, *limits)
     source = f"{len(labels)} validation rows of the training of {run.name}"
     return Thresholds(whole_curve, alert, metrics.temperature(learned, log_p), source, reached, cuts, boosting)
+
+
+def lenses_and_flats(validation: dict) -> dict:
+    """The validation outputs of all rows but those of class other, which thresholds are not chosen on."""
+    keep = validation["label"] != OTHER
+    return {name: values[keep] for name, values in validation.items()}
 
 
 def _alert_threshold(validation: dict, purity: float, premature: float) -> tuple[float, dict]:
@@ -82,7 +90,7 @@ def _baseline_thresholds(run: Run, purity: float, false_alarms: float):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the features of the validation rows are gone, from which the baselines' "
                                 "thresholds are chosen. Evaluate with --no-baselines, or train again.")
-    kept = np.load(path)
+    kept = lenses_and_flats(dict(np.load(path)))
     x, labels = kept["x"].astype(float), kept["label"]
     boosting, p_boosting = baselines.gradient_boosting(x, kept["observable"])
     scores = baselines.fixed_scores(x) | ({"gradient boosting": p_boosting} if boosting is not None else {})

@@ -1,20 +1,22 @@
 """The best single lens through what has been observed so far, brought up to date with every block of epochs.
 
     state = new_state(n, block)                  # n light curves, taken `block` epochs at a time
-    state = new_state(n, block, bends=True)      # the same with a path that may bend, as parallax bends it
-    view = advance(state, flux, delta_t)         # (n, L, CHANNELS) of the next L epochs, L a multiple of the block
+    state = new_state(n, block, robust=True)     # the same for the sky: see below
+    view = advance(state, flux, delta_t)         # (n, L, channels) of the next L epochs, L a multiple of the block
 
-It reads the flux alone and never looks ahead. The noise is a clipped running mean square of second differences, carried
-from one flux to another by the law of detector set `roman`. The past is kept as at most MAX_BINS averages: epochs where
-the flux changes inside a block, blocks elsewhere, and neighbours that agree are joined where the model is smooth. The
-fit goes on from the one before, when the newest block disagrees or after EVERY epochs, and is begun again from other
-starts where its excess has grown; in between its chi^2 is carried on. So an update takes bounded time and memory at any
-cadence, and a curve fed block by block gives the same numbers as one fed at once, since both run this code.
+It reads the flux alone and never looks ahead; the noise is what microlens.fit.scatter makes of it. The past is kept as
+at most MAX_BINS averages: epochs where the flux changes inside a block, blocks elsewhere, and neighbours that agree are
+joined where the model is smooth. The fit goes on from the one before, when the newest block disagrees or after EVERY
+epochs, and is begun again from other starts where its excess has grown; in between its chi^2 is carried on. So an
+update takes bounded time and memory at any cadence, and a curve fed block by block gives the same numbers as one fed at
+once, since both run this code.
 
-Where the path may bend, a constant acceleration is fitted: over a season the Earth's motion about the Sun departs from
-uniform motion nearly as the square of time, and so neither the date nor the place in the sky has to be known. The two
-components of the acceleration stand where a single lens has pi_EN and pi_EE (Gould 2004 writes parallax in this way to
-the lowest order), and the offsets of the Sun are replaced by (omega (t - t_bend))^2/2 along one axis.
+The robust view is for the sky as it is: its path may bend as parallax bends it, an epoch that stands alone counts as
+its neighbours do, and it tells how the scatter grows from block to block. For the bend a constant acceleration is
+fitted: over a season the Earth's motion about the Sun departs from uniform motion nearly as the square of time, and so
+neither the date nor the place in the sky has to be known. The two components of the acceleration stand where a single
+lens has pi_EN and pi_EE (Gould 2004 writes parallax in this way to the lowest order), and the offsets of the Sun are
+replaced by (omega (t - t_bend))^2/2 along one axis.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from microlens.config import BENT_VIEW, FLUX_VIEW, RUNNING_VIEW
+from microlens.config import FLUX_VIEW, ROBUST_VIEW, RUNNING_VIEW
 from microlens.fit.kernels import (
     LN_T_E,
     PI_EE,
@@ -42,21 +44,23 @@ from microlens.fit.kernels import (
     n_parameters,
     without_parallax,
 )
+from microlens.fit.scatter import (
+    FIRST,
+    KEPT_BLOCKS,
+    LAGS,
+    NOISE_MEMORY,
+    means_at_lags,
+    update_noise,
+    update_spectrum,
+    variance_at,
+    without_lone_epochs,
+)
 from microlens.fit.single_lens import FSPL_U_0, RHO_FACTORS, finite_source
-from microlens.sky.noise import DETECTORS, MAG_PER_RELATIVE_FLUX, SYSTEMATIC_MAG
 
 MAX_BINS, KEPT_BINS = 160, 112  # averages kept, and how many are left after joining
 MAX_BLOCK = 64  # epochs; the largest stride of a network
 
-NOISE_MEMORY = 150.0  # second differences behind the noise estimate
-LEAST_VARIANCE = 1e-10  # of F/F_base
-LEAST_FLUX = 0.3  # F/F_base: the noise of a fainter flux is taken to be that of this one
-LEAST_PHOTON_SHARE = 0.1  # of the variance, which is not left to the systematic floor alone
-FIRST = 32  # epochs whose second differences are averaged as they are
-CLIP, CLIPPED_MEAN = 6.25, 0.9217  # of a squared normal deviate: where it is clipped, and its mean then
 VARIES = 9.0  # standard deviations of a block's chi^2 about its mean beyond which its epochs are kept one by one
-BACKGROUND = DETECTORS["roman"].background  # e-^2 an epoch
-FLOOR = (SYSTEMATIC_MAG / MAG_PER_RELATIVE_FLUX) ** 2  # systematic variance of F/F_base
 
 # Neighbouring averages are joined where, in units of the variance of their difference, the model's change squared and
 # the residuals' difference squared are below these; each round that leaves too many averages multiplies them by these
@@ -90,11 +94,16 @@ PAST_STARTS, RISING_STARTS = 4, 4
 PAST_T_E, PAST_T_E_BY, PAST_U_0, PAST_U_0_BY = 3.0, 2.2, 0.05, 2.0
 RISING_AHEAD, RISING_AHEAD_BY, RISING_T_E, RISING_T_E_BY, RISING_U_0 = 0.6, 3.0, 4.0, 1.7, 0.2
 
-CHANNELS = 6
-"""Channels of the view: residual after and before the fit has seen the block, chi^2 excess of the fit, largest run of
-three averages, log10 of the baseline's electrons, chi^2 excess over a constant. All but the fifth are asinh of a scaled
-value."""
-AFTER, BEFORE, EXCESS, RUN, PHOTONS, FLAT_EXCESS = range(CHANNELS)
+EPOCH_CHANNELS = {RUNNING_VIEW: 2, ROBUST_VIEW: 3}
+"""Channels of a view that each epoch has of its own: residual after and before the fit has seen the block, standard
+deviations; in the robust view then the flux excess without lone epochs, in units of FINE."""
+BLOCK_CHANNELS = {RUNNING_VIEW: 4, ROBUST_VIEW: 5 + len(LAGS)}
+"""Channels that the epochs of a block share: chi^2 excess of the fit, largest run of three averages, log10 of the
+baseline's electrons, chi^2 excess over a constant; in the robust view then chi^2 of the lone epochs that were taken
+away, and the spectrum (scatter.update_spectrum). All but electrons and spectrum are asinh of a scaled value."""
+AFTER, BEFORE, CLEAN = range(3)
+EXCESS, RUN, PHOTONS, FLAT_EXCESS, TAKEN = range(5)
+FINE = 0.01  # flux excess at which asinh turns from linear to logarithmic: that of faint anomalies
 CHI2_SCALE = 10.0  # chi^2 at which asinh turns from linear to logarithmic
 
 _CAPACITY = MAX_BINS + MAX_BLOCK
@@ -103,7 +112,7 @@ STATE = np.dtype([
     ("time", "f8"),            # of the last epoch, d
     ("first_time", "f8"),      # of the first epoch, d
     ("event_epochs", "f8"),    # epochs since the event began; 0 before there is one
-    ("bends", "f8"),           # whether the path may bend: 1 or 0
+    ("robust", "f8"),          # whether this is the robust view: 1 or 0
     ("is_bent", "f8"),         # whether that of the fit does: 1 or 0
     ("t_bend", "f8"),          # d, where the bend's offset is 0
     ("lens", "f8", (6,)),      # the fit as the kernels take it: 6 numbers if it is bent, else the first 4
@@ -122,6 +131,11 @@ STATE = np.dtype([
     ("chi2_flat", "f8"),       # against that constant
     ("chi2", "f8"),            # against the fit
     ("largest_run", "f8"),     # chi^2 of the three neighbouring averages that disagree most with the fit
+    ("taken", "f8"),           # chi^2 of the lone epochs of the newest block
+    ("n_blocks", "f8"),        # blocks seen
+    ("spectrum", "f8", (len(LAGS),)),  # see scatter.update_spectrum
+    ("block_t", "f8", (KEPT_BLOCKS,)),  # mean time and flux of the last blocks
+    ("block_flux", "f8", (KEPT_BLOCKS,)),
     ("t", "f8", (_CAPACITY,)),  # the averages: mean time, mean flux, inverse variance
     ("y", "f8", (_CAPACITY,)),
     ("w", "f8", (_CAPACITY,)),
@@ -129,16 +143,16 @@ STATE = np.dtype([
 """What is known of one light curve. All fields are float64, so a state is also a row of numbers (see `as_floats`)."""
 
 
-def new_state(n: int, block: int, bends: bool = False) -> np.ndarray:
+def new_state(n: int, block: int, robust: bool = False) -> np.ndarray:
     """The state (n,) of type STATE before the first epoch of n light curves that are taken in blocks of so many epochs.
 
-    bends : whether a single lens whose path bends is fitted, too.
+    robust : whether for the robust view.
     Raises ValueError for a block that is not from 1 to MAX_BLOCK.
     """
     if not 1 <= block <= MAX_BLOCK:
         raise ValueError(f"block: came {block!r}, expected 1 to {MAX_BLOCK} epochs.")
     state = np.zeros(n, STATE)
-    state["block"], state["bends"] = block, bends
+    state["block"], state["robust"] = block, robust
     return state
 
 
@@ -152,56 +166,13 @@ def from_floats(numbers: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(numbers, dtype=np.float64).view(STATE)[:, 0]
 
 
-# ---- noise ----------------------------------------------------------------------------------------------------------
-
-
-@numba.njit(cache=True, nogil=True)
-def _photons(variance):
-    """Electrons N of the baseline in one epoch, from the variance of F/F_base: (N + B)/N^2 + floor solved for N."""
-    v = max(variance - FLOOR, LEAST_PHOTON_SHARE * variance)
-    return 0.5 * (1 + np.sqrt(1 + 4 * v * BACKGROUND)) / v
-
-
-@numba.njit(cache=True, nogil=True)
-def _variance(flux, photons):
-    """Variance of F/F_base at a flux, if the baseline gives so many electrons."""
-    f = max(flux, LEAST_FLUX)
-    return (photons * f + BACKGROUND) / photons**2 + FLOOR * f * f
-
-
-@numba.njit(cache=True, nogil=True)
-def _update_noise(state, t, flux):
-    """Take one block into the noise estimate. Returns the electrons of the baseline.
-
-    An epoch's second difference is its distance from the straight line through the two epochs before. The estimate
-    before the block carries the noise from one flux to another.
-    """
-    photons = _photons(max(state.variance, LEAST_VARIANCE))
-    for i in range(len(t)):
-        seen = state.n_seen
-        if seen >= 2:
-            a = (state.last_t - state.earlier_t) / max(t[i] - state.earlier_t, 1e-9)
-            e = state.last_flux - (1 - a) * state.earlier_flux - a * flux[i]
-            scale = 1 + a * a + (1 - a) * (1 - a)
-            if seen < FIRST:
-                state.variance += (e * e / scale - state.variance) / (seen - 1)
-            else:
-                u = e * e / (scale * _variance(state.last_flux, photons))
-                state.variance *= 1 + (min(u, CLIP) / CLIPPED_MEAN - 1) / min(seen, NOISE_MEMORY)
-            state.variance = max(state.variance, LEAST_VARIANCE)
-        state.earlier_t, state.earlier_flux = state.last_t, state.last_flux
-        state.last_t, state.last_flux = t[i], flux[i]
-        state.n_seen = seen + 1
-    return _photons(state.variance)
-
-
 # ---- averages -------------------------------------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, nogil=True)
 def _points(state, t, y, w):
     """Points of times, fluxes and inverse variances, each (n,), with the offset by which a path may bend."""
-    if state.bends == 0:
+    if state.robust == 0:
         return without_parallax(t, y, w)
     return Points(t, y, w, 0.5 * (EARTH_RATE * (t - state.t_bend)) ** 2, np.zeros(len(t)))
 
@@ -245,7 +216,7 @@ def _varies(flux, photons):
     for i in range(len(flux)):
         total += (flux[i] - mean) ** 2
     expected = len(flux) - 1.0
-    return total > (expected + VARIES * np.sqrt(2 * expected)) * _variance(mean, photons)
+    return total > (expected + VARIES * np.sqrt(2 * expected)) * variance_at(mean, photons)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -260,17 +231,17 @@ def _append(state, t, flux, before, middle, photons):
     settled = state.n_seen > NOISE_MEMORY
     if settled and _varies(flux, photons):
         for i in range(block):
-            state.t[n + i], state.y[n + i], state.w[n + i] = t[i], flux[i], 1 / _variance(flux[i], photons)
+            state.t[n + i], state.y[n + i], state.w[n + i] = t[i], flux[i], 1 / variance_at(flux[i], photons)
         state.n += block
         return n
     mean = np.mean(flux)
     state.t[n], state.y[n] = np.mean(t), middle + mean - np.mean(before)
-    state.w[n] = block / _variance(mean, photons)
+    state.w[n] = block / variance_at(mean, photons)
     state.n += 1
     if settled:
         return n
     for i in range(n + 1):
-        state.w[i] = block / _variance(state.y[i], photons)
+        state.w[i] = block / variance_at(state.y[i], photons)
     return 0
 
 
@@ -440,7 +411,7 @@ def _begin_again(state, averages, table, bounds):
     straight = _lens(state)[:WITHOUT_PARALLAX].copy()
     straight[U_0], straight[-1] = max(abs(straight[U_0]), CLOSEST), _lens(state)[-1]
     _search(averages, straight, table, bounds)
-    if state.bends > 0:
+    if state.robust > 0:
         bent = np.zeros(len(state.lens))
         bent[:PI_EN], bent[-1] = straight[:PI_EN], straight[-1]
         if state.is_bent > 0:
@@ -463,7 +434,7 @@ def _is_due(state, flux, before, photons):
     if state.event_epochs % EVERY < block:
         return True
     poor = max(state.chi2 / state.n, 1.0)
-    return difference**2 > DISAGREE * poor * block * _variance(np.mean(flux), photons)
+    return difference**2 > DISAGREE * poor * block * variance_at(np.mean(flux), photons)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -536,7 +507,7 @@ def _asinh(x):
 
 @numba.njit(cache=True, nogil=True)
 def _write_channels(state, flux, before, after, photons, out):
-    """Put the channels of one block into out (block, CHANNELS).
+    """Put the channels of one block into out (block, channels).
 
     before, after (block,) : the fit without and with the block.
     """
@@ -544,12 +515,19 @@ def _write_channels(state, flux, before, after, photons, out):
     if state.n_seen >= FIRST:  # before that there is nothing to go by
         n_par = 2.0 + n_parameters(_lens(state)) if state.event_epochs > 0 else 1.0
         excess, flat, run = state.chi2 - n + n_par, state.chi2_flat - n, state.largest_run
-    out[:, EXCESS], out[:, RUN] = _asinh(excess / CHI2_SCALE), _asinh(run / CHI2_SCALE)
-    out[:, FLAT_EXCESS] = _asinh(flat / CHI2_SCALE)
-    out[:, PHOTONS] = np.log10(photons)
+    own, shared = (out[:, :3], out[:, 3:]) if state.robust > 0 else (out[:, :2], out[:, 2:])
+    shared[:, EXCESS], shared[:, RUN] = _asinh(excess / CHI2_SCALE), _asinh(run / CHI2_SCALE)
+    shared[:, PHOTONS] = np.log10(photons)
+    shared[:, FLAT_EXCESS] = _asinh(flat / CHI2_SCALE)
     for i in range(len(flux)):
-        scale = 1 / np.sqrt(_variance(after[i], photons))
-        out[i, AFTER], out[i, BEFORE] = _asinh((flux[i] - after[i]) * scale), _asinh((flux[i] - before[i]) * scale)
+        scale = 1 / np.sqrt(variance_at(after[i], photons))
+        own[i, AFTER], own[i, BEFORE] = _asinh((flux[i] - after[i]) * scale), _asinh((flux[i] - before[i]) * scale)
+    if state.robust > 0:
+        shared[:, TAKEN] = _asinh(state.taken / CHI2_SCALE)
+        for j in range(len(LAGS)):
+            shared[:, TAKEN + 1 + j] = state.spectrum[j]
+        for i in range(len(flux)):
+            own[i, CLEAN] = _asinh((flux[i] - 1) / FINE)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -559,7 +537,9 @@ def _take_block(state, t, flux, table, out):
         state.first_time = t[0]
         state.f_blend = np.mean(flux)
     before, middle = _prediction(state, t, table)
-    photons = _update_noise(state, t, flux)
+    if state.robust > 0:
+        flux, state.taken = without_lone_epochs(state, flux, before)
+    photons = update_noise(state, t, flux)
     first = _append(state, t, flux, before, middle, photons)
     _update_constant(state, first)
     begins = state.n_seen >= FIRST and state.chi2_flat - state.n > STARTED
@@ -567,6 +547,9 @@ def _take_block(state, t, flux, table, out):
         after = _follow_event(state, t, flux, before, first, photons, table)
     else:
         after = _follow_constant(state, t, first)
+    if state.robust > 0:
+        times, fluxes = means_at_lags(state, t, flux)
+        update_spectrum(state, fluxes, _model_of(state, times, table), photons)
     _write_channels(state, flux, before, after, photons, out)
     if state.n > MAX_BINS:
         _shorten(state, table)
@@ -587,26 +570,37 @@ def _advance(states, flux, delta_t, blocks, table, out):
             _take_block(state, t, flux[k, part], table, out[k, part])
 
 
+def block_channel(view: str, k: int) -> int:
+    """Place in a view of the k-th channel of BLOCK_CHANNELS, for example EXCESS."""
+    return EPOCH_CHANNELS[view] + k
+
+
+def n_channels(view: str) -> int:
+    """Channels of a view, see EPOCH_CHANNELS and BLOCK_CHANNELS; 0 for the flux alone."""
+    return EPOCH_CHANNELS.get(view, 0) + BLOCK_CHANNELS.get(view, 0)
+
+
 def advance(state, flux, delta_t, lengths=None) -> np.ndarray:
     """Take the next L epochs of n light curves; changes `state` (n,), as new_state made it, in place.
 
     flux (n, L) F/F_base and delta_t (n, L) days of valid epochs; lengths (n,): how many of them each curve has, unset =
     L. Only whole blocks count, so L must be a multiple of the block in all but the last call.
-    Returns (n, L, CHANNELS) float32; 0 beyond the last whole block.
+    Returns (n, L, channels) float32, those of each epoch and then those of its block; 0 beyond the last whole block.
     """
     flux, delta_t = np.ascontiguousarray(flux, dtype=float), np.ascontiguousarray(delta_t, dtype=float)
     lengths = np.full(len(flux), flux.shape[1]) if lengths is None else np.asarray(lengths)
-    out = np.zeros((*flux.shape, CHANNELS), np.float32)
+    view = ROBUST_VIEW if len(state) and state["robust"][0] > 0 else RUNNING_VIEW
+    out = np.zeros((*flux.shape, n_channels(view)), np.float32)
     _advance(state, flux, delta_t, lengths // state["block"].astype(np.int64), b0_table(), out)
     return out
 
 
 def running_view(flux, delta_t, lengths, block, view: str = RUNNING_VIEW) -> np.ndarray | None:
-    """The single lens through each epoch's past for packed light curves: (n, T, CHANNELS) float32; None for view flux.
+    """The single lens through each epoch's past for packed light curves: (n, T, channels) float32; None for view flux.
 
     flux, delta_t : (n, T).   lengths : (n,) valid epochs in front.   block : epochs between two fits, 1 to MAX_BLOCK.
-    view : one of VIEWS, running or bent, whose path may bend.   It is 0 beyond the last whole block.
+    view : one of VIEWS.   It is 0 beyond the last whole block.
     """
     if view == FLUX_VIEW:
         return None
-    return advance(new_state(len(flux), block, bends=view == BENT_VIEW), flux, delta_t, lengths)
+    return advance(new_state(len(flux), block, robust=view == ROBUST_VIEW), flux, delta_t, lengths)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from microlens.config import DROPOUT_STREAM, TrainConfig
+from microlens.config import DROPOUT_STREAM, LENSING_CLASSES, TrainConfig
 from microlens.data.packed import Events
 from microlens.network.attention import flash_attention
 from microlens.network.loss import LOSS_PARTS, Targets, loss_parts, mean_loss
@@ -56,13 +56,14 @@ def make_optimizer(network, config: TrainConfig) -> torch.optim.Optimizer:
 class Learner:
     """An untrained network on the device of `ranks`, its optimiser, its learning rate, and the losses of its steps.
 
-    n_steps : optimiser steps of one pass.   loss_sums : (3,) sums of this rank's LOSS_PARTS over the steps of the pass.
+    n_steps : optimiser steps of one pass.   n_classes : 3, or 4 with the class other.
+    loss_sums : (4,) sums of this rank's LOSS_PARTS over the steps of the pass.
     """
 
-    def __init__(self, config: TrainConfig, ranks: Ranks, n_steps: int):
+    def __init__(self, config: TrainConfig, ranks: Ranks, n_steps: int, n_classes: int = len(LENSING_CLASSES)):
         self.config, self.ranks, self.device = config, ranks, ranks.device
         torch.manual_seed(config.seed)
-        self.network = from_config(config.to_dict()).to(self.device)
+        self.network = from_config(config.to_dict(), n_classes).to(self.device)
         self.optimizer = make_optimizer(self.network, config)
         warmup = round(n_steps * config.warmup_epochs)
         self.rate = partial(learning_rate, total=n_steps * config.epochs, warmup=warmup)
@@ -83,7 +84,7 @@ class Learner:
         return self.scheduler.last_epoch
 
     def share_loss(self, share: Share, total_weights) -> torch.Tensor:
-        """The loss of a share, in LOSS_PARTS (3,). total_weights : see loss.mean_loss."""
+        """The loss of a share, in LOSS_PARTS (4,). total_weights : see loss.mean_loss."""
         inputs = (share.events.flux, share.events.delta_t, share.targets.steps, share.events.extra)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             heads = self.network(*self.network.tensors(*inputs))
@@ -95,7 +96,7 @@ class Learner:
 
         Raises FloatingPointError, naming batch and events, where loss or gradient is not finite.
         """
-        weights = sum((share.targets.total_weights() for share in shares), start=np.zeros(2))
+        weights = sum((share.targets.total_weights() for share in shares), start=np.zeros(3))
         total_weights = self.ranks.total(weights)
         losses = torch.zeros(len(LOSS_PARTS), device=self.device)
         for share in shares:

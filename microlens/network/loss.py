@@ -14,13 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from microlens.config import BINARY, FLAT, PREFIX_STREAM, TrainConfig
+from microlens.config import BINARY, FLAT, OTHER, PREFIX_STREAM, TrainConfig
 from microlens.data.packed import Events
 
 N_PREFIXES = 16
 """Random prefixes of a light curve. They cost a head each; the network itself runs once over the whole curve."""
-LOSS_PARTS = ("stage1", "stage2", "aux")
-"""Flat or not; single lens or binary; all three classes at once."""
+LOSS_PARTS = ("stage1", "lensing", "stage2", "aux")
+"""Flat or not; a lens or other (0 for a network of three classes); single lens or binary; all classes at once."""
 
 
 class Targets(NamedTuple):
@@ -31,8 +31,10 @@ class Targets(NamedTuple):
     weight: np.ndarray
 
     def total_weights(self) -> np.ndarray:
-        """The sum of the weights, and that of the weights of answers other than flat: (2,)."""
-        return np.array([self.weight.sum(), self.weight[self.labels != FLAT].sum()], dtype=float)
+        """The sum of the weights, of those of answers other than flat, and of those that are a lens: (3,)."""
+        events = self.labels != FLAT
+        lenses = events & (self.labels != OTHER)
+        return np.array([self.weight.sum(), self.weight[events].sum(), self.weight[lenses].sum()], dtype=float)
 
 
 def prefix_positions(config: TrainConfig, epoch: int, batch: int, n: int) -> np.ndarray:
@@ -58,12 +60,12 @@ def make_targets(events: Events, config: TrainConfig, positions: np.ndarray) -> 
 
 
 def loss_parts(heads: dict, labels, weight) -> dict:
-    """Weighted sums (not means) of the parts of the loss: stage1, stage2 (answers other than flat), aux.
+    """Weighted sums (not means) of the parts of the loss, by their names in LOSS_PARTS.
 
     heads : what Classifier.heads gives for (n, k) questions.   labels : (n, k) int64.   weight : (n, k).
-    A network without hierarchical heads has its 3-class loss as stage1.
+    A network without hierarchical heads has the loss of all its classes as stage1.
     """
-    def of_three(log_p):
+    def of_all(log_p):
         loss = F.nll_loss(log_p.flatten(0, -2), labels.flatten(), reduction="none")
         return (weight * loss.view(labels.shape)).sum()
 
@@ -72,25 +74,28 @@ def loss_parts(heads: dict, labels, weight) -> dict:
 
     parts = {}
     if "event" in heads:
-        event = labels != FLAT
+        event, lens = labels != FLAT, (labels != FLAT) & (labels != OTHER)
         parts["stage1"] = of_two(heads["event"], event, weight)
-        parts["stage2"] = of_two(heads["binary"], labels == BINARY, weight * event)
+        parts["stage2"] = of_two(heads["binary"], labels == BINARY, weight * lens)
+        if "lensing" in heads:
+            parts["lensing"] = of_two(heads["lensing"], lens, weight * event)
     else:
-        parts["stage1"] = of_three(heads["log_p"])
+        parts["stage1"] = of_all(heads["log_p"])
     if "aux" in heads:
-        parts["aux"] = of_three(F.log_softmax(heads["aux"].float(), dim=-1))
+        parts["aux"] = of_all(F.log_softmax(heads["aux"].float(), dim=-1))
     return parts
 
 
 def mean_loss(parts: dict, config: TrainConfig, total_weights) -> torch.Tensor:
-    """The parts of the loss in the order of LOSS_PARTS, (3,), scaled so that their sum is what training lowers.
+    """The parts of the loss in the order of LOSS_PARTS, (4,), scaled so that their sum is what training lowers.
 
     total_weights : Targets.total_weights of the whole optimiser step, over all ranks and accumulated batches.
     """
-    total, of_events = total_weights
+    total, of_events, of_lenses = total_weights
     scale = {
         "stage1": config.stage1_weight / total,
-        "stage2": config.stage2_weight / max(of_events, 1e-9),  # a step without any event has a part of zero
+        "lensing": config.stage2_weight / max(of_events, 1e-9),  # a step without any event has a part of zero
+        "stage2": config.stage2_weight / max(of_lenses, 1e-9),
         "aux": config.aux_weight / total,
     }
     zero = torch.zeros_like(parts["stage1"])

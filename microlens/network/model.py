@@ -1,8 +1,8 @@
 """The causal CNN-GRU with hierarchical heads, its output at every epoch, and its streaming form.
 
     classifier = microlens.load()
-    log_p = classifier.log_prob(flux, delta_t)            # (n, 3) after the whole curve
-    log_p = classifier.log_prob_prefixes(flux, delta_t)   # (n, T, 3) after every epoch, from one pass
+    log_p = classifier.log_prob(flux, delta_t)            # (n, classes) after the whole curve
+    log_p = classifier.log_prob_prefixes(flux, delta_t)   # (n, T, classes) after every epoch, from one pass
     stream = classifier.stream(1000); p = stream.update(flux_now, delta_t_now)
 
 (flux, delta t) of each valid epoch, and what the view adds -> patches of `stem_stride` epochs -> two causal
@@ -12,7 +12,7 @@ vectors, so its exponent is bounded by MAX_LOGIT and a prefix's softmax is a rat
 maximum, neither a global one (which would not be causal) nor a running one.
 
 Views: `flux`; `running`, with the best single lens through the past (microlens.fit.running), fitted anew once a patch;
-`bent`, the same with a path that may bend.
+`robust`, the same for the sky as it is, whose flux excess is that without epochs that stand alone.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from microlens.config import BENT_VIEW, FLUX_VIEW, LENSING_CLASSES, N_HEADS, RUNNING_VIEW
+from microlens.config import LENSING_CLASSES, N_HEADS, ROBUST_VIEW, VIEWS
 from microlens.data.packed import pack
 from microlens.fit import running
 from microlens.network import attention
 from microlens.network.stream import Stream
 
-N_FEATURES = {FLUX_VIEW: 3, RUNNING_VIEW: 3 + running.CHANNELS, BENT_VIEW: 3 + running.CHANNELS}
-FINE, COARSE = 0.01, 0.5  # scales of the flux excess: faint anomalies, and magnifications of all sizes
+N_FEATURES = {view: 3 + running.n_channels(view) - (view == ROBUST_VIEW) for view in VIEWS}
+COARSE = 0.5  # scale of the flux excess beside running.FINE: magnifications of all sizes
 EPOCHS_A_DAY = 96.0  # of the thesis' season: the scale of time steps
 LEAST_SCALE = 1e-3  # of the standard deviation of a feature that hardly varies
 MAX_LOGIT = 10.0  # of the attention: weights of two steps differ by at most exp(20)
@@ -84,11 +84,16 @@ class CausalConv(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Flat / PSPL / binary from (flux, delta_t) of the valid epochs. The arguments are fields of TrainConfig."""
+    """Flat / PSPL / binary, and other, from (flux, delta_t) of the valid epochs.
+
+    The arguments are fields of TrainConfig; n_classes is 3, or 4 with the class other.
+    """
 
     def __init__(self, *, d_model: int, n_layers: int, dropout: float, window_size: int, stem_stride: int, view: str,
-                 hierarchical: bool, use_aux_head: bool, attention_pooling: bool):
+                 hierarchical: bool, use_aux_head: bool, attention_pooling: bool,
+                 n_classes: int = len(LENSING_CLASSES)):
         super().__init__()
+        self.n_classes, self.tells_other = n_classes, n_classes > len(LENSING_CLASSES)
         self.stem_stride, self.n_heads, self.d_model = stem_stride, N_HEADS, d_model
         self.hierarchical, self.use_aux_head, self.attention_pooling = hierarchical, use_aux_head, attention_pooling
         self.view, n_features = view, N_FEATURES[view]
@@ -105,23 +110,31 @@ class Classifier(nn.Module):
         self.trunk = nn.Sequential(nn.Linear(2 * d_model, d_model), nn.GELU(), nn.Dropout(dropout))
         if hierarchical:
             self.stage1, self.stage2 = nn.Linear(d_model, 1), nn.Linear(d_model, 1)
+            if self.tells_other:
+                self.lensing = nn.Linear(d_model, 1)
         else:
-            self.flat_head = nn.Linear(d_model, 3)
+            self.flat_head = nn.Linear(d_model, n_classes)
         if use_aux_head:
-            self.aux = nn.Linear(d_model, 3)
+            self.aux = nn.Linear(d_model, n_classes)
         for name, module in self.named_children():
-            if name in ("stage1", "stage2", "flat_head", "aux"):
+            if name in ("stage1", "stage2", "lensing", "flat_head", "aux"):
                 nn.init.normal_(module.weight, std=HEAD_SCALE)
                 nn.init.zeros_(module.bias)
         self.flash = None  # flash-attn's kernel for answers on whole curves: see microlens.network.attention
 
     # ---- features ---------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def raw_features(flux, delta_t, extra=None):
-        """(n, T, 3): flux excess on two scales, log of the time step; then `extra` (n, T, k) of the view."""
+    def raw_features(self, flux, delta_t, extra=None):
+        """(n, T, 3): flux excess on two scales, log of the time step; then `extra` (n, T, k) of the view.
+
+        The robust view has the flux excess without epochs that stand alone, and the network sees no other.
+        """
         excess, steps = flux - 1.0, torch.log1p(delta_t * EPOCHS_A_DAY)
-        out = torch.stack([asinh(excess / FINE), asinh(excess / COARSE), steps], dim=-1)
+        if self.view == ROBUST_VIEW:
+            clean = extra[..., running.CLEAN]
+            excess = running.FINE * torch.sinh(clean)
+            extra = torch.cat([extra[..., : running.CLEAN], extra[..., running.CLEAN + 1 :]], dim=-1)
+        out = torch.stack([asinh(excess / running.FINE), asinh(excess / COARSE), steps], dim=-1)
         return out if extra is None else torch.cat([out, extra], dim=-1)
 
     def set_scaling(self, flux, delta_t, lengths, extra=None):
@@ -188,7 +201,7 @@ class Classifier(nn.Module):
         return query, F.normalize(keys.unflatten(-1, (self.n_heads, -1)), dim=-1), values
 
     def heads(self, pooled) -> dict:
-        """Log-probabilities `log_p` (..., 3), and the logits the loss needs."""
+        """Log-probabilities `log_p` (..., n_classes), and the logits the loss needs."""
         z = self.trunk(pooled)
         out = {"aux": self.aux(z)} if self.use_aux_head else {}
         if not self.hierarchical:
@@ -196,8 +209,14 @@ class Classifier(nn.Module):
             return out
         event, binary = self.stage1(z).float(), self.stage2(z).float()
         out.update(event=event[..., 0], binary=binary[..., 0])
-        out["log_p"] = torch.cat([F.logsigmoid(-event), F.logsigmoid(event) + F.logsigmoid(-binary),
-                                  F.logsigmoid(event) + F.logsigmoid(binary)], dim=-1)
+        lensed, other = F.logsigmoid(event), []
+        if self.tells_other:
+            lensing = self.lensing(z).float()
+            out["lensing"] = lensing[..., 0]
+            other = [lensed + F.logsigmoid(-lensing)]
+            lensed = lensed + F.logsigmoid(lensing)
+        out["log_p"] = torch.cat([F.logsigmoid(-event), lensed + F.logsigmoid(-binary), lensed + F.logsigmoid(binary),
+                                  *other], dim=-1)
         return out
 
     def forward(self, flux, delta_t, steps, extra=None):
@@ -266,14 +285,14 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def log_prob(self, flux, delta_t, lengths=None):
-        """Log-probabilities (n, 3) of flat, pspl, binary after whole curves.
+        """Log-probabilities (n, n_classes) of flat, pspl, binary, and other after whole curves.
 
         flux : (n, T) F/F_base, 0.0 or NaN = no observation.   delta_t : (n, T) days since the previous valid epoch.
         lengths : (n,) if the valid epochs are already in front.
         numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen or missing input.
         """
         arrays = self._checked(flux, delta_t, lengths)
-        out = [torch.zeros(0, len(LENSING_CLASSES), device=self.mean.device)]
+        out = [torch.zeros(0, self.n_classes, device=self.mean.device)]
         for i in range(0, len(arrays[0]), ROWS):
             (f, d, extra), n_valid, _ = self._packed(*(None if a is None else a[i : i + ROWS] for a in arrays))
             out.append(self.log_prob_packed(f, d, n_valid, extra))
@@ -281,31 +300,31 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def log_prob_packed(self, flux, delta_t, lengths, extra=None):
-        """log_prob of what PackedDataset.gather gives, as a tensor (n, 3)."""
+        """log_prob of what PackedDataset.gather gives, as a tensor (n, n_classes)."""
         f, d, steps, extra = self.tensors(flux, delta_t, lengths // self.stem_stride, extra)
         return self(f, d, steps[:, None], extra)["log_p"][:, 0]
 
     @torch.inference_mode()
     def log_prob_steps(self, flux, delta_t, lengths, extra=None):
-        """Log-probabilities (n, L + 1, 3) after 0 .. L full patches of what PackedDataset.gather gives.
+        """Log-probabilities (n, L + 1, n_classes) after 0 .. L full patches of what PackedDataset.gather gives.
 
         What follows a curve's own last patch repeats it.
         """
         f, d, last, extra = self.tensors(flux, delta_t, lengths // self.stem_stride, extra)
         out = self.heads(self.pooled(f, d, extra))["log_p"]
         index = torch.minimum(torch.arange(out.shape[1], device=f.device)[None], last[:, None])
-        return torch.gather(out, 1, index[..., None].expand(-1, -1, len(LENSING_CLASSES)))
+        return torch.gather(out, 1, index[..., None].expand(-1, -1, self.n_classes))
 
     @torch.inference_mode()
     def log_prob_prefixes(self, flux, delta_t, lengths=None):
-        """Log-probabilities (n, T, 3) after every epoch, from one pass; arguments as log_prob.
+        """Log-probabilities (n, T, n_classes) after every epoch, from one pass; arguments as log_prob.
 
         A missing epoch, and one that does not fill a patch, repeats the value before it.
         """
         (f, d, extra), n_valid, valid = self._packed(*self._checked(flux, delta_t, lengths))
         table = self.heads(self.pooled(f, d, extra))["log_p"]
         seen = np.minimum(np.cumsum(valid, axis=1), n_valid[:, None]) // self.stem_stride
-        index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, len(LENSING_CLASSES))
+        index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, self.n_classes)
         out = torch.gather(table, 1, index)
         return out if torch.is_tensor(flux) else out.cpu().numpy()
 
@@ -314,13 +333,13 @@ class Classifier(nn.Module):
         return Stream(self, n)
 
 
-ARCHITECTURE = tuple(inspect.signature(Classifier).parameters)
+ARCHITECTURE = tuple(name for name in inspect.signature(Classifier).parameters if name != "n_classes")
 """The fields of TrainConfig that make a Classifier."""
 
 
-def from_config(config: dict) -> Classifier:
-    """An untrained classifier with the architecture of a training configuration."""
-    return Classifier(**{k: config[k] for k in ARCHITECTURE})
+def from_config(config: dict, n_classes: int = len(LENSING_CLASSES)) -> Classifier:
+    """An untrained classifier with the architecture of a training configuration, for so many classes."""
+    return Classifier(**{k: config[k] for k in ARCHITECTURE}, n_classes=n_classes)
 
 
 def n_parameters(network: nn.Module) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from microlens.config import BINARY, LENSING_CLASSES, PERSISTENCE
+from microlens.config import BINARY, CLASSES, FLAT, LENSING_CLASSES, OTHER, PERSISTENCE, PSPL
 from microlens.data.packed import PackedDataset
 
 FRACTIONS = np.arange(1, 101) / 100  # of the season
@@ -22,8 +22,10 @@ BLOCK = 128  # curves a forward pass
 class Steps(NamedTuple):
     """What a causal network says of n curves as the season unfolds.
 
-    log_p : (n, 3) at the end.   p_binary : (n, K) float16 after 0 .. K - 1 network steps, 0 beyond a curve's last step.
-    step : (n, F) int, network steps done at each of FRACTIONS.   called : (n, F) int8, the most probable class there.
+    log_p : (n, classes) at the end.   p_binary : (n, K) float16 after 0 .. K - 1 network steps, 0 beyond a curve's last
+    step.
+    step : (n, F) int, network steps done at each of FRACTIONS.   called : (n, F) int8, the most probable class there of
+    lensing_log_p.
     """
 
     log_p: np.ndarray
@@ -33,8 +35,8 @@ class Steps(NamedTuple):
 
 
 def predict(network, data: PackedDataset, rows, progress=True) -> np.ndarray:
-    """log_p (n, 3) float32 after whole curves."""
-    log_p = np.empty((len(rows), 3), np.float32)
+    """log_p (n, classes) float32 after whole curves."""
+    log_p = np.empty((len(rows), network.n_classes), np.float32)
     with tqdm(total=len(rows), desc="classify", unit="event", disable=not progress) as bar:
         for i in range(0, len(rows), BLOCK):
             part = rows[i : i + BLOCK]
@@ -47,20 +49,34 @@ def predict_steps(network, data: PackedDataset, rows, progress=True) -> Steps:
     """The output of a network after every step, from one pass a curve."""
     stride, n = network.stem_stride, len(rows)
     moments = data.timestamps[0] + FRACTIONS * (data.timestamps[-1] - data.timestamps[0]) + 1e-9
-    out = Steps(np.empty((n, 3), np.float32), np.zeros((n, len(data.timestamps) // stride + 1), np.float16),
+    n_steps = len(data.timestamps) // stride + 1
+    out = Steps(np.empty((n, network.n_classes), np.float32), np.zeros((n, n_steps), np.float16),
                 np.empty((n, len(FRACTIONS)), int), np.empty((n, len(FRACTIONS)), np.int8))
     with tqdm(total=n, desc="classify prefixes", unit="event", disable=not progress) as bar:
         for i in range(0, n, BLOCK):
             part = rows[i : i + BLOCK]
             log_p = network.log_prob_steps(*data.gather(part)).float().cpu().numpy()
+            lensing = lensing_log_p(log_p)
             for j, row in enumerate(part):
                 times = data.patch_times(row, stride)
                 out.p_binary[i + j, : len(times) + 1] = np.exp(log_p[j, : len(times) + 1, BINARY])
                 out.step[i + j] = np.searchsorted(times, moments, side="right")
-                out.called[i + j] = log_p[j, out.step[i + j]].argmax(1)
+                out.called[i + j] = lensing[j, out.step[i + j]].argmax(1)
             out.log_p[i : i + BLOCK] = log_p[:, -1]
             bar.update(len(part))
     return out
+
+
+def lensing_log_p(log_p) -> np.ndarray:
+    """Log-probabilities (..., 3) of flat, pspl and binary from those of a network's classes (..., 3 or 4).
+
+    What is no lens, flat or other, is one class to the scores of lenses: the first.
+    """
+    log_p = np.asarray(log_p)
+    if log_p.shape[-1] == len(LENSING_CLASSES):
+        return log_p
+    no_lens = np.logaddexp(log_p[..., FLAT], log_p[..., OTHER])
+    return np.concatenate([no_lens[..., None], log_p[..., PSPL : OTHER]], axis=-1)
 
 
 def step_times(data: PackedDataset, row: int, stride: int) -> np.ndarray:
@@ -130,7 +146,7 @@ def validation_scores(outputs: dict[str, np.ndarray], learned: str) -> dict[str,
         "val_loss": float(-log_p[np.arange(len(labels)), labels].mean()),
         "val_accuracy": float((called == labels).mean()),
     }
-    for c, name in enumerate(LENSING_CLASSES):
+    for c, name in enumerate(CLASSES[: log_p.shape[1]]):
         of_class = labels == c
         scores[f"recall_{name}"] = float((called[of_class] == c).mean()) if of_class.any() else None
     return scores

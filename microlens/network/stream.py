@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from microlens.config import BENT_VIEW, FLUX_VIEW
+from microlens.config import FLUX_VIEW, ROBUST_VIEW
 from microlens.fit import running
 
 
@@ -24,7 +24,7 @@ class Stream:
         self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
         self._count = torch.zeros(n, dtype=torch.long, device=device)
         n_fits = 0 if classifier.view == FLUX_VIEW else n
-        fits = running.new_state(n_fits, classifier.stem_stride, bends=classifier.view == BENT_VIEW)
+        fits = running.new_state(n_fits, classifier.stem_stride, robust=classifier.view == ROBUST_VIEW)
         self._fits = torch.from_numpy(running.as_floats(fits))
         with torch.inference_mode():
             start = torch.zeros(n, 2 * classifier.d_model, device=device)
@@ -32,7 +32,7 @@ class Stream:
 
     @torch.inference_mode()
     def update(self, flux, delta_t) -> np.ndarray:
-        """Take the next epoch (n,) or epochs (n, k); returns probabilities (n, 3) after the last of them.
+        """Take the next epoch (n,) or epochs (n, k); returns probabilities (n, classes) after the last of them.
 
         flux 0.0 or NaN means that this light curve was not observed.
         """

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from microlens.config import LENSING_CLASSES, OTHER, TrainConfig
+from microlens.config import TrainConfig
 from microlens.data.fresh import FreshEvents
 from microlens.data.packed import PackedDataset, batches, residual_features, split_rows
 from microlens.files import atomic
@@ -90,10 +90,6 @@ class Trainer:
     def __init__(self, config: TrainConfig, ranks: Ranks, run: Path, progress: bool = False):
         self.config, self.ranks, self.run, self.progress = config, ranks, run, progress
         self.data = PackedDataset(config.data, config.view, config.stem_stride, progress)
-        n_other = int((self.data.labels == OTHER).sum())
-        if n_other:
-            raise ValueError(f"{config.data}: {n_other} of its events are of class other, which a network of the three "
-                             f"classes {', '.join(LENSING_CLASSES)} cannot learn; simulate with --n-other 0.")
         self.train_rows, self.val_rows, self.test_rows = split_rows(self.data.labels, config.seed, self.data.stars)
         n_train, n_val = len(self.train_rows), len(self.val_rows)
         if not n_train or not n_val:
@@ -104,7 +100,7 @@ class Trainer:
             self.fresh = FreshEvents(config.data, config.seed, config.view, config.stem_stride, self.train_rows)
         self.n_batches = math.ceil(n_train / config.batch_size)
         self.n_steps = math.ceil(self.n_batches / config.accumulation_steps)
-        self.learner = Learner(config, ranks, self.n_steps)
+        self.learner = Learner(config, ranks, self.n_steps, len(self.data.classes))
         curves = self.data.gather(self.train_rows[:SCALED_BY])
         self.learner.network.set_scaling(*(None if a is None else torch.from_numpy(a) for a in curves))
         self.epoch = self.batch = 0
