@@ -88,7 +88,7 @@ def read_photometry(folder: str, split: str) -> Photometry:
     """
     paths = sorted(path for path in Path(folder).expanduser().rglob("*") if _is_light_curve(path))
     if not paths:
-        raise LightCurveError(f"--photometry {folder}: no files are there; expected a folder of light curves of quiet "
+        raise LightCurveError(f"{folder}: no files are there; expected a folder of light curves of quiet "
                               "stars.")
     stamps = tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
     return _read(folder, split, tuple(paths), stamps)
@@ -109,7 +109,7 @@ def _read(folder: str, split: str, paths: tuple[Path, ...], stamps: tuple) -> Ph
             log.warning("left out: %s", error)
     found = _quiet(folder, found)
     if not found:
-        raise LightCurveError(f"--photometry {folder}: none of its {len(paths)} files has a star of split {split!r} "
+        raise LightCurveError(f"{folder}: none of its {len(paths)} files has a star of split {split!r} "
                               f"with a quiet season of at least {FEWEST_EPOCHS} epochs. Stars are shared out by their "
                               "names, 70 % to train and 15 % each to val and test; give more stars, or another "
                               "--split.")
@@ -117,7 +117,7 @@ def _read(folder: str, split: str, paths: tuple[Path, ...], stamps: tuple) -> Ph
     times = [np.round((season.time - season.time[0]) / SAME_TIME) for _, season in found]
     epochs = np.unique(np.concatenate(times))
     if len(epochs) > MOST_EPOCHS:
-        raise LightCurveError(f"--photometry {folder}: its seasons have {len(epochs)} different epochs, more than "
+        raise LightCurveError(f"{folder}: its seasons have {len(epochs)} different epochs, more than "
                               f"{MOST_EPOCHS}; give stars that were observed at the same times, those of one field.")
     made = (QuietSeason(star, np.searchsorted(epochs, time), SAME_TIME * time, season.flux.astype(float),
                         season.flux_err.astype(float), np.nan if season.m_base is None else season.m_base)

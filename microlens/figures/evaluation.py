@@ -66,10 +66,11 @@ def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:
             made |= _early(summary, arrays, data)
     about = f"Dataset {Path(summary['data']).name}, network {summary['run']}."
     chosen = f"{PURITY:.0%} purity and at most {config.false_alarms:.1%}".replace("%", " %")
-    whole = f"P(binary) >= {attrs['threshold']:.3g} ({chosen} false alarms"
-    thresholds = dict.fromkeys(("recall", "recall_s_q"), whole)
-    thresholds["alerts"] = f"P(binary) >= {attrs['alert_threshold']:.3g} ({chosen} premature alerts"
-    at = {name: f" Threshold: {words} on the validation events)." for name, words in thresholds.items()}
+    whole, alert = (f"{chosen} {what} on the validation events" for what in ("false alarms", "premature alerts"))
+    if config.calibration is not None:
+        whole = alert = attrs["threshold_from"]
+    at = dict.fromkeys(("recall", "recall_s_q"), f" Threshold: P(binary) >= {attrs['threshold']:.3g} ({whole}).")
+    at["alerts"] = f" Threshold: P(binary) >= {attrs['alert_threshold']:.3g} ({alert})."
     return {name: (table, f"{caption} {about}{at.get(name, '')}") for name, (table, caption) in made.items()}
 
 
