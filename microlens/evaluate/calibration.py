@@ -252,7 +252,7 @@ def calibrate(folder, config: CalibrateConfig, run: Run | None = None, progress:
         log.info("%s at P(binary) >= %.7g: %.4f of the %d single lenses and %.4f of the %d quiet seasons of %d stars",
                  what, thresholds[name], called[name]["pspl"], calibration.n_injections, called[name]["flat"],
                  len(stars), calibration.n_stars)
-    _write(Path(config.output), calibration)
+    write_calibration(Path(config.output), calibration)
     return Path(config.output)
 
 
@@ -292,7 +292,7 @@ def _checksum(content: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _write(path: Path, calibration: Calibration):
+def write_calibration(path: Path, calibration: Calibration):
     """Write a calibration as JSON with its checksum; the same calibration gives the same bytes. Raises WriteError."""
     content = {"format": FORMAT, **dataclasses.asdict(calibration)}
     with atomic(path) as temporary:
