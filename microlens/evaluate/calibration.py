@@ -225,7 +225,7 @@ def calibrate(folder, config: CalibrateConfig, run: Run | None = None, progress:
     that no threshold keeps the rate.
     """
     run = run or load_run(config.experiment_name, "auto")
-    photometry = read_photometry(str(folder), "quick" if config.split == "all" else config.split)
+    photometry = read_photometry(str(folder), "quick" if config.split == "all" else config.split, for_dataset=False)
     stars = _unlearnt(photometry.seasons, run, folder)
     names = np.array([star.star for star in stars])
     n_sparse = sum(is_sparse(star.time) for star in stars)
