@@ -15,7 +15,7 @@ from microlens.data.format import read_predictions
 from microlens.data.photometry import read_photometry, split_of
 from microlens.evaluate import calibrate, calibration, classify, evaluate, light_curves
 from microlens.evaluate.calibration import (
-    Scores,
+    CurveScores,
     allowed_stars,
     conformal_threshold,
     network_scores,
@@ -59,7 +59,7 @@ def made(folder, run, tmp_path_factory):
 
 
 def grouped_scores(rng, n_stars):
-    """Scores with many ties, of stars with one to five each that depend on one another: scores and stars (N,)."""
+    """CurveScores with many ties, of stars with one to five each that depend on one another: scores and stars (N,)."""
     stars = np.repeat(np.arange(n_stars), rng.integers(1, 6, n_stars))
     return np.round(rng.normal(size=n_stars)[stars] + rng.normal(size=len(stars)), 1), stars
 
@@ -155,8 +155,8 @@ def test_command_writes_a_file_that_says_what_was_found(folder, run, made, tmp_p
     found = read_calibration(made, run)
     assert (found.network, found.binary_preset, found.n_stars, found.n_injections) == ("baseline", "baseline", 16, 32)
     assert 0 < found.whole_curve < 1 and 0 < found.alert < 1
-    for called in found.called.values():
-        assert max(called.values()) <= (RATE * (N_STARS + 1) - 1) / N_STARS
+    for reached in found.reached.values():
+        assert max(reached.values()) <= (RATE * (N_STARS + 1) - 1) / N_STARS
     assert found.knows(["star_03.dat", "star_99.dat"]).tolist() == [True, False]
 
 
@@ -178,9 +178,9 @@ def test_folders_that_cannot_be_calibrated_on(folder, run, tmp_path, monkeypatch
         calibrate(tmp_path, config, run, progress=False)
     with pytest.raises(ValueError, match=r"16 quiet stars are too few: .* with 99 or more.* --false-alarms 0.059 or"):
         calibrate(folder, config, run, progress=False)
-    sure = Scores(np.ones((N_STARS, 1)), np.ones((N_STARS, 1), np.float32))
+    sure = CurveScores(np.ones((N_STARS, 1)), np.ones((N_STARS, 1), np.float32))
     monkeypatch.setattr(calibration, "star_scores", lambda *_: {"flat": sure, "pspl": sure})
-    with pytest.raises(ValueError, match=r"no threshold after whole curves keeps the false alarms at 0\.1"):
+    with pytest.raises(ValueError, match=r"no threshold keeps the false alarms at 0\.1"):
         calibrate(folder, config.replace(false_alarms=0.1), run, progress=False)
     assert not (tmp_path / "x.json").exists()
 

@@ -48,10 +48,10 @@ class Calibration:
     """What a calibration file says.
 
     network, weights : name of the network and digest of its weights.   false_alarms : the wanted rate.
-    whole_curve, alert : the thresholds of P(binary) after whole curves, and of the alert score.   called : what share
-    of the calibration's own curves lies at or above each of them, by kind.   n_injections : single lenses in all
-    n_seasons seasons of the n_stars stars.   photometry : digest of the folder.   package, kernels : versions of the
-    package and of its compiled functions.
+    whole_curve, alert : the thresholds of P(binary) after whole curves, and of the alert score.   reached : what share
+    of the calibration's own curves reaches each of them, by kind.   n_injections : single lenses in all n_seasons
+    seasons of the n_stars stars.   photometry : digest of the folder.   stars : their names.   package, kernels :
+    versions of the package and of its compiled functions.
     """
 
     network: str
@@ -59,7 +59,7 @@ class Calibration:
     false_alarms: float
     whole_curve: float
     alert: float
-    called: dict[str, dict[str, float]]
+    reached: dict[str, dict[str, float]]
     n_stars: int
     n_seasons: int
     n_injections: int
@@ -135,26 +135,26 @@ def allowed_stars(n_stars: int, rate: float) -> Fraction:
 # ---- the scores -----------------------------------------------------------------------------------------------------
 
 
-class Scores(NamedTuple):
-    """What a network says of N light curves: P(binary) at the end (N,), and the alert score (N,) float32.
+class CurveScores(NamedTuple):
+    """The highest thresholds at which each of N light curves is called binary, and at which it raises an alert.
 
-    Both are thresholds, at and below which the curve is called binary and raises an alert (predict.alert_scores).
+    whole_curve : (N,) P(binary) at the end.   alert : (N,) float32, as predict.alert_scores gives it.
     """
 
     whole_curve: np.ndarray
     alert: np.ndarray
 
 
-def network_scores(network: Classifier, flux, delta_t) -> Scores:
+def network_scores(network: Classifier, flux, delta_t) -> CurveScores:
     """The scores of light curves of the same epochs; flux, delta_t : (N, T) as Classifier.log_prob takes them."""
     p = np.exp(network.log_prob_prefixes(flux, delta_t).astype(float))
     p_binary = p[..., BINARY] / p.sum(axis=-1)
     start = network.stream().update(0.0, 0.0)[0, BINARY]  # before the first epoch
     steps = p_binary[:, network.stem_stride - 1 :: network.stem_stride]
-    return Scores(p_binary[:, -1], alert_scores(np.column_stack([np.full(len(flux), start), steps])))
+    return CurveScores(p_binary[:, -1], alert_scores(np.column_stack([np.full(len(flux), start), steps])))
 
 
-def season_scores(network: Classifier, star: QuietSeason, events) -> Scores:
+def season_scores(network: Classifier, star: QuietSeason, events) -> CurveScores:
     """The scores of one quiet season with each of N events in it.
 
     events : (N, 2, n) flux and error with the event, as QuietSeason.injected gives them.
@@ -169,7 +169,7 @@ def season_scores(network: Classifier, star: QuietSeason, events) -> Scores:
             season = None
         read.append(season)
     answered = [season for season in read if season is not None]
-    out = Scores(np.full(len(read), NOT_ANSWERED), np.full(len(read), NOT_ANSWERED, np.float32))
+    out = CurveScores(np.full(len(read), NOT_ANSWERED), np.full(len(read), NOT_ANSWERED, np.float32))
     if answered:
         found = network_scores(network, *(np.stack([getattr(season, name) for season in answered])
                                           for name in ("flux", "delta_t")))
@@ -192,7 +192,7 @@ def single_lenses(star: QuietSeason, preset: sky.Preset, n: int, seed: int, numb
 
 
 def star_scores(network: Classifier, stars, preset: sky.Preset, n: int, seed: int,
-                progress: bool = True) -> dict[str, Scores]:
+                progress: bool = True) -> dict[str, CurveScores]:
     """The scores of each of S quiet seasons as it is, and with each of n single lenses in it, by kind.
 
     Returns flat: scores (S, 1), and pspl: scores (S, n).
@@ -201,8 +201,9 @@ def star_scores(network: Classifier, stars, preset: sky.Preset, n: int, seed: in
     for number, star in enumerate(tqdm(stars, desc="calibrate", unit="season", disable=not progress)):
         events = single_lenses(star, preset, n, seed, number)
         found.append(season_scores(network, star, [(star.flux, star.error), *events]))
-    table = Scores(*(np.stack(values) for values in zip(*found, strict=True)))
-    return {"flat": Scores(*(values[:, :1] for values in table)), "pspl": Scores(*(values[:, 1:] for values in table))}
+    table = CurveScores(*(np.stack(values) for values in zip(*found, strict=True)))
+    columns = {"flat": slice(0, 1), "pspl": slice(1, None)}
+    return {kind: CurveScores(*(values[:, part] for values in table)) for kind, part in columns.items()}
 
 
 def choose_threshold(by_kind: dict, names, rate: float) -> float:
@@ -226,51 +227,62 @@ def calibrate(folder, config: CalibrateConfig, run: Run | None = None, progress:
     """
     run = run or load_run(config.experiment_name, "auto")
     photometry = read_photometry(str(folder), "quick" if config.split == "all" else config.split, for_dataset=False)
-    stars = _unlearnt(photometry.seasons, run, folder)
-    names = np.array([star.star for star in stars])
-    n_sparse = sum(is_sparse(star.time) for star in stars)
-    if n_sparse:
-        log.warning("%s: %d of %d seasons have a cadence that the network does not know; the rate is kept all the "
-                    "same, but few binaries will be found.", folder, n_sparse, len(stars))
-    allowed_stars(len(np.unique(names)), config.false_alarms)  # too few are an error before the work
+    seasons_of_stars = _unlearnt(photometry.seasons, run, folder)
+    names = np.array([season.star for season in seasons_of_stars])
+    n_stars = len(np.unique(names))
+    allowed_stars(n_stars, config.false_alarms)  # too few are an error before the work
     preset_name = config.binary_preset or run.data["config"]["binary_preset"]
-    scores = star_scores(run.network, stars, sky.load_preset(preset_name), config.injections, config.seed, progress)
-    thresholds, called = {}, {}
-    for name, what in (("whole_curve", "after whole curves"), ("alert", "of alerts")):
-        by_kind = {kind: getattr(of, name) for kind, of in scores.items()}
+    preset = sky.load_preset(preset_name)
+    scores = star_scores(run.network, seasons_of_stars, preset, config.injections, config.seed, progress)
+    thresholds, reached = {}, {}
+    for name in CurveScores._fields:
+        by_kind = {kind: getattr(of_kind, name) for kind, of_kind in scores.items()}
         thresholds[name] = choose_threshold(by_kind, names, config.false_alarms)
-        if thresholds[name] > 1:
-            raise ValueError(f"{folder}: no threshold {what} keeps the false alarms at {config.false_alarms:g}: the "
-                             f"P(binary) that {run.name} gives to more of these light curves than that is 1.")
-        called[name] = {kind: _mean_share(values >= thresholds[name], names) for kind, values in by_kind.items()}
-    calibration = Calibration(run.name, weights_digest(run), config.false_alarms, **thresholds, called=called,
-                              n_stars=len(np.unique(names)), n_seasons=len(stars),
-                              n_injections=len(stars) * config.injections, binary_preset=preset_name,
-                              split=config.split, seed=config.seed, photometry=photometry.digest,
-                              stars=sorted(set(names.tolist())), **_versions())
-    for name, what in (("whole_curve", "called binary"), ("alert", "alerted")):
-        log.info("%s at P(binary) >= %.7g: %.4f of the %d single lenses and %.4f of the %d quiet seasons of %d stars",
-                 what, thresholds[name], called[name]["pspl"], calibration.n_injections, called[name]["flat"],
-                 len(stars), calibration.n_stars)
+        reached[name] = {kind: _mean_share(values >= thresholds[name], names) for kind, values in by_kind.items()}
+    if max(thresholds.values()) > 1:
+        raise ValueError(f"{folder}: no threshold keeps the false alarms at {config.false_alarms:g}: the P(binary) "
+                         f"that {run.name} gives to more of these light curves than that is 1.")
+    calibration = Calibration(
+        run.name, weights_digest(run), config.false_alarms, **thresholds, reached=reached, n_stars=n_stars,
+        n_seasons=len(names), n_injections=len(names) * config.injections, binary_preset=preset_name,
+        split=config.split, seed=config.seed, photometry=photometry.digest, stars=sorted(set(names.tolist())),
+        **_versions())
     write_calibration(Path(config.output), calibration)
+    _report(calibration)
     return Path(config.output)
 
 
 def _unlearnt(stars, run: Run, folder) -> list[QuietSeason]:
-    """The seasons of stars that a training did not use. Raises ValueError where none is left."""
+    """The seasons of stars that a training did not use, with a word on those left out and on sparse ones.
+
+    Raises ValueError where none is left.
+    """
     known = run.data.get("stars", {})
-    left = [star for star in stars if known.get(star.star) not in LEARNT_PARTS]
+    left = [season for season in stars if known.get(season.star) not in LEARNT_PARTS]
     if len(left) < len(stars):
         log.warning("%s: %d of %d seasons are left out, of stars that %s was trained on.", folder,
                     len(stars) - len(left), len(stars), run.name)
     if not left:
         raise ValueError(f"{folder}: {run.name} was trained on all of its stars; give others, or --split test.")
+    n_sparse = sum(is_sparse(season.time) for season in left)
+    if n_sparse:
+        log.warning("%s: %d of %d seasons have a cadence that the network does not know; the rate is kept all the "
+                    "same, but few binaries will be found.", folder, n_sparse, len(left))
     return left
 
 
-def _mean_share(called, names) -> float:
-    """Mean over stars of the share of called (S, n) among the curves of their seasons; names : (S,) stars."""
-    return float(np.mean([called[names == name].mean() for name in np.unique(names)]))
+def _mean_share(reached, names) -> float:
+    """Mean over stars of the share of reached (S, n) among the curves of their seasons; names : (S,) stars."""
+    return float(np.mean([reached[names == name].mean() for name in np.unique(names)]))
+
+
+def _report(calibration: Calibration):
+    """Log both thresholds, and what share of the calibration's own curves reaches them."""
+    for name, what in (("whole_curve", "called binary"), ("alert", "alerted")):
+        share = calibration.reached[name]
+        log.info("%s at P(binary) >= %.7g: %.4f of the %d single lenses and %.4f of the %d quiet seasons of %d stars",
+                 what, getattr(calibration, name), share["pspl"], calibration.n_injections, share["flat"],
+                 calibration.n_seasons, calibration.n_stars)
 
 
 def _versions() -> dict[str, str]:
