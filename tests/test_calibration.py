@@ -3,26 +3,30 @@
 import dataclasses
 import json
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import logit
 
 from microlens.__main__ import main
 from microlens.config import BINARY, CalibrateConfig, ClassifyConfig, EvaluateConfig, SimulateConfig
 from microlens.data import LightCurveError, PackedDataset, open_dataset, simulate
 from microlens.data.format import read_predictions
 from microlens.data.photometry import read_photometry, split_of
-from microlens.evaluate import calibrate, calibration, classify, evaluate, light_curves
+from microlens.evaluate import calibrate, calibration, classify, evaluate, light_curves, metrics
 from microlens.evaluate.calibration import (
     CurveScores,
     allowed_stars,
     conformal_threshold,
     network_scores,
     read_calibration,
+    season_scores,
     single_lenses,
     write_calibration,
 )
+from microlens.figures import evaluation as figures
 from microlens.network import load_run
 from microlens.sky import load_preset
 
@@ -209,7 +213,7 @@ def test_a_file_that_is_no_calibration(made, run, tmp_path, text, message):
 def test_a_file_of_another_network_or_none_at_all(made, tmp_path, capsys):
     with pytest.raises(ValueError, match="of another network, baseline, and says nothing of roman"):
         read_calibration(made, load_run("roman"))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"gone.json: no such file; `microlens calibrate FOLDER` makes one"):
         read_calibration(tmp_path / "gone.json", load_run("baseline"))
     assert main(["classify", str(made), "--experiment-name", "roman", "--calibration", str(made)]) == 1
     assert capsys.readouterr().err.startswith("error: ")
@@ -228,14 +232,13 @@ def test_a_file_of_another_version_is_taken_with_a_word(made, run, tmp_path, cap
 
 @pytest.fixture(scope="module")
 def events(folder, tmp_path_factory):
-    """Files of six quiet stars, four of them with a single lens."""
+    """Files of six quiet stars, four of them with a single lens, with all digits of their numbers."""
     out = tmp_path_factory.mktemp("events")
     for number, star in enumerate(read_photometry(str(folder), "quick").seasons[:6]):
         flux, error = star.flux, star.error
         if number > 1:
             flux, error = single_lenses(star, load_preset("baseline"), 1, 1, number)[0]
-        columns = np.column_stack([2461447.757 + star.time, flux, error])
-        np.savetxt(out / star.star, columns, "%.7f", header="BJD flux err")
+        np.savetxt(out / star.star, np.column_stack([star.time, flux, error]), "%.17g", header="BJD flux err")
     return sorted(out.glob("*.dat"))
 
 
@@ -260,6 +263,15 @@ def test_classify_calls_binary_what_reaches_the_threshold(events, run, made, tmp
     assert not plain["flags"].str.contains("calibrated").any()
 
 
+def test_calibrate_scores_a_light_curve_as_classify_answers_for_its_file(events, folder, run, made):
+    """The same events, put into the stars in memory, have the P(binary) that the file has."""
+    table, _ = classify(events, ClassifyConfig(calibration=str(made)), run)
+    answers = {Path(row.file).name: row.p_binary for row in table.itertuples()}
+    for number, star in enumerate(read_photometry(str(folder), "quick").seasons[2:6], 2):
+        found = season_scores(run.network, star, single_lenses(star, load_preset("baseline"), 1, 1, number))
+        assert logit(found.whole_curve[0]) == pytest.approx(logit(answers[star.star]), abs=1e-4)
+
+
 def test_workers_take_it_too(events, run, made):
     config = ClassifyConfig(calibration=str(made))
     light_curves._start_worker(config, run, read_calibration(made, run))
@@ -269,6 +281,7 @@ def test_workers_take_it_too(events, run, made):
 
 def test_evaluate_takes_it_and_leaves_its_stars_out(folder, run, tmp_path, monkeypatch):
     monkeypatch.setenv("MICROLENS_DATA", str(tmp_path))
+    monkeypatch.setattr(metrics, "N_BOOTSTRAP", 20)
     config = SimulateConfig(n_flat=16, n_pspl=16, n_binary=16, photometry=str(folder), split="quick", num_workers=1,
                             output=str(tmp_path / "own.h5"))
     data = simulate(config, progress=False)
@@ -287,12 +300,14 @@ def test_evaluate_takes_it_and_leaves_its_stars_out(folder, run, tmp_path, monke
         assert {split_of(star) for star in opened.stars[arrays["row"]]} <= {"val", "test"}
     assert summary["n"] == len(arrays["row"]) == 48 - 3 * n_train
     assert f"{3 * n_train} in stars of the calibration are left out" in summary["rows"]
-    assert f"a calibration on {n_train} quiet stars" in summary["threshold_from"]
+    assert summary["threshold_from"].startswith(f"a calibration on {n_train} quiet stars: false alarms of single")
     assert summary["at_threshold"]["threshold"] == attributes["threshold"] == known.whole_curve
     packed = PackedDataset(data, run.network.view, run.network.stem_stride, progress=False)
     p = np.exp(run.network.log_prob_steps(*packed.gather(arrays["row"])).numpy()[..., BINARY])
     held = np.minimum(p[:, 1:], p[:, :-1]) >= np.float32(known.alert)
     assert np.array_equal(np.isfinite(arrays["t_alert"]), held.any(axis=1))
+    _, caption = figures._scored_dataset(scored, summary, config, arrays, attributes)["alerts"]
+    assert f"Threshold: P(binary) >= 1 - 5e-05 (a calibration on {n_train} quiet stars)." in caption
     write_calibration(path, dataclasses.replace(known, stars=[f"star_{k:02d}.dat" for k in range(N_STARS)]))
     with pytest.raises(ValueError, match="all of its stars are those of the calibration"):
         evaluate(config, progress=False)

@@ -74,7 +74,7 @@ class Calibration:
     @property
     def source(self) -> str:
         """What the thresholds are from, in words."""
-        return f"a calibration on {self.n_stars} quiet stars, {self.limits}"
+        return f"a calibration on {self.n_stars} quiet stars"
 
     @property
     def limits(self) -> str:
@@ -318,7 +318,9 @@ def read_calibration(path, run: Run) -> Calibration:
     """
     again = "make it anew with `microlens calibrate FOLDER`"
     try:
-        content = json.loads(Path(path).expanduser().read_bytes())
+        content = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; `microlens calibrate FOLDER` makes one.") from None
     except (UnicodeDecodeError, json.JSONDecodeError, IsADirectoryError) as error:
         raise ValueError(f"{path}: is no readable calibration file ({error}); {again}.") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:

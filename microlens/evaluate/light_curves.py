@@ -55,7 +55,8 @@ def classify(files, config: ClassifyConfig, run: Run | None = None,
     calibration = None
     if config.calibration is not None:
         calibration = read_calibration(config.calibration, run or load_run(config.experiment_name))
-        log.info("binary at P(binary) >= %.7g, from %s", calibration.whole_curve, calibration.source)
+        log.info("binary at P(binary) >= %.7g, from %s: %s", calibration.whole_curve, calibration.source,
+                 calibration.limits)
     rows, errors, done = [], [], 0
     bar = tqdm(total=len(files), unit="file", disable=not progress, leave=False)
     try:
@@ -285,7 +286,8 @@ def score_light_curves(folder, truth, run: Run, output: Path, calibration: Calib
     mistakes.to_csv(output / "mistakes.csv", index=False)
     summary = {"run": run.name, "light_curves": str(folder), "errors": errors, "sets": {}}
     if calibration is not None:
-        summary |= {"threshold": calibration.whole_curve, "threshold_from": calibration.source}
+        summary |= {"threshold": calibration.whole_curve,
+                    "threshold_from": f"{calibration.source}: {calibration.limits}"}
     for name, part in scored.groupby("set"):
         counts = pd.crosstab(part["truth"], part["class"])
         counts = counts.reindex(index=LENSING_CLASSES, columns=LENSING_CLASSES, fill_value=0)

@@ -32,6 +32,8 @@ from microlens.figures.scores import (
 )
 from microlens.figures.style import palette, save
 
+NEARLY_1 = 0.9995  # from which a number is 1 in three digits
+
 
 def draw_evaluation(folder, into=None, formats: tuple[str, ...] | None = None) -> list[Path]:
     """Draw the figures of an evaluation folder; returns their paths.
@@ -69,9 +71,15 @@ def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:
     whole, alert = (f"{chosen} {what} on the validation events" for what in ("false alarms", "premature alerts"))
     if config.calibration is not None:
         whole = alert = attrs["threshold_from"]
-    at = dict.fromkeys(("recall", "recall_s_q"), f" Threshold: P(binary) >= {attrs['threshold']:.3g} ({whole}).")
-    at["alerts"] = f" Threshold: P(binary) >= {attrs['alert_threshold']:.3g} ({alert})."
+    thresholds = dict.fromkeys(("recall", "recall_s_q"), f"{_in_digits(attrs['threshold'])} ({whole})")
+    thresholds["alerts"] = f"{_in_digits(attrs['alert_threshold'])} ({alert})"
+    at = {name: f" Threshold: P(binary) >= {words}." for name, words in thresholds.items()}
     return {name: (table, f"{caption} {about}{at.get(name, '')}") for name, (table, caption) in made.items()}
+
+
+def _in_digits(threshold: float) -> str:
+    """A threshold in three digits, or what it lacks to 1 where these would be 1."""
+    return f"{threshold:.3g}" if not NEARLY_1 <= threshold < 1 else f"1 - {1 - threshold:.2g}"
 
 
 def _whole_curves(summary, config, arrays, attrs, data) -> dict:
