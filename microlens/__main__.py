@@ -1,4 +1,4 @@
-"""microlens simulate | train | evaluate | classify | figures | notebook | export | export-parquet | doctor
+"""microlens simulate | train | evaluate | classify | calibrate | figures | notebook | export | export-parquet | doctor
 
 Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the same, `--help` gives unit and range,
 and `-f parameters.yaml` takes values from a file, the same that a notebook takes.
@@ -93,6 +93,14 @@ def classify(args):
     for line in errors:
         print(f"error: {line}", file=sys.stderr)
     return 1 if errors else 0
+
+
+def calibrate(args):
+    folder = ("folder", tyro.conf.Positional[str], dataclasses.field())
+    config, (path,) = parse(cfg.CalibrateConfig, args, [folder])
+    from microlens.evaluate import calibrate
+
+    print(calibrate(path, config, progress=sys.stderr.isatty()))
 
 
 def figures(args):
@@ -191,7 +199,8 @@ def doctor(args):
 
 
 STAGES = {f.__name__.replace("_", "-"): f
-          for f in (simulate, train, evaluate, classify, figures, notebook, export, export_parquet, doctor)}
+          for f in (simulate, train, evaluate, classify, calibrate, figures, notebook, export, export_parquet,
+                    doctor)}
 
 
 def main(argv=None) -> int:

@@ -59,6 +59,7 @@ datasets."""
 
 # Spawn keys of numpy's SeedSequence. An event's own stream has the key (split, class, index).
 SPLIT_STREAM, BATCH_STREAM, PREFIX_STREAM, DROPOUT_STREAM, FRESH_STREAM = 11, 12, 13, 14, 15
+CALIBRATION_STREAM = 16
 PAUSE_STREAM, ORDER_STREAM = 77, 99
 
 
@@ -414,12 +415,14 @@ class EvaluateConfig(Config):
                                  "the thresholds may have on the validation rows.", above=0, high=1)
     n_evolution_per_type: int = option(2, "Events of each class drawn as evolution_<class>_<row>.", low=0)
     colorblind_safe: bool = option(True, "Palette that colour-blind readers can tell apart.")
+    calibration: str | None = option(None, "File of `microlens calibrate`, whose thresholds of whole curves and of "
+                                     "alerts are taken in place of those of the validation rows.")
     calibration_n_bins: int = option(15, "Bins of the reliability diagram.", low=2)
     save_formats: str = option("png", "Figure formats, separated by commas: png, pdf, svg.")
 
     def __post_init__(self):
         super().__post_init__()
-        self._expand("experiment_name", "data", "light_curves", "truth", "output")
+        self._expand("experiment_name", "data", "light_curves", "truth", "output", "calibration")
         bad = sorted(set(self.formats) - {"png", "pdf", "svg"})
         if bad or not self.formats:
             raise ValueError(f"save_formats: came {self.save_formats!r}, expected some of png,pdf,svg.")
@@ -454,5 +457,34 @@ class ClassifyConfig(ReadConfig):
 
     experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
                                          "run's folder or checkpoint. Unset means the shipped baseline network.")
+    calibration: str | None = option(None, "File of `microlens calibrate`: binary is then what P(binary) says at its "
+                                     "threshold, and not the most probable class.")
     format: str = option("table", "How the answers are printed.", choices=("table", "csv", "json"))
     num_workers: int = option(1, "Processes that classify files at the same time.", low=1, high=256)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._expand("experiment_name", "calibration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateConfig(Config):
+    """Find the threshold of P(binary) that keeps the false alarms low on quiet light curves of your own."""
+
+    experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
+                                         "run's folder or checkpoint. Unset means the shipped baseline network.")
+    false_alarms: float = option(0.01, "Share of the single lenses, and of the quiet light curves, that may be called "
+                                 "binary, and that may raise an alert. It takes 1/share - 1 stars at the least.",
+                                 above=0, high=0.5)
+    binary_preset: str | None = option(None, "Prior of the single lenses that are put into the stars: a preset, or the "
+                                       "path of a YAML file of your own. Unset means that of the network's training.")
+    injections: int = option(4, "Single lenses put into each season of a star, one at a time.", low=1)
+    split: str = option("all", "Which of the folder's stars to use: all, or those that simulate --photometry has under "
+                        "the same --split, so that others are left to test on.",
+                        choices=("all", "train", "val", "test"))
+    output: str = option("calibration.json", "File to make.")
+    seed: int = option(0, "Seed of the single lenses.", **_SEED)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._expand("experiment_name", "binary_preset", "output")

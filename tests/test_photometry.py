@@ -132,6 +132,17 @@ def test_a_changed_folder_is_another_dataset(folder, datasets, tmp_path):
         simulate(SimulateConfig(photometry=str(other), output=str(copy), **SMALL), progress=False)
 
 
+def test_stars_with_epochs_of_their_own_are_no_dataset(tmp_path, monkeypatch):
+    monkeypatch.setattr("microlens.data.photometry.MOST_EPOCHS", 300)
+    for k in range(4):
+        t, mag = 2460000 + np.arange(100) / 96, 18 + 0.03 * np.random.default_rng(k).normal(size=100)
+        t[1:] += 1e-4 * k
+        np.savetxt(tmp_path / f"{k}.dat", np.column_stack([t, mag, np.full(100, 0.03)]), "%.6f")
+    with pytest.raises(LightCurveError, match="397 different epochs, more than 300"):
+        read_photometry(str(tmp_path), "quick")
+    assert len(read_photometry(str(tmp_path), "quick", for_dataset=False).seasons) == 4
+
+
 @pytest.mark.parametrize("content, message", [
     ({}, "no files are there"),
     ({"a.dat": "no light curve\n"}, "none of its 1 files"),

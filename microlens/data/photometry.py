@@ -80,22 +80,23 @@ def split_of(star: str) -> str:
     return next(split for split, (low, high) in SHARES.items() if low <= share < high)
 
 
-def read_photometry(folder: str, split: str) -> Photometry:
+def read_photometry(folder: str, split: str, for_dataset: bool = True) -> Photometry:
     """The quiet light curves in a folder, of the stars that a split has (see SHARES).
 
-    Files are of any kind that `classify` reads. What cannot be read is left out with a warning that says why. Raises
-    LightCurveError for a folder without files, and for a split without quiet stars.
+    for_dataset : whether the stars have to share so many epochs that these can be the columns of a dataset.
+    Files are of any kind that `classify` reads. What cannot be read is left out with a warning that says why.
+    Raises LightCurveError for a folder without files, for a split without quiet stars, and, for a dataset, for more
+    than MOST_EPOCHS different epochs.
     """
     paths = sorted(path for path in Path(folder).expanduser().rglob("*") if _is_light_curve(path))
     if not paths:
-        raise LightCurveError(f"--photometry {folder}: no files are there; expected a folder of light curves of quiet "
-                              "stars.")
+        raise LightCurveError(f"{folder}: no files are there; expected a folder of light curves of quiet stars.")
     stamps = tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
-    return _read(folder, split, tuple(paths), stamps)
+    return _read(folder, split, for_dataset, tuple(paths), stamps)
 
 
 @functools.lru_cache(maxsize=4)
-def _read(folder: str, split: str, paths: tuple[Path, ...], stamps: tuple) -> Photometry:
+def _read(folder: str, split: str, for_dataset: bool, paths: tuple[Path, ...], stamps: tuple) -> Photometry:
     """What read_photometry gives of these files; read once while `stamps`, their sizes and times of change, stay."""
     found, digest = [], hashlib.sha256()
     for path in paths:
@@ -109,15 +110,15 @@ def _read(folder: str, split: str, paths: tuple[Path, ...], stamps: tuple) -> Ph
             log.warning("left out: %s", error)
     found = _quiet(folder, found)
     if not found:
-        raise LightCurveError(f"--photometry {folder}: none of its {len(paths)} files has a star of split {split!r} "
+        raise LightCurveError(f"{folder}: none of its {len(paths)} files has a star of split {split!r} "
                               f"with a quiet season of at least {FEWEST_EPOCHS} epochs. Stars are shared out by their "
                               "names, 70 % to train and 15 % each to val and test; give more stars, or another "
                               "--split.")
     found.sort(key=lambda pair: _digest(f"{pair[0]} {pair[1].number}"))  # few events shall be in many stars
     times = [np.round((season.time - season.time[0]) / SAME_TIME) for _, season in found]
     epochs = np.unique(np.concatenate(times))
-    if len(epochs) > MOST_EPOCHS:
-        raise LightCurveError(f"--photometry {folder}: its seasons have {len(epochs)} different epochs, more than "
+    if for_dataset and len(epochs) > MOST_EPOCHS:
+        raise LightCurveError(f"{folder}: its seasons have {len(epochs)} different epochs, more than "
                               f"{MOST_EPOCHS}; give stars that were observed at the same times, those of one field.")
     made = (QuietSeason(star, np.searchsorted(epochs, time), SAME_TIME * time, season.flux.astype(float),
                         season.flux_err.astype(float), np.nan if season.m_base is None else season.m_base)

@@ -3,13 +3,15 @@
     folder = evaluate(EvaluateConfig(experiment_name="d64_l4_hier", data="data/raw/test.h5"))
 
 Thresholds (of whole curves, of alerts and of the baselines) and the temperature come from the run's validation rows and
-are applied unchanged. Events of class other, which a network of three classes does not know, are scored apart: what it
-calls binary of them is a false alarm. Of the events that the run was trained on only the held-out ones are scored.
+are applied unchanged; a calibration file gives the first two in their place. Events of class other, which a network of
+three classes does not know, are scored apart: what it calls binary of them is a false alarm. Of the events that the run
+was trained on only the held-out ones are scored.
 `predictions.h5` holds all that the scores and the figures (microlens.figures.draw_evaluation) are made of.
 
 thresholds     what validation rows decide; export          report         the numbers of one evaluation
 metrics        arrays in, numbers out                       alerts         early detection over a mixed stream
 baselines      without a network                            light_curves   classify: files of other people
+calibration    thresholds on quiet light curves of the user's own
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ import numpy as np
 from scipy.special import log_softmax
 
 from microlens import files
-from microlens.config import LENSING_CLASSES, OTHER, PERSISTENCE, PURITY, EvaluateConfig
+from microlens.config import LENSING_CLASSES, OTHER, PERSISTENCE, EvaluateConfig
 from microlens.data.format import open_dataset, write_predictions
 from microlens.data.packed import CLASS_MIX, PackedDataset
+from microlens.evaluate.calibration import Calibration, calibrate, read_calibration
 from microlens.evaluate.light_curves import classify, score_light_curves
 from microlens.evaluate.report import Scores, scores_of_other
 from microlens.evaluate.thresholds import Thresholds, choose_thresholds, export
@@ -34,7 +37,7 @@ from microlens.files import atomic
 from microlens.network.predict import alert_steps, alert_times, lensing_log_p, predict, predict_steps, step_times
 from microlens.network.runs import Run, load_run, shipped_networks
 
-__all__ = ["classify", "evaluate", "export"]
+__all__ = ["calibrate", "classify", "evaluate", "export"]
 log = logging.getLogger("microlens")
 CADENCE_TOLERANCE = 0.3  # relative difference of two median time steps, beyond which a network is out of its training
 
@@ -61,6 +64,19 @@ def choose_rows(wanted: str, run: Run, data: PackedDataset) -> tuple[np.ndarray,
                          "Simulate others, with another --seed or --split test.")
     return rows, (f"{len(rows)} {wanted} rows; the other {data.n_events - len(rows)} are left out: the file holds "
                   f"events of the training of {name} (the same seed and split){inherited}")
+
+
+def without_calibration(rows, what: str, data: PackedDataset, calibration: Calibration) -> tuple[np.ndarray, str]:
+    """The row numbers whose stars a calibration does not know, and what they are, in words.
+
+    rows, what : as choose_rows gives them. Raises ValueError where no row is left.
+    """
+    left = rows[~calibration.knows(data.stars[rows])]
+    if len(left) == 0:
+        raise ValueError(f"{data.path}: all of its stars are those of the calibration, which they cannot test. "
+                         "Calibrate with --split train, and simulate with --split test.")
+    return left, what + (f"; {len(rows) - len(left)} in stars of the calibration are left out"
+                         if len(left) < len(rows) else "")
 
 
 def check_cadence(path, timestamps, run: Run):
@@ -99,17 +115,20 @@ def new_folder(config: EvaluateConfig, run: Run) -> Path:
 def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
     """Score a run; returns the folder made. Raises ValueError or FileNotFoundError naming file and cause."""
     run = load_run(config.experiment_name, "auto")
+    calibration = None if config.calibration is None else read_calibration(config.calibration, run)
     if config.light_curves is not None:
         folder = new_folder(config, run)
-        scored = score_light_curves(config.light_curves, config.truth, run, folder)
+        scored = score_light_curves(config.light_curves, config.truth, run, folder, calibration)
         _write_summary(folder, {**scored, "config": config.to_dict()})
         return folder
     with open_dataset(config.data) as dataset:
         check_cadence(config.data, dataset.timestamps, run)
         params = dataset.params
-    thresholds = choose_thresholds(run, config)
+    thresholds = choose_thresholds(run, config, calibration)
     data = PackedDataset(config.data, run.network.view, run.network.stem_stride, progress)
     rows, what = choose_rows(config.rows, run, data)
+    if calibration is not None and data.stars is not None and config.rows != "all":
+        rows, what = without_calibration(rows, what, data, calibration)
     log.info("scoring %d events: %s", len(rows), what)
     log.info("thresholds from %s", thresholds.source)
     folder = new_folder(config, run)
@@ -125,12 +144,10 @@ def evaluate(config: EvaluateConfig, progress: bool = True) -> Path:
         arrays |= more
     attributes = _attributes(config, run, data, thresholds) | ({"n_other": len(other)} if len(other) else {})
     write_predictions(folder / "predictions.h5", arrays, attributes)
-    limits = f"purity >= {PURITY:g}, false alarms of single lenses and of flats <= {config.false_alarms:g}"
-    alert_limits = f"purity >= {PURITY:g}, premature <= {config.false_alarms:g}"
     _write_summary(folder, {
         "run": run.name, "view": run.network.view, "data": str(config.data),
         "rows": what, "n": len(rows), "n_other": len(other), "config": config.to_dict(), "class_mix": CLASS_MIX,
-        "threshold_from": f"{thresholds.source}: {limits}; alerts: {alert_limits}",
+        "threshold_from": f"{thresholds.source}: {thresholds.limits}; alerts: {thresholds.alert_limits}",
         "on_validation_rows": thresholds.reached, **scored})
     return folder
 

@@ -3,6 +3,11 @@
     table, errors = classify(["event.dat"], ClassifyConfig())
     rows = classify_curve(read_light_curve("event.dat"), load_run())
 
+A season is called what is most probable after the literature's thresholds have overruled the network
+(overruled_probabilities). With a calibration the literature's thresholds, which take the noise for white, have no say:
+a season is binary where the network's own P(binary) reaches the calibrated threshold, and else what is most probable of
+the other classes.
+
 `classify`, the notebook of real events, the event browser and `evaluate --light-curves` all ask classify_curve, so
 that they give one answer.
 """
@@ -20,11 +25,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from microlens.config import FLAT, LENSING_CLASSES, ClassifyConfig, ReadConfig
+from microlens.config import BINARY, FLAT, LENSING_CLASSES, ClassifyConfig, ReadConfig
 from microlens.data.lightcurve import LightCurve, Season, seasons
 from microlens.data.readers import read_light_curve, read_light_curves
 from microlens.data.tables import LightCurveError
 from microlens.evaluate import baselines, metrics
+from microlens.evaluate.calibration import Calibration, read_calibration
 from microlens.fit.residual import curve_features
 from microlens.network.runs import Run, load_run
 
@@ -43,13 +49,18 @@ def classify(files, config: ClassifyConfig, run: Run | None = None,
 
     Returns a table in the order of the files (one row a season, and one a curve of several seasons, see
     classify_curve) and the errors, each a line that names its file. An interruption (Ctrl-C) keeps the files that are
-    done, and is the last error.
+    done, and is the last error. Raises what load_run and read_calibration raise.
     """
     files = [str(f) for f in files]
+    calibration = None
+    if config.calibration is not None:
+        calibration = read_calibration(config.calibration, run or load_run(config.experiment_name))
+        log.info("binary at P(binary) >= %.7g, from %s: %s", calibration.whole_curve, calibration.source,
+                 calibration.limits)
     rows, errors, done = [], [], 0
     bar = tqdm(total=len(files), unit="file", disable=not progress, leave=False)
     try:
-        with contextlib.closing(_answers(files, config, run)) as answers, bar:
+        with contextlib.closing(_answers(files, config, run, calibration)) as answers, bar:
             for made, error in answers:
                 rows += made
                 errors += [error] if error else []
@@ -60,16 +71,17 @@ def classify(files, config: ClassifyConfig, run: Run | None = None,
     return pd.DataFrame(rows, columns=COLUMNS), errors
 
 
-def _answers(files, config: ClassifyConfig, run: Run | None):
+def _answers(files, config: ClassifyConfig, run: Run | None, calibration: Calibration | None):
     """Yield (rows, error or '') of each file, in order."""
     workers = min(config.num_workers, len(files))
     if workers < 2:
         run = run or load_run(config.experiment_name, device="auto")
         for file in files:
-            yield classify_file(file, config, run)
+            yield classify_file(file, config, run, calibration)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch in whatever state they are
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (config, run))
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker,
+                                                  (config, run, calibration))
     try:
         for file, answer in [(file, pool.submit(_worker_answer, file)) for file in files]:
             try:
@@ -81,28 +93,29 @@ def _answers(files, config: ClassifyConfig, run: Run | None):
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-_worker: dict = {}  # configuration and run of a worker process
+_worker: dict = {}  # configuration, run and calibration of a worker process
 
 
-def _start_worker(config: ClassifyConfig, run: Run | None):
+def _start_worker(config: ClassifyConfig, run: Run | None, calibration: Calibration | None):
     import torch
 
     torch.set_num_threads(1)
-    _worker.update(config=config, run=run or load_run(config.experiment_name))
+    _worker.update(config=config, run=run or load_run(config.experiment_name), calibration=calibration)
 
 
 def _worker_answer(file: str):
-    return classify_file(file, _worker["config"], _worker["run"])
+    return classify_file(file, **_worker)
 
 
-def classify_file(file: str, config: ClassifyConfig, run: Run) -> tuple[list[dict], str]:
+def classify_file(file: str, config: ClassifyConfig, run: Run,
+                  calibration: Calibration | None = None) -> tuple[list[dict], str]:
     """Rows (dicts of COLUMNS) of all curves in a file, and one line that names the file where it could not be
     classified ('' else)."""
     rows, error = [], ""
     try:
         for curve in read_light_curves(file, config):
             try:
-                rows += [{"file": file, **row} for row in classify_curve(curve, run)]
+                rows += [{"file": file, **row} for row in classify_curve(curve, run, calibration)]
             except LightCurveError as cause:
                 error = str(cause)
     except LightCurveError as cause:
@@ -117,18 +130,15 @@ def classify_file(file: str, config: ClassifyConfig, run: Run) -> tuple[list[dic
 
 @dataclass(frozen=True)
 class _Answer:
-    """What is said of one season: probabilities (3,), NaN for too few points, and its flags."""
+    """What is said of one season: probabilities (3,), NaN for too few points, the class called, and its flags."""
 
     season: Season
     p: np.ndarray
+    called: str
     flags: list[str]
 
-    @property
-    def called(self) -> str:
-        return "" if np.isnan(self.p).any() else LENSING_CLASSES[int(self.p.argmax())]
 
-
-def classify_curve(curve: LightCurve, run: Run) -> list[dict]:
+def classify_curve(curve: LightCurve, run: Run, calibration: Calibration | None = None) -> list[dict]:
     """What the network says of a light curve: one dict a season, in order, and one of the curve as a whole where it
     has several.
 
@@ -139,22 +149,36 @@ def classify_curve(curve: LightCurve, run: Run) -> list[dict]:
 
     flags: 'saturated'; 'few points'; 'sparse', a cadence that the network was not trained on, so that its answer
     means nothing; 'long', a span of a longer season; 'residual', an answer that the residual to the best single lens
-    gave against the network's; then notes of the reader. Raises LightCurveError where the curve has no usable
-    baseline.
+    gave against the network's; 'calibrated', a class by the threshold of a calibration, which need not be the most
+    probable one; then notes of the reader. Raises LightCurveError where the curve has no usable baseline.
     """
-    answers = [_answer(season, run.network) for season in seasons(curve)]
+    answers = [_answer(season, run.network, calibration) for season in seasons(curve)]
     rows = [_row(curve, [a.season], a, a.season.number, "") for a in answers]
     if len(answers) > 1:
         rows.append(_whole(curve, answers))
     return rows
 
 
-def _answer(season: Season, network) -> _Answer:
+def _answer(season: Season, network, calibration: Calibration | None) -> _Answer:
+    p, called, overruled = np.full(len(LENSING_CLASSES), np.nan), "", False
     few = len(season.flux) < MIN_POINTS
-    p, overruled = (np.full(len(LENSING_CLASSES), np.nan), False) if few else season_probabilities(season, network)
+    if not few:
+        p = network_probabilities(season, network)
+        if calibration is None:
+            p, overruled = overruled_probabilities(season, p)
+        called = LENSING_CLASSES[_called_class(p, calibration)]
     marks = {"few points": few, "saturated": season.saturated, "sparse": season.sparse, "long": season.long,
-             "residual": overruled, season.note: bool(season.note)}
-    return _Answer(season, p, [word for word, on in marks.items() if on])
+             "residual": overruled, "calibrated": calibration is not None and not few, season.note: bool(season.note)}
+    return _Answer(season, p, called, [word for word, on in marks.items() if on])
+
+
+def _called_class(p, calibration: Calibration | None) -> int:
+    """The class of probabilities (3,): the most probable one, or what a calibration makes of P(binary)."""
+    if calibration is None:
+        return int(p.argmax())
+    if p[BINARY] >= calibration.whole_curve:
+        return BINARY
+    return int(np.where(np.arange(len(p)) == BINARY, -1.0, p).argmax())
 
 
 def _whole(curve: LightCurve, answers: list[_Answer]) -> dict:
@@ -174,20 +198,23 @@ def _row(curve: LightCurve, parts: list[Season], answer: _Answer, number, event_
             "sim_label": curve.truth.get("sim_label", "")}
 
 
-def season_probabilities(season, network) -> tuple[np.ndarray, bool]:
-    """Probabilities (3,) of one season, and whether the literature's thresholds overruled the network
-    (baselines.guarded).
+def network_probabilities(season: Season, network) -> np.ndarray:
+    """Probabilities (3,) of one season, the network's own."""
+    p = np.exp(network.log_prob(season.flux[None], season.delta_t[None])[0].astype(float))
+    return p / p.sum()
+
+
+def overruled_probabilities(season: Season, p) -> tuple[np.ndarray, bool]:
+    """Probabilities (3,) after the literature's thresholds have overruled the network's p (3,) (baselines.guarded), and
+    whether that changed the most probable class.
 
     A sparse season, whose few points a single lens seldom fits to 3 sigma, is left to the network.
     """
-    curve = season.flux[None], season.delta_t[None]
-    p = np.exp(network.log_prob(*curve).astype(float))
-    p /= p.sum()
     if season.sparse:
-        return p[0], False
+        return p, False
     _, (event, anomaly) = curve_features(season.flux, season.delta_t, season.flux_err)
-    out = baselines.guarded(p, np.array([event]), np.array([anomaly]))[0]
-    return out, bool(out.argmax() != p[0].argmax())
+    out = baselines.guarded(p[None], np.array([event]), np.array([anomaly]))[0]
+    return out, bool(out.argmax() != p.argmax())
 
 
 def read_truth(path) -> pd.DataFrame:
@@ -206,7 +233,7 @@ def read_truth(path) -> pd.DataFrame:
     return table
 
 
-def score_folder(folder, truth, run: Run):
+def score_folder(folder, truth, run: Run, calibration: Calibration | None = None):
     """Classify the files that a truth table names and put the truth beside each season.
 
     Returns the table of classify() with columns set and truth (without the lines of curves as a whole), the epochs of
@@ -220,7 +247,7 @@ def score_folder(folder, truth, run: Run):
         try:
             curve = read_light_curve(path, ReadConfig(value=unit))
             parts = seasons(curve)
-            made = [r for r in classify_curve(curve, run) if r["season"] != WHOLE]
+            made = [r for r in classify_curve(curve, run, calibration) if r["season"] != WHOLE]
         except LightCurveError as error:
             errors.append(str(error))
             continue
@@ -243,13 +270,13 @@ def score_folder(folder, truth, run: Run):
     return table, pd.concat(mistakes) if mistakes else pd.DataFrame(columns=MISTAKE), errors
 
 
-def score_light_curves(folder, truth, run: Run, output: Path) -> dict:
+def score_light_curves(folder, truth, run: Run, output: Path, calibration: Calibration | None = None) -> dict:
     """Score a folder of light-curve files season by season against a truth table; returns the numbers of the summary.
 
     Writes seasons.csv (one row a season, with its truth) and mistakes.csv (the light curves called wrongly) into
     `output`. Raises ValueError where no season could be scored.
     """
-    table, mistakes, errors = score_folder(folder, truth, run)
+    table, mistakes, errors = score_folder(folder, truth, run, calibration)
     for line in errors:
         log.warning("%s", line)
     scored = table[table["truth"].isin(LENSING_CLASSES) & (table["class"] != "")]
@@ -258,6 +285,9 @@ def score_light_curves(folder, truth, run: Run, output: Path) -> dict:
     table.to_csv(output / "seasons.csv", index=False)
     mistakes.to_csv(output / "mistakes.csv", index=False)
     summary = {"run": run.name, "light_curves": str(folder), "errors": errors, "sets": {}}
+    if calibration is not None:
+        summary |= {"threshold": calibration.whole_curve,
+                    "threshold_from": f"{calibration.source}: {calibration.limits}"}
     for name, part in scored.groupby("set"):
         counts = pd.crosstab(part["truth"], part["class"])
         counts = counts.reindex(index=LENSING_CLASSES, columns=LENSING_CLASSES, fill_value=0)

@@ -1,5 +1,7 @@
 """What a run's validation rows decide: thresholds, temperature, the baselines' thresholds and their boosting model.
 
+A calibration (microlens.evaluate.calibration) takes the place of the validation rows for the network's own thresholds.
+
     thresholds = choose_thresholds(run, config)          called = p_binary >= thresholds.whole_curve
 
 A run's checkpoint holds the network's output on its validation rows, and `validation_features.npz` in the run folder
@@ -18,6 +20,7 @@ import numpy as np
 from microlens.config import BINARY, OTHER, PURITY, EvaluateConfig
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts, baselines, metrics
+from microlens.evaluate.calibration import Calibration
 from microlens.files import atomic
 from microlens.network.predict import lensing_log_p
 from microlens.network.runs import (
@@ -34,21 +37,24 @@ class Thresholds(NamedTuple):
     """Everything that is chosen on the validation rows.
 
     whole_curve : of P(binary) after whole curves.   alert : of the alert score, infinity for no alerts.
-    source : what all were chosen on, in words.   reached : scores on the validation rows.   baselines : {name:
-    threshold}. boosting : a fitted model, or None where the validation rows hold too few binaries.
+    source : what these two were chosen on, in words.   limits, alert_limits : what they keep there, in words.
+    reached : scores on the validation rows.   baselines : {name: threshold}.   boosting : a fitted model, or None where
+    the validation rows hold too few binaries.
     """
 
     whole_curve: float
     alert: float
     temperature: float
     source: str
+    limits: str
+    alert_limits: str
     reached: dict
     baselines: dict
     boosting: object
 
 
-def choose_thresholds(run: Run, config: EvaluateConfig) -> Thresholds:
-    """The thresholds of a run for PURITY and the share of false alarms that `config` asks for.
+def choose_thresholds(run: Run, config: EvaluateConfig, calibration: Calibration | None = None) -> Thresholds:
+    """The thresholds of a run for PURITY and the share of false alarms that `config` asks for, or of a calibration.
 
     Raises FileNotFoundError where the baselines are asked for and the run folder lacks their validation features.
     """
@@ -57,15 +63,21 @@ def choose_thresholds(run: Run, config: EvaluateConfig) -> Thresholds:
     log_p, weight = lensing_log_p(validation["log_p"].astype(float)), class_mix(labels)
     learned = labels if run.config["labels"] == "simulated" else observable
     p_binary, limits = np.exp(log_p[:, BINARY]), (PURITY, config.false_alarms)
-    whole_curve = metrics.operating_threshold(labels, p_binary, weight, *limits)
+    if calibration is None:
+        whole_curve = metrics.operating_threshold(labels, p_binary, weight, *limits)
+        alert = _alert_threshold(validation, *limits) if config.early_detection else np.inf
+        source = f"{len(labels)} validation rows of the training of {run.name}"
+        words = (f"purity >= {PURITY:g}, false alarms of single lenses and of flats <= {config.false_alarms:g}",
+                 f"purity >= {PURITY:g}, premature <= {config.false_alarms:g}")
+    else:
+        whole_curve, alert = calibration.whole_curve, calibration.alert if config.early_detection else np.inf
+        source, words = calibration.source, (calibration.limits, calibration.limits)
     reached = {"whole_curves": metrics.completeness_purity(labels, observable, p_binary, weight, whole_curve)}
-    alert, cuts, boosting = np.inf, {}, None
     if config.early_detection:
-        alert, reached["alerts"] = _alert_threshold(validation, *limits)
-    if config.baselines:
-        cuts, boosting = _baseline_thresholds(run, *limits)
-    source = f"{len(labels)} validation rows of the training of {run.name}"
-    return Thresholds(whole_curve, alert, metrics.temperature(learned, log_p), source, reached, cuts, boosting)
+        reached["alerts"] = _alerts_reached(validation, alert)
+    cuts, boosting = _baseline_thresholds(run, *limits) if config.baselines else ({}, None)
+    temperature = metrics.temperature(learned, log_p)
+    return Thresholds(whole_curve, alert, temperature, source, *words, reached, cuts, boosting)
 
 
 def lenses_and_flats(validation: dict) -> dict:
@@ -74,14 +86,18 @@ def lenses_and_flats(validation: dict) -> dict:
     return {name: values[keep] for name, values in validation.items()}
 
 
-def _alert_threshold(validation: dict, purity: float, premature: float) -> tuple[float, dict]:
-    """The threshold of alerts, and the scores that it reaches on the validation rows."""
+def _alert_threshold(validation: dict, purity: float, premature: float) -> float:
+    """The threshold of alerts."""
     labels, score, too_early = (validation[name] for name in ("label", "alert_score", "premature_score"))
-    weight = class_mix(labels)
-    cut = alerts.choose_threshold(labels, score, too_early, weight, purity, premature)
-    alerted = score >= cut
-    return cut, {"n_alerts": int(alerted.sum()), "purity": metrics.purity(labels == BINARY, alerted, weight),
-                 "premature_of_binary_alerts": metrics.share_of((too_early >= cut)[alerted & (labels == BINARY)])}
+    return alerts.choose_threshold(labels, score, too_early, class_mix(labels), purity, premature)
+
+
+def _alerts_reached(validation: dict, cut: float) -> dict:
+    """The scores of alerts on the validation rows at a threshold."""
+    labels, alerted = validation["label"], validation["alert_score"] >= cut
+    premature = (validation["premature_score"] >= cut)[alerted & (labels == BINARY)]
+    return {"n_alerts": int(alerted.sum()), "purity": metrics.purity(labels == BINARY, alerted, class_mix(labels)),
+            "premature_of_binary_alerts": metrics.share_of(premature)}
 
 
 def _baseline_thresholds(run: Run, purity: float, false_alarms: float):

@@ -32,6 +32,8 @@ from microlens.figures.scores import (
 )
 from microlens.figures.style import palette, save
 
+NEARLY_1 = 0.9995  # from which a number is 1 in three digits
+
 
 def draw_evaluation(folder, into=None, formats: tuple[str, ...] | None = None) -> list[Path]:
     """Draw the figures of an evaluation folder; returns their paths.
@@ -66,11 +68,18 @@ def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:
             made |= _early(summary, arrays, data)
     about = f"Dataset {Path(summary['data']).name}, network {summary['run']}."
     chosen = f"{PURITY:.0%} purity and at most {config.false_alarms:.1%}".replace("%", " %")
-    whole = f"P(binary) >= {attrs['threshold']:.3g} ({chosen} false alarms"
-    thresholds = dict.fromkeys(("recall", "recall_s_q"), whole)
-    thresholds["alerts"] = f"P(binary) >= {attrs['alert_threshold']:.3g} ({chosen} premature alerts"
-    at = {name: f" Threshold: {words} on the validation events)." for name, words in thresholds.items()}
+    whole, alert = (f"{chosen} {what} on the validation events" for what in ("false alarms", "premature alerts"))
+    if config.calibration is not None:
+        whole = alert = attrs["threshold_from"]
+    thresholds = dict.fromkeys(("recall", "recall_s_q"), f"{_in_digits(attrs['threshold'])} ({whole})")
+    thresholds["alerts"] = f"{_in_digits(attrs['alert_threshold'])} ({alert})"
+    at = {name: f" Threshold: P(binary) >= {words}." for name, words in thresholds.items()}
     return {name: (table, f"{caption} {about}{at.get(name, '')}") for name, (table, caption) in made.items()}
+
+
+def _in_digits(threshold: float) -> str:
+    """A threshold in three digits, or what it lacks to 1 where these would be 1."""
+    return f"{threshold:.3g}" if not NEARLY_1 <= threshold < 1 else f"1 - {1 - threshold:.2g}"
 
 
 def _whole_curves(summary, config, arrays, attrs, data) -> dict:

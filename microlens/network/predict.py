@@ -22,7 +22,7 @@ BLOCK = 128  # curves a forward pass
 class Steps(NamedTuple):
     """What a causal network says of n curves as the season unfolds.
 
-    log_p : (n, classes) at the end.   p_binary : (n, K) float16 after 0 .. K - 1 network steps, 0 beyond a curve's last
+    log_p : (n, classes) at the end.   p_binary : (n, K) float32 after 0 .. K - 1 network steps, 0 beyond a curve's last
     step.
     step : (n, F) int, network steps done at each of FRACTIONS.   called : (n, F) int8, the most probable class there of
     lensing_log_p.
@@ -50,7 +50,7 @@ def predict_steps(network, data: PackedDataset, rows, progress=True) -> Steps:
     stride, n = network.stem_stride, len(rows)
     moments = data.timestamps[0] + FRACTIONS * (data.timestamps[-1] - data.timestamps[0]) + 1e-9
     n_steps = len(data.timestamps) // stride + 1
-    out = Steps(np.empty((n, network.n_classes), np.float32), np.zeros((n, n_steps), np.float16),
+    out = Steps(np.empty((n, network.n_classes), np.float32), np.zeros((n, n_steps), np.float32),
                 np.empty((n, len(FRACTIONS)), int), np.empty((n, len(FRACTIONS)), np.int8))
     with tqdm(total=n, desc="classify prefixes", unit="event", disable=not progress) as bar:
         for i in range(0, n, BLOCK):
