@@ -1,4 +1,4 @@
-"""microlens simulate | train | evaluate | classify | figures | notebook | export | export-parquet | doctor
+"""microlens simulate | train | evaluate | classify | stream | figures | notebook | export | export-parquet | doctor
 
 Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the same, `--help` gives unit and range,
 and `-f parameters.yaml` takes values from a file, the same that a notebook takes.
@@ -93,6 +93,26 @@ def classify(args):
     for line in errors:
         print(f"error: {line}", file=sys.stderr)
     return 1 if errors else 0
+
+
+def stream(args):
+    files = ("files", tyro.conf.Positional[tuple[str, ...]], dataclasses.field())
+    config, (paths,) = parse(cfg.StreamConfig, args, [files])
+    if not paths:
+        raise ValueError("no file given: microlens stream --state STATE.h5 FILE...")
+    from microlens.evaluate import stream_nights
+
+    stream_nights(paths, config, _print_alerts)
+
+
+def _print_alerts(text: str):
+    """Print the lines of alerts. Raises ValueError where nobody takes them, a closed pipe say."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere when Python ends
+        raise ValueError(f"the alerts could not be printed ({error.strerror}), so the state stays as it was; the same "
+                         "command prints them again.") from error
 
 
 def figures(args):
@@ -191,7 +211,7 @@ def doctor(args):
 
 
 STAGES = {f.__name__.replace("_", "-"): f
-          for f in (simulate, train, evaluate, classify, figures, notebook, export, export_parquet, doctor)}
+          for f in (simulate, train, evaluate, classify, stream, figures, notebook, export, export_parquet, doctor)}
 
 
 def main(argv=None) -> int:

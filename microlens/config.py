@@ -452,3 +452,21 @@ class ClassifyConfig(ReadConfig):
                                          "run's folder or checkpoint. Unset means the shipped baseline network.")
     format: str = option("table", "How the answers are printed.", choices=("table", "csv", "json"))
     num_workers: int = option(1, "Processes that classify files at the same time.", low=1, high=256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig(ReadConfig):
+    """Take new epochs of many stars into their saved state, and print the alerts that they raise.
+
+    A star's reference flux is that of a column `baseline`, or the median of its first 119 epochs (a day of Roman's),
+    which wait until all are there. Epochs that are not later than their star's last one count as known already.
+    """
+
+    state: str = option("stars.h5", "File with the state of every star; made where it is absent.")
+    network: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a run's "
+                                 "folder or checkpoint. Unset means the shipped baseline network.")
+    format: str = option("json", "How alerts are printed: JSON lines, or CSV.", choices=("json", "csv"))
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._expand("state", "network")

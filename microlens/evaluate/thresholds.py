@@ -59,14 +59,14 @@ def choose_thresholds(run: Run, config: EvaluateConfig) -> Thresholds:
     reached = {"whole_curves": metrics.completeness_purity(labels, observable, p_binary, weight, whole_curve)}
     alert, cuts, boosting = np.inf, {}, None
     if config.early_detection:
-        alert, reached["alerts"] = _alert_threshold(run.validation, *limits)
+        alert, reached["alerts"] = alert_threshold(run.validation, *limits)
     if config.baselines:
         cuts, boosting = _baseline_thresholds(run, *limits)
     source = f"{len(labels)} validation rows of the training of {run.name}"
     return Thresholds(whole_curve, alert, metrics.temperature(learned, log_p), source, reached, cuts, boosting)
 
 
-def _alert_threshold(validation: dict, purity: float, premature: float) -> tuple[float, dict]:
+def alert_threshold(validation: dict, purity: float, premature: float) -> tuple[float, dict]:
     """The threshold of alerts, and the scores that it reaches on the validation rows."""
     labels, score, too_early = (validation[name] for name in ("label", "alert_score", "premature_score"))
     weight = class_mix(labels)

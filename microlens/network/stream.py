@@ -17,7 +17,7 @@ from microlens.config import BENT_VIEW, FLUX_VIEW
 from microlens.fit import running
 from microlens.fit.kernels import LN_T_E, POINT, T_0, U_0, WITHOUT_PARALLAX
 
-ROWS = 128
+ROWS = 512
 """Light curves that the network takes together; fewer are filled up with empty ones. A matrix product may round in
 another way where it has another number of rows, so a fixed number makes a curve's answer independent of the others."""
 FIT = ("t_0", "t_E", "u_0", "rho", "f_source", "f_blend", "chi2", "n_averages")
