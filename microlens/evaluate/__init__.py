@@ -29,14 +29,14 @@ from microlens.config import LENSING_CLASSES, OTHER, PERSISTENCE, PURITY, Evalua
 from microlens.data.format import open_dataset, write_predictions
 from microlens.data.packed import CLASS_MIX, PackedDataset
 from microlens.evaluate.light_curves import classify, score_light_curves
-from microlens.evaluate.nightly import stream_nights
+from microlens.evaluate.nightly import read_stars, stream_nights
 from microlens.evaluate.report import Scores, false_alarms_of_other
 from microlens.evaluate.thresholds import Thresholds, choose_thresholds, export
 from microlens.files import atomic
 from microlens.network.predict import alert_steps, alert_times, predict, predict_steps, step_times
 from microlens.network.runs import Run, load_run, shipped_networks
 
-__all__ = ["classify", "evaluate", "export", "stream_nights"]
+__all__ = ["classify", "evaluate", "export", "read_stars", "stream_nights"]
 log = logging.getLogger("microlens")
 CADENCE_TOLERANCE = 0.3  # relative difference of two median time steps, beyond which a network is out of its training
 

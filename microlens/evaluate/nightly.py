@@ -81,6 +81,19 @@ def stream_nights(files, config: StreamConfig, report: Callable[[str], None], ru
     return night.counts
 
 
+def read_stars(path) -> pd.DataFrame:
+    """What a state says of its stars: star, time of the last epoch, n_counted epochs, reference flux, when the season's
+    alert was raised (NaN without one), and the probabilities p_<class> so far. Times are in days, as in the files.
+
+    Raises FileNotFoundError, or DatasetError naming file and cause.
+    """
+    with States(path, {"star": (STAR, ())}) as states:
+        stars, p = states.read("star", slice(None)), np.exp(states.read("stream/log_p", slice(None)).astype(float))
+        columns = {name: stars[name] for name in ("time", "n_counted", "reference", "alert")}
+        columns |= {f"p_{name}": p[:, c] for c, name in enumerate(CLASSES[: p.shape[1]])}
+        return pd.DataFrame({"star": states.names, **columns})
+
+
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep other runs away from a state; wait where one is at work on it."""
