@@ -1,0 +1,76 @@
+"""What a night of `microlens stream` costs a star: seconds, memory, bytes of the state (docs/scale.md)."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+CADENCE, EPOCHS = 12.1 / 1440, 119  # of a Roman field: days, and epochs of a day
+EVENTS, DURATION = 0.01, 10.0  # share of the stars with a single lens, far more than in any field; its t_E in days
+MEGABYTE = 1e6
+STARS = (10_000, 100_000)
+LATE_STARS, LATE_NIGHTS = 1000, 30  # a small state far into a season, where the past is kept as averages
+
+
+def write_night(path, n_stars: int, night: int):
+    """A Parquet file of the epochs of one night in the order of time: star, time, flux, error, baseline."""
+    rng = np.random.default_rng(night)
+    base = np.random.default_rng(0).uniform(1.0, 100.0, n_stars)  # uJy
+    lensed = np.arange(n_stars) < EVENTS * n_stars
+    t_0 = np.random.default_rng(1).uniform(0.0, 72.0, n_stars)
+    names = pyarrow.array([f"star_{k:09d}" for k in range(n_stars)])
+    stars = pyarrow.DictionaryArray.from_arrays(np.arange(n_stars, dtype=np.int32), names)
+    writer = None
+    for epoch in range(night * EPOCHS, (night + 1) * EPOCHS):
+        u = np.hypot(0.1, (epoch * CADENCE - t_0) / DURATION)
+        magnification = np.where(lensed, (u**2 + 2) / (u * np.sqrt(u**2 + 4)), 1.0)
+        error = 0.01 * base * np.sqrt(magnification)
+        flux = base * magnification + error * rng.normal(size=n_stars)
+        rows = pyarrow.table({"star": stars.cast(pyarrow.string()), "time": np.full(n_stars, 2461450 + epoch * CADENCE),
+                              "flux": flux, "error": error, "baseline": base})
+        writer = writer or pyarrow.parquet.ParquetWriter(path, rows.schema)
+        writer.write_table(rows)
+    writer.close()
+
+
+def stream(folder, night) -> tuple[float, float, float]:
+    """CPU seconds, seconds by the clock and peak memory (MB) of a process that takes one night."""
+    begun = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "microlens", "stream", "--state", f"{folder}/stars.h5", night],
+                               env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"error: microlens stream ended with status {status}.")
+    return used.ru_utime + used.ru_stime, time.perf_counter() - begun, used.ru_maxrss * 1024 / MEGABYTE
+
+
+def nights(n_stars: int, n_nights: int) -> list[tuple[float, float, float]]:
+    """What each night of a season costs, as stream() gives it; prints the last one and the size of the state."""
+    with tempfile.TemporaryDirectory() as folder:
+        costs = []
+        for k in range(n_nights):
+            write_night(f"{folder}/night.parquet", n_stars, k)
+            costs.append(stream(folder, f"{folder}/night.parquet"))
+        cpu, wall, memory = costs[-1]
+        size = Path(folder, "stars.h5").stat().st_size
+        print(f"{n_stars} stars, night {n_nights} of {EPOCHS} epochs: {cpu:.1f} s of CPU time, {wall:.1f} s by the clock; "
+              f"peak memory {memory:.0f} MB; state {size / n_stars:.0f} bytes a star")
+    return costs
+
+
+def nightly(stars=STARS, late_stars=LATE_STARS, late_nights=LATE_NIGHTS):
+    """Two nights of states of two sizes, whose difference is the cost of a star; then a night far into a season."""
+    (small, few), (large, many) = ((nights(n, 2)[-1], n) for n in stars)
+    more = many - few
+    print(f"a further star: {1e3 * (large[0] - small[0]) / more:.3f} ms of CPU time and {1e3 * (large[2] - small[2]) / more:.2f} "
+          f"kB of memory a night; a run by itself {small[0] - few * (large[0] - small[0]) / more:.1f} s")
+    costs = nights(late_stars, late_nights)
+    early, late = (np.mean([cpu for cpu, *_ in part]) for part in (costs[1:6], costs[-5:]))
+    print(f"{late_stars} stars: nights {late_nights - 4} to {late_nights} {late:.2f} s each, nights 2 to 6 {early:.2f} s")
