@@ -60,17 +60,18 @@ def nights(n_stars: int, n_nights: int) -> list[tuple[float, float, float]]:
             costs.append(stream(folder, f"{folder}/night.parquet"))
         cpu, wall, memory = costs[-1]
         size = Path(folder, "stars.h5").stat().st_size
-        print(f"{n_stars} stars, night {n_nights} of {EPOCHS} epochs: {cpu:.1f} s of CPU time, {wall:.1f} s by the clock; "
-              f"peak memory {memory:.0f} MB; state {size / n_stars:.0f} bytes a star")
+        print(f"{n_stars} stars, night {n_nights} of {EPOCHS} epochs: {cpu:.1f} s of CPU time, {wall:.1f} s by the "
+              f"clock; peak memory {memory:.0f} MB; state {size / n_stars:.0f} bytes a star", flush=True)
     return costs
 
 
 def nightly(stars=STARS, late_stars=LATE_STARS, late_nights=LATE_NIGHTS):
     """Two nights of states of two sizes, whose difference is the cost of a star; then a night far into a season."""
     (small, few), (large, many) = ((nights(n, 2)[-1], n) for n in stars)
-    more = many - few
-    print(f"a further star: {1e3 * (large[0] - small[0]) / more:.3f} ms of CPU time and {1e3 * (large[2] - small[2]) / more:.2f} "
-          f"kB of memory a night; a run by itself {small[0] - few * (large[0] - small[0]) / more:.1f} s")
+    seconds, memory = ((large[i] - small[i]) / (many - few) for i in (0, 2))
+    print(f"a further star: {1e3 * seconds:.3f} ms of CPU time and {1e3 * memory:.2f} kB of memory a night; a run by "
+          f"itself {small[0] - few * seconds:.1f} s and {small[2] - few * memory:.0f} MB", flush=True)
     costs = nights(late_stars, late_nights)
     early, late = (np.mean([cpu for cpu, *_ in part]) for part in (costs[1:6], costs[-5:]))
-    print(f"{late_stars} stars: nights {late_nights - 4} to {late_nights} {late:.2f} s each, nights 2 to 6 {early:.2f} s")
+    print(f"{late_stars} stars: nights {late_nights - 4} to {late_nights} {late:.2f} s of CPU time each, nights 2 to 6 "
+          f"{early:.2f} s")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow
+import pyarrow.compute
 
 from microlens.config import ReadConfig
 from microlens.data.columns import Columns, choose_columns, known_names, plain_name
@@ -77,12 +77,12 @@ def read_epochs(files, options: ReadConfig) -> Epochs:
     Raises LightCurveError, one line that names file and cause, where a file cannot be read, where it has no column that
     tells stars apart, and where the brightness of two files is in different units.
     """
-    stars, bands, dropped = {}, {}, Counter()
+    stars, bands, dropped = _Labels(), _Labels(), Counter()
     parts, units = [], {}
     for path in map(Path, files):
         with naming(path):
-            for table, columns, labels in _tables(path, options):
-                parts.append(_part(table, columns, labels, stars, bands, dropped))
+            for table, columns, names in _tables(path, options):
+                parts.append(_part(table, columns, stars.numbers(names), bands, dropped))
                 units[_unit(columns)] = path
     if len(units) > 1:
         shown = " and ".join(f"{unit} ({path})" for unit, path in units.items())
@@ -92,12 +92,12 @@ def read_epochs(files, options: ReadConfig) -> Epochs:
         raise LightCurveError("no file holds a row.")
     whole = _Part(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     del parts
-    kept, band = _in_band(whole, list(bands), options)
-    names = np.array(list(stars), dtype=np.str_)
+    kept, band = _in_band(whole, bands.words(), options)
+    names = np.array(stars.words(), dtype=np.str_)
     if options.event is not None:
-        if options.event not in stars:
+        if options.event not in names:
             raise LightCurveError(f"no file holds a star {options.event!r}.")
-        kept &= whole.star == stars[options.event]
+        kept &= names[whole.star] == options.event
     order = np.lexsort((whole.time, whole.star))
     order = order[kept[order]]
     star, _, time, flux, baseline = (array[order] for array in whole)
@@ -105,12 +105,12 @@ def read_epochs(files, options: ReadConfig) -> Epochs:
 
 
 def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
-    """Yield (table, columns, labels): labels are the names of the rows' stars, a pandas Categorical."""
+    """Yield (table, columns, names): names are those of the rows' stars, a pyarrow array."""
     known = known_names()
     if not is_parquet(path):
         for table in read_tables(path, None, known["star"], known["time"]):
             columns = _columns(table, options)
-            yield table, columns, pd.Categorical(table[columns.stars[0]].astype(str))
+            yield table, columns, _arrow(table[columns.stars[0]])
         return
     source = parquet_source(path)
     head = table_of_parquet(path, source.head(SAMPLE), known["time"])
@@ -121,15 +121,23 @@ def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
         needed |= {n for n in source.schema.names if n.lower() == "epoch_id"}
     wanted = [n for n in source.schema.names if n in needed]
     star = columns.stars[0]
-    for batch in source.to_batches(columns=wanted, batch_size=BATCH):
-        if batch.num_rows:
-            encoded = batch.column(wanted.index(star)).dictionary_encode()
-            labels = pd.Categorical.from_codes(encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False),
-                                               encoded.dictionary.to_pandas())
-            rows = pyarrow.Table.from_batches([batch]).drop_columns([star])
-            table = table_of_parquet(path, rows, known["time"])
-            table.meta["unit words"] = head.meta["unit words"]
-            yield table, columns, labels
+    batches = source.to_batches(columns=wanted, batch_size=BATCH, batch_readahead=1, fragment_readahead=1)
+    for rows in _joined(batches):
+        table = table_of_parquet(path, rows.drop_columns([star]), known["time"])
+        table.meta["unit words"] = head.meta["unit words"]
+        yield table, columns, rows.column(star).combine_chunks()
+
+
+def _joined(batches) -> Iterator[pyarrow.Table]:
+    """Yield the rows of batches in tables of about BATCH rows: a row group may be as short as one exposure."""
+    waiting = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(b.num_rows for b in waiting) >= BATCH:
+            yield pyarrow.Table.from_batches(waiting)
+            waiting = []
+    if waiting and sum(b.num_rows for b in waiting):
+        yield pyarrow.Table.from_batches(waiting)
 
 
 def _columns(table, options: ReadConfig) -> Columns:
@@ -155,19 +163,36 @@ def _unit(columns: Columns) -> str:
     return "mag" if columns.unit == "mmag" else columns.unit
 
 
-def _numbers_of(labels, known: dict[str, int]) -> np.ndarray:
-    """The numbers (n,) of labels, a pandas Categorical, in the dict `known`, which gets those that are new; -1 for
-    none."""
-    words = [_word(label) for label in labels.categories]
-    places = np.array([known.setdefault(word, len(known)) if word else -1 for word in words], np.int32)
-    return np.where(labels.codes >= 0, places[labels.codes], -1).astype(np.int32) if len(places) else labels.codes
+def _arrow(column) -> pyarrow.Array:
+    """A column of a table as a pyarrow array; what is masked is null."""
+    mask = np.ma.getmaskarray(np.ma.asarray(column))
+    return pyarrow.array(np.ma.getdata(column), mask=mask)
 
 
-def _word(label) -> str:
-    """A star's or band's name as text: 12 and 12.0 are both '12'."""
-    if isinstance(label, (float, np.floating)):
-        return f"{label:.0f}" if float(label).is_integer() else "" if np.isnan(label) else repr(float(label))
-    return (label.decode() if isinstance(label, bytes) else str(label)).strip()
+class _Labels:
+    """Names of stars or bands, and a number for each."""
+
+    def __init__(self):
+        self._known = pyarrow.array([], pyarrow.string())
+
+    def words(self) -> list[str]:
+        """All names so far; their places are their numbers."""
+        return self._known.to_pylist()
+
+    def numbers(self, labels: pyarrow.Array) -> np.ndarray:
+        """The numbers (n,) of labels, text or numbers (12 and 12.0 are both '12'), -1 for none; new ones get theirs."""
+        if pyarrow.types.is_dictionary(labels.type):
+            labels = labels.dictionary_decode()
+        if pyarrow.types.is_floating(labels.type):
+            labels = pyarrow.compute.if_else(pyarrow.compute.is_nan(labels), None, labels)
+            whole = pyarrow.compute.all(pyarrow.compute.equal(labels, pyarrow.compute.trunc(labels)))
+            labels = labels.cast(pyarrow.int64()) if whole.as_py() else labels
+        words = pyarrow.compute.utf8_trim_whitespace(labels.cast(pyarrow.string()))
+        new = words.filter(pyarrow.compute.is_null(pyarrow.compute.index_in(words, self._known))).unique()
+        new = new.filter(pyarrow.compute.not_equal(new, ""))  # nulls go, too
+        self._known = pyarrow.concat_arrays([self._known, new])
+        numbers = pyarrow.compute.index_in(words, self._known, skip_nulls=True)
+        return numbers.fill_null(-1).to_numpy(zero_copy_only=False)
 
 
 def _linear(values, unit: str) -> np.ndarray:
@@ -177,9 +202,9 @@ def _linear(values, unit: str) -> np.ndarray:
     return values
 
 
-def _part(table, columns: Columns, labels, stars: dict, bands: dict, dropped: Counter) -> _Part:
-    """The epochs of a table; counts in `dropped` the rows that are none."""
-    star, n = _numbers_of(labels, stars), len(table)
+def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> _Part:
+    """The epochs of a table whose rows are of the stars `star` (n,); counts in `dropped` the rows that are none."""
+    n = len(table)
     time, (value, limits) = times_of(table[columns.time])[0] * columns.days, numbers(table[columns.value])
     error = numbers(table[columns.error])[0] if columns.error else np.ones(n)
     bad = {"without a star's name": star < 0, "that are upper limits": limits}
@@ -200,7 +225,7 @@ def _part(table, columns: Columns, labels, stars: dict, bands: dict, dropped: Co
     baseline = _linear(numbers(table[title])[0], columns.unit) if title else np.full(n, np.nan)
     band = np.zeros(n, np.int16)
     if columns.bands:
-        band = _numbers_of(pd.Categorical(table[columns.bands[0]].astype(str)), bands).astype(np.int16)
+        band = bands.numbers(_arrow(table[columns.bands[0]])).astype(np.int16)
     return _Part(star[good], band[good], time[good], _linear(value[good], columns.unit), baseline[good])
 
 
