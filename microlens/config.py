@@ -458,8 +458,8 @@ class ClassifyConfig(ReadConfig):
 class StreamConfig(ReadConfig):
     """Take new epochs of many stars into their saved state, and print the alerts that they raise.
 
-    A star's reference flux is that of a column `baseline`, or the median of its first 119 epochs (a day of Roman's),
-    which wait until all are there. Epochs that are not later than their star's last one count as known already.
+    A star's reference flux is that of a column `baseline`, or the median of its first 32 epochs, which wait until all
+    are there. Epochs that are not later than their star's last one count as known already.
     """
 
     state: str = option("stars.h5", "File with the state of every star; made where it is absent.")

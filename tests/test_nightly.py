@@ -255,7 +255,7 @@ def test_the_reference_flux_is_the_median_of_the_first_epochs_which_wait(run, se
     _, counts = streamed(run, [written(one[: n - 1], "a.csv", without)])
     assert counts["waiting"] == 1
     stars = read_stars("stars.h5")
-    assert np.isnan(stars.reference[0]) and stars.n_counted[0] == 0
+    assert np.isnan(stars.reference[0]) and stars.n_counted[0] == 0 and stars.time[0] == one.time.iloc[n - 2]
     _, counts = streamed(run, [written(one[n - 1 : 500], "b.csv", without)])
     assert counts["waiting"] == 0
     stars = read_stars("stars.h5")

@@ -43,7 +43,7 @@ SAMPLE = 1000  # rows of a Parquet file by which its columns are chosen
 
 
 class Epochs(NamedTuple):
-    """n epochs of many stars, in the order of star and time.
+    """n epochs of many stars, in the order of the files.
 
     names : of the stars.   star (n,) : numbers in `names`.   time (n,) d.   flux (n,) : in any linear unit.
     baseline (n,) : the star's reference flux as the files state it, NaN where they do not.
@@ -98,9 +98,7 @@ def read_epochs(files, options: ReadConfig) -> Epochs:
         if options.event not in names:
             raise LightCurveError(f"no file holds a star {options.event!r}.")
         kept &= names[whole.star] == options.event
-    order = np.lexsort((whole.time, whole.star))
-    order = order[kept[order]]
-    star, _, time, flux, baseline = (array[order] for array in whole)
+    star, _, time, flux, baseline = whole if kept.all() else (array[kept] for array in whole)
     return Epochs(names, star, time, flux, baseline, next(iter(units)), band, dropped)
 
 

@@ -85,8 +85,8 @@ def new_states(path, names, layout: Layout, attrs: dict, sparse=()) -> Iterator[
     Gives write(part, arrays), which takes the rows `part` of every array of the layout.   sparse : arrays of which
     pieces that are all 0 take no room. Raises WriteError where the file cannot be written.
     """
-    encoded, kept = np.char.encode(names, "utf-8"), {k: v for k, v in layout.items() if k not in sparse}
-    with new_file(path, len(names) * row_bytes(kept) + encoded.nbytes) as f:
+    encoded = np.char.encode(names, "utf-8")
+    with new_file(path, len(names) * row_bytes(layout) + encoded.nbytes) as f:
         for name, value in sorted({**attrs, "state_version": STATE_VERSION}.items()):
             f.attrs[name] = value
         f.create_dataset("name", data=encoded)

@@ -23,6 +23,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import filelock
 import numpy as np
@@ -42,9 +43,10 @@ from microlens.network.runs import Run, load_run
 from microlens.network.stream import FIT, Stream
 
 log = logging.getLogger("microlens")
-N_REFERENCE = 119
-"""Epochs whose median is the reference flux of a star that has no column `baseline`: a day at Roman's 12.1 min. The
-median is then good to 0.11 of the error of one epoch."""
+N_REFERENCE = 32
+"""Epochs whose median is the reference flux of a star that has no column `baseline`. The running fit has nothing to go
+by before that many, and with more the answers are not better (`python -m benchmarks.bench reference_flux`)."""
+STREAM = "stream/"  # in front of the names of a stream's arrays in the file
 COLUMNS_AT_ONCE = 1024  # epochs of a star that are in memory as one row of a table
 STAR = np.dtype([
     ("time", "f8"),       # d, of the last epoch
@@ -88,7 +90,7 @@ def read_stars(path) -> pd.DataFrame:
     Raises FileNotFoundError, or DatasetError naming file and cause.
     """
     with States(path, {"star": (STAR, ())}) as states:
-        stars, p = states.read("star", slice(None)), np.exp(states.read("stream/log_p", slice(None)).astype(float))
+        stars, p = states.read("star", slice(None)), np.exp(states.read(STREAM + "log_p", slice(None)).astype(float))
         columns = {name: stars[name] for name in ("time", "n_counted", "reference", "alert")}
         columns |= {f"p_{name}": p[:, c] for c, name in enumerate(CLASSES[: p.shape[1]])}
         return pd.DataFrame({"star": states.names, **columns})
@@ -141,6 +143,15 @@ def _rounded(x, digits: int) -> float:
     return float(f"{float(x):.{digits}g}")
 
 
+class _New(NamedTuple):
+    """New epochs (n,): the row of the star, time, flux, stated baseline."""
+
+    star: np.ndarray
+    time: np.ndarray
+    flux: np.ndarray
+    baseline: np.ndarray
+
+
 class _Night:
     """One run over new epochs: what it needs of the network, and what it finds (alerts, counts)."""
 
@@ -149,15 +160,14 @@ class _Night:
         limits = PURITY, EvaluateConfig.__dataclass_fields__["false_alarms"].default
         self.threshold, _ = alert_threshold(run.validation, *limits)
         self.attrs = {"network": identity(run.network), "run": run.name, "unit": epochs.unit, "band": epochs.band}
-        begin = Stream(run.network, 1)
-        self.begin = {f"stream/{name}": tensor.numpy() for name, tensor in begin.state().items()}
-        self.layout = {"star": (STAR, ()), "held": (np.dtype("f8"), (N_REFERENCE, 2)),
-                       **{name: (array.dtype, array.shape[1:]) for name, array in self.begin.items()}}
-        self.classes = CLASSES[: begin.probabilities.shape[1]]
+        unknown = np.zeros(1, STAR)
+        for name in ("time", "start", "reference", "alert"):
+            unknown[name] = np.nan
+        self.blank = {"star": unknown, "held": np.zeros((1, N_REFERENCE, 2)), **_arrays_of(Stream(run.network, 1))}
+        self.layout = {name: (array.dtype, array.shape[1:]) for name, array in self.blank.items()}
+        self.classes = CLASSES[: self.blank[STREAM + "log_p"].shape[1]]
         self.columns = ["star", "time", *(f"p_{name}" for name in self.classes), *FIT, "flags"]
         self.alerts, self.counts = [], Counter()
-
-    # ---- all stars
 
     def take(self, path: Path, old: States | None, report: Callable[[list[dict]], None]):
         """Take the epochs into the states `old` (None: there are none yet) and write the new states to `path`.
@@ -165,34 +175,30 @@ class _Night:
         report : called with the alerts before the new file takes its place.
         """
         names, rows = self._rows_of(old)
-        known = self._new_stars(len(names))["star"]
+        last = np.full(len(names), np.nan)
+        attrs = dict(self.attrs)
         if old is not None:
-            known[: len(old)] = old.read("star", slice(None))
-        kept = self._kept(rows, known["time"])
-        rows, time, flux, baseline = (a[kept] for a in (rows, *self.epochs[2:5]))
-        attrs = self.attrs if old is None else self.attrs | {
-            what: old.attrs[what] or self.attrs[what] for what in ("unit", "band")}
-        if len(rows):
-            with new_states(path, names, self.layout, attrs, sparse=("held",)) as write:
-                for start in range(0, len(names), PIECE):
-                    piece = slice(start, min(start + PIECE, len(names)))
-                    arrays = self._piece(old, piece)
-                    of_piece = slice(*np.searchsorted(rows, [piece.start, piece.stop]))
-                    if of_piece.start < of_piece.stop:
-                        self._take_piece(names[piece], arrays, rows[of_piece] - start, time[of_piece], flux[of_piece],
-                                         baseline[of_piece])
-                    self.counts["waiting"] += int(np.sum(arrays["star"]["n_held"] > 0))
-                    write(piece, arrays)
-                self.alerts.sort(key=lambda alert: (alert["time"], alert["star"]))
-                report(self.alerts)
-        else:
+            last[: len(old)] = old.read("star", slice(None))["time"]
+            attrs |= {what: old.attrs[what] for what in ("unit", "band") if old.attrs[what]}
+        new = self._later(rows, last)
+        self.counts["stars"], self.counts["new stars"] = len(names), len(names) - (len(old) if old is not None else 0)
+        if not len(new.star):
             report([])
-        self.counts["stars"], self.counts["new stars"] = len(names), len(names) - (0 if old is None else len(old))
-        self.counts["alerts"] = len(self.alerts)
+            return
+        with new_states(path, names, self.layout, attrs, sparse=("held",)) as write:
+            for start in range(0, len(names), PIECE):
+                piece = slice(start, min(start + PIECE, len(names)))
+                arrays, of_piece = self._piece(old, piece), slice(*np.searchsorted(new.star, [piece.start, piece.stop]))
+                self._take_piece(names[piece], arrays, _New(*(array[of_piece] for array in new)), start)
+                self.counts["waiting"] += int(np.sum(arrays["star"]["n_held"] > 0))
+                write(piece, arrays)
+            self.alerts.sort(key=lambda alert: (alert["time"], alert["star"]))
+            self.counts["alerts"] = len(self.alerts)
+            report(self.alerts)
 
     def _rows_of(self, old: States | None) -> tuple[np.ndarray, np.ndarray]:
         """The names (N,) of all stars, those that are new behind the others in alphabetical order, and the row (n,) of
-        each epoch; the epochs are then in the order of row and time."""
+        each epoch."""
         epochs = self.epochs
         seen = np.zeros(len(epochs.names), dtype=bool)
         seen[epochs.star] = True
@@ -200,179 +206,192 @@ class _Night:
         names = np.concatenate([known, np.setdiff1d(epochs.names[seen], known)])
         order = np.argsort(names)
         place = order[np.minimum(np.searchsorted(names, epochs.names, sorter=order), len(names) - 1)]
-        rows = place[epochs.star]
-        again = np.argsort(rows, kind="stable")
-        self.epochs = epochs._replace(**{name: getattr(epochs, name)[again] for name in ("star", "time", "flux",
-                                                                                         "baseline")})
-        return names, rows[again]
+        return names, place[epochs.star]
 
-    def _kept(self, rows, last) -> np.ndarray:
-        """Which epochs (n,) are later than their star's last one, `last` (N,) d, and than the epoch before them.
+    def _later(self, rows, last) -> _New:
+        """The epochs in the order of row and time, without those that are not later than their star's last one, `last`
+        (N,) d, or than the epoch before them.
 
         Raises ValueError where the times jump by more than any survey lasts.
         """
-        time = self.epochs.time
-        previous = np.concatenate([[-np.inf], time[:-1]])
-        first = np.append(True, rows[1:] != rows[:-1])[: len(rows)]
-        before = last[rows]  # NaN for new stars
-        kept = ~(time <= before) & (first | (time > previous))
-        jump = np.nanmax(np.abs(time - before), initial=0.0, where=np.isfinite(before))
+        epochs = self.epochs
+        order = np.lexsort((epochs.time, rows))
+        new = _New(*(array[order] for array in (rows, epochs.time, epochs.flux, epochs.baseline)))
+        before = last[new.star]  # NaN for new stars
+        jump = np.max(np.abs(new.time - before), initial=0.0, where=np.isfinite(before))
         if jump > LONGEST_SPAN:
             raise ValueError(f"the new epochs are {jump:.0f} d from those in the state, so their times are in another "
                              "system or unit. Bring them to that of the state, or begin a new state with --state.")
+        kept = ~(new.time <= before) & (_is_first(new.star) | (np.diff(new.time, prepend=-np.inf) > 0))
         self.counts["epochs"], self.counts["known already"] = int(kept.sum()), int((~kept).sum())
-        return kept
-
-    def _new_stars(self, n: int) -> dict[str, np.ndarray]:
-        """The arrays of n stars of which nothing is known."""
-        arrays = {name: np.zeros((n, *shape), dtype) for name, (dtype, shape) in self.layout.items() if name == "star"}
-        for name in ("time", "start", "reference", "alert"):
-            arrays["star"][name] = np.nan
-        return arrays
+        return new if kept.all() else _New(*(array[kept] for array in new))
 
     def _piece(self, old: States | None, piece: slice) -> dict[str, np.ndarray]:
         """The arrays of the stars in `piece`: those of the old states, and behind them new ones."""
         n_old = 0 if old is None else min(max(len(old) - piece.start, 0), piece.stop - piece.start)
-        n_new = piece.stop - piece.start - n_old
-        fresh = self._new_stars(n_new) | {"held": np.zeros((n_new, N_REFERENCE, 2))}
-        fresh |= {name: np.repeat(array, n_new, axis=0) for name, array in self.begin.items()}
-        if n_old == 0:
-            return fresh
-        part = slice(piece.start, piece.start + n_old)
-        return {name: np.concatenate([old.read(name, part), fresh[name]]) for name in self.layout}
+        n_new, part = piece.stop - piece.start - n_old, slice(piece.start, piece.start + n_old)
+        fresh = {name: np.repeat(array, n_new, axis=0) for name, array in self.blank.items()}
+        return {name: np.concatenate([old.read(name, part), fresh[name]]) if n_old else fresh[name] for name in fresh}
 
-    # ---- the stars of one piece
-
-    def _take_piece(self, names, arrays: dict[str, np.ndarray], row, time, flux, baseline):
-        """Take the epochs (n,) of a piece, in the order of star and time, into its arrays. row (n,) : within these."""
-        active, star = np.unique(row, return_inverse=True)
-        stars, held = arrays["star"][active], arrays["held"][active]
-        star, time, flux, baseline = _with_held(stars, held, star, time, flux, baseline)
-        last = np.where(stars["n_held"] > 0, np.nan, stars["time"])
-        begins, ends = _bounds(star, len(active))
-        for k in np.flatnonzero(np.isnan(stars["reference"])):
-            part = slice(begins[k], ends[k])
-            stars["reference"][k] = _reference(flux[part], baseline[part])
-            stars["n_held"][k], held[k] = 0, 0.0
-            if np.isnan(stars["reference"][k]):
-                stars["n_held"][k] = n = ends[k] - begins[k]
-                held[k, :n] = np.column_stack([time[part], flux[part]])
-        stars["time"] = time[ends - 1]
-        fed = stars["reference"][star] > 0
-        stars["n_counted"] += np.bincount(star[fed], minlength=len(active))
-        self.counts["without a positive reference flux"] += int((stars["reference"][star] == 0).sum())
-        with np.errstate(over="ignore"):
-            relative = (flux[fed] / stars["reference"][star[fed]]).astype(np.float32)
-        relative[relative == 0] = np.finfo(np.float32).tiny  # 0 stands for "no observation"
-        state = {name.removeprefix("stream/"): torch.from_numpy(arrays[name][active]) for name in self.begin}
-        stream = Stream(self.network, len(active)).restore(state)
-        self._feed(stream, names[active], stars, last, star[fed], time[fed], relative)
-        arrays["star"][active], arrays["held"][active] = stars, held
-        for name, tensor in stream.state().items():
-            arrays[f"stream/{name}"][active] = tensor.numpy()
-
-    def _feed(self, stream: Stream, names, stars, last, star, time, flux):
-        """Feed epochs (n,) to their streams, season by season.
-
-        last (stars,) : time of the last epoch that each stream has seen, NaN for none.   flux : F/F_base.
-        """
-        first = np.append(True, star[1:] != star[:-1])[: len(star)]
-        previous = np.where(first, last[star], np.concatenate([[np.nan], time[:-1]]))
-        delta_t = time - previous
-        opens = ~(delta_t <= SEASON_GAP)
-        delta_t[opens] = 0.0
-        n_opened = np.cumsum(opens)
-        season = n_opened - (n_opened - opens)[np.flatnonzero(first)][np.cumsum(first) - 1]
-        for number in range(season.max(initial=-1) + 1):
-            chosen = season == number
-            begun = chosen & opens
-            self._begin_season(stream, stars, star[begun], time[begun])
-            self._feed_season(stream, names, stars, star[chosen], time[chosen], flux[chosen], delta_t[chosen])
-
-    def _begin_season(self, stream: Stream, stars, rows, time):
-        """Let the season of the stars `rows` (m,) begin at the times (m,)."""
-        stream.begin_again(rows)
-        stars["start"][rows], stars["covered"][rows], stars["alert"][rows] = time, 0.0, np.nan
-        stars["recent"][rows] = 0.0
-        stars["recent"][rows, -1:] = stream.probabilities[rows, BINARY, None]  # before the first step
-
-    def _feed_season(self, stream: Stream, names, stars, star, time, flux, delta_t):
-        """Feed epochs (n,) of one season to their streams, as tables with one row a star."""
-        begins, ends = _bounds(star, len(stars))
-        place = np.arange(len(star)) - begins[star]
-        for column in range(0, int((ends - begins).max(initial=0)), COLUMNS_AT_ONCE):
-            chosen = (place >= column) & (place < column + COLUMNS_AT_ONCE)
-            at = star[chosen], place[chosen] - column
-            shape = len(stars), int(at[1].max()) + 1
-            f, dt, t = np.full(shape, np.nan, np.float32), np.zeros(shape), np.full(shape, np.nan)
-            f[at], dt[at], t[at] = flux[chosen], delta_t[chosen], time[chosen]
-            steps = np.where(dt <= SPARSE, dt, 0.0)
-            steps[:, 0] += stars["covered"]
-            covered = np.cumsum(steps, axis=1)
-
-            def after_step(rows, end, t=t, covered=covered):
-                self._after_step(stream, names, stars, rows, t[rows, end], covered[rows, end])
-
-            stream.update(f, dt, after_step)
-            stars["covered"] = covered[:, -1]
-
-    def _after_step(self, stream: Stream, names, stars, rows, time, covered):
-        """Apply the alert rule to the stars `rows` (m,) after a network step that ended at the times (m,)."""
-        p = stream.probabilities[rows]
-        score = np.column_stack([stars["recent"][rows], p[:, BINARY].astype(np.float16)])
-        stars["recent"][rows] = score[:, 1:]
-        raised = (sustained(score)[:, -1] >= np.float32(self.threshold)) & np.isnan(stars["alert"][rows])
-        if not raised.any():
+    def _take_piece(self, names, arrays: dict[str, np.ndarray], new: _New, start: int):
+        """Take epochs into the arrays of a piece, whose first star is row `start` of all."""
+        if not len(new.star):
             return
-        rows, time, p, covered = rows[raised], time[raised], p[raised], covered[raised]
-        stars["alert"][rows] = time
-        sparse = covered < COVERED * (time - stars["start"][rows])
-        fits = stream.fits(rows)
-        fits["t_0"] += stars["start"][rows]
-        for k, row in enumerate(rows):
-            self.alerts.append({
-                "star": str(names[row]), "time": float(time[k]),
-                **{f"p_{name}": _rounded(p[k, c], 6) for c, name in enumerate(self.classes)},
-                **{name: _rounded(values[k], 10 if name == "t_0" else 6) for name, values in fits.items()},
-                "flags": "sparse" if sparse[k] else ""})
+        active, star = np.unique(new.star - start, return_inverse=True)
+        stars = _Stars(self, names[active], {name: array[active] for name, array in arrays.items()})
+        stars.take(new._replace(star=star))
+        for name, array in stars.arrays().items():
+            arrays[name][active] = array
 
     def summary(self) -> list[str]:
         """What happened, in lines for the user."""
-        c, lines = self.counts, []
-        lines.append(f"{c['stars']} stars ({c['new stars']} new), {c['epochs']} epochs counted, {c['alerts']} new "
-                     "alerts")
+        c = self.counts
+        lines = [f"{c['stars']} stars ({c['new stars']} new), {c['epochs']} epochs counted, {c['alerts']} new alerts"]
         if c["known already"]:
             lines.append(f"{c['known already']} epochs left out: they are not later than their star's last one")
-        for cause, n in self.epochs.dropped.items():
-            lines.append(f"{n} rows left out {cause}")
+        lines += [f"{n} rows left out {cause}" for cause, n in self.epochs.dropped.items()]
         if c["waiting"]:
             lines.append(f"{c['waiting']} stars wait for their first {N_REFERENCE} epochs, whose median is their "
                          "reference flux")
-        if c["without a positive reference flux"]:
-            lines.append(f"{c['without a positive reference flux']} epochs of stars without a positive reference flux, "
-                         "which cannot be judged")
+        if c["without a reference flux"]:
+            lines.append(f"{c['without a reference flux']} epochs of stars without a positive reference flux, which "
+                         "cannot be judged")
         if not np.isfinite(self.threshold):
             lines.append(f"{self.attrs['run']} raises no alerts: on its validation rows no threshold reached a purity "
                          f"of {PURITY:g}")
         return lines
 
 
+class _Stars:
+    """The stars of one piece that have new epochs: what is known of them, and their streams."""
+
+    def __init__(self, night: _Night, names, arrays: dict[str, np.ndarray]):
+        """names (m,) and arrays (m, ...) of the stars, as in the file; the arrays are changed."""
+        self.night, self.names, self.known, self.held = night, names, arrays["star"], arrays["held"]
+        state = {name.removeprefix(STREAM): torch.from_numpy(array) for name, array in arrays.items()
+                 if name.startswith(STREAM)}
+        self.stream = Stream(night.network, len(names)).restore(state)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of the stars as they are now."""
+        return {"star": self.known, "held": self.held, **_arrays_of(self.stream)}
+
+    def take(self, new: _New):
+        """Take new epochs, in the order of star and time, of every star."""
+        known, counts = self.known, self.night.counts
+        last = np.where(known["n_held"] > 0, np.nan, known["time"])  # the last epoch that the stream has seen
+        new = self._with_held(new)
+        begins, ends = _bounds(new.star, len(known))
+        for k in np.flatnonzero(np.isnan(known["reference"])):
+            self._begin_or_hold(k, _New(*(array[begins[k] : ends[k]] for array in new)))
+        known["time"] = new.time[ends - 1]
+        reference = known["reference"][new.star]
+        counts["without a reference flux"] += int((reference == 0).sum())
+        fed = reference > 0
+        known["n_counted"] += np.bincount(new.star[fed], minlength=len(known))
+        with np.errstate(over="ignore"):
+            flux = (new.flux[fed] / reference[fed]).astype(np.float32)
+        flux[flux == 0] = np.finfo(np.float32).tiny  # 0 stands for "no observation"
+        self._feed(new.star[fed], new.time[fed], flux, last)
+
+    def _with_held(self, new: _New) -> _New:
+        """The new epochs with those that have waited in front of them."""
+        star, place = np.nonzero(np.arange(N_REFERENCE) < self.known["n_held"][:, None])
+        time, flux = self.held[star, place].T
+        both = [np.concatenate(pair) for pair in zip((star, time, flux, np.full(len(star), np.nan)), new, strict=True)]
+        order = np.argsort(both[0], kind="stable")
+        return _New(*(array[order] for array in both))
+
+    def _begin_or_hold(self, k: int, epochs: _New):
+        """Fix the reference flux of star k by its first epochs, or keep these where they are too few."""
+        self.known["reference"][k] = _reference(epochs.flux, epochs.baseline)
+        self.known["n_held"][k], self.held[k] = 0, 0.0
+        if np.isnan(self.known["reference"][k]):
+            self.known["n_held"][k] = n = len(epochs.time)
+            self.held[k, :n] = np.column_stack([epochs.time, epochs.flux])
+
+    def _feed(self, star, time, flux, last):
+        """Feed epochs (n,), flux as F/F_base, to the streams, season by season.
+
+        last (m,) : time of the last epoch that each stream has seen, NaN for none.
+        """
+        previous = np.where(_is_first(star), last[star], np.concatenate([[np.nan], time])[:-1])
+        delta_t = time - previous
+        opens = ~(delta_t <= SEASON_GAP)  # whether a season begins with this epoch
+        delta_t[opens] = 0.0
+        season = pd.Series(opens).groupby(star).cumsum().to_numpy(int)  # 0 is the one that goes on
+        for number in range(season.max(initial=-1) + 1):
+            chosen = season == number
+            begun = chosen & opens
+            self._begin_season(star[begun], time[begun])
+            self._feed_season(star[chosen], time[chosen], flux[chosen], delta_t[chosen])
+
+    def _begin_season(self, rows, time):
+        """Let a season of the stars `rows` (k,) begin at the times (k,)."""
+        self.stream.begin_again(rows)
+        known, p_binary = self.known, self.stream.probabilities[rows, BINARY]
+        known["start"][rows], known["covered"][rows], known["alert"][rows] = time, 0.0, np.nan
+        known["recent"][rows] = 0.0
+        known["recent"][rows, -1] = p_binary  # before the first step
+
+    def _feed_season(self, star, time, flux, delta_t):
+        """Feed epochs (n,) of one season to the streams, as tables with one row a star."""
+        begins, ends = _bounds(star, len(self.known))
+        place = np.arange(len(star)) - begins[star]
+        for column in range(0, int((ends - begins).max(initial=0)), COLUMNS_AT_ONCE):
+            chosen = (place >= column) & (place < column + COLUMNS_AT_ONCE)
+            at = star[chosen], place[chosen] - column
+            shape = len(self.known), int(at[1].max()) + 1
+            f, dt, t = np.full(shape, np.nan, np.float32), np.zeros(shape), np.full(shape, np.nan)
+            f[at], dt[at], t[at] = flux[chosen], delta_t[chosen], time[chosen]
+            steps = np.where(dt <= SPARSE, dt, 0.0)
+            steps[:, 0] += self.known["covered"]
+            covered = np.cumsum(steps, axis=1)  # one sum after another, so that pieces of a night give the same bits
+
+            def after_step(rows, end, t=t, covered=covered):
+                self._after_step(rows, t[rows, end], covered[rows, end])
+
+            self.stream.update(f, dt, after_step)
+            self.known["covered"] = covered[:, -1]
+
+    def _after_step(self, rows, time, covered):
+        """Apply the alert rule to the stars `rows` (k,) after a network step that ended at the times (k,)."""
+        known, p = self.known, self.stream.probabilities[rows]
+        score = np.column_stack([known["recent"][rows], p[:, BINARY].astype(np.float16)])
+        known["recent"][rows] = score[:, 1:]
+        raised = (sustained(score)[:, -1] >= np.float32(self.night.threshold)) & np.isnan(known["alert"][rows])
+        if raised.any():
+            known["alert"][rows[raised]] = time[raised]
+            sparse = covered < COVERED * (time - known["start"][rows])
+            self._record_alerts(rows[raised], p[raised], sparse[raised])
+
+    def _record_alerts(self, rows, p, sparse):
+        """Note the alerts of the stars `rows` (k,) with probabilities (k, classes) and whether their cadence is none
+        that the network knows (k,)."""
+        fits = self.stream.fits(rows)
+        fits["t_0"] += self.known["start"][rows]
+        for k, row in enumerate(rows):
+            self.night.alerts.append({
+                "star": str(self.names[row]), "time": float(self.known["alert"][row]),
+                **{f"p_{name}": _rounded(p[k, c], 6) for c, name in enumerate(self.night.classes)},
+                **{name: _rounded(values[k], 10 if name == "t_0" else 6) for name, values in fits.items()},
+                "flags": "sparse" if sparse[k] else ""})
+
+
+def _arrays_of(stream: Stream) -> dict[str, np.ndarray]:
+    """The arrays of a stream's state under their names in the file."""
+    return {STREAM + name: tensor.cpu().numpy() for name, tensor in stream.state().items()}
+
+
+def _is_first(star) -> np.ndarray:
+    """Which epochs (n,) are the first of their star; star (n,) is in order."""
+    return np.diff(star, prepend=-1) != 0
+
+
 def _bounds(star, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the epochs of each of n stars begin and end in `star` (m,), which is in order."""
     edges = np.searchsorted(star, np.arange(n + 1))
     return edges[:-1], edges[1:]
-
-
-def _with_held(stars, held, star, time, flux, baseline):
-    """The epochs (n,) of stars with those that have waited in front of the new ones of each."""
-    k, place = np.nonzero(np.arange(N_REFERENCE) < stars["n_held"][:, None])
-    if not len(k):
-        return star, time, flux, baseline
-    star, order = np.concatenate([k, star]), np.argsort(np.concatenate([k, star]), kind="stable")
-    waited = held[k, place]
-    joined = (np.concatenate(pair) for pair in ((waited[:, 0], time), (waited[:, 1], flux),
-                                                (np.full(len(k), np.nan), baseline)))
-    return star[order], *(array[order] for array in joined)
 
 
 def _reference(flux, baseline) -> float:
