@@ -20,6 +20,7 @@ from microlens.config import BINARY, CLASSES, FLUX_VIEW, SimulateConfig, StreamC
 from microlens.data import open_dataset, simulate
 from microlens.data.format import new_file
 from microlens.data.nights import read_epochs
+from microlens.data.parquet import export_parquet
 from microlens.evaluate import nightly, read_stars, stream_nights
 from microlens.network import load_run
 from microlens.network.model import from_config
@@ -36,12 +37,17 @@ def run():
 
 
 @pytest.fixture(scope="module")
-def season(tmp_path_factory):
-    """The epochs of six stars, four of them binaries, in half a season: columns COLUMNS and `night`, 12 d each."""
+def dataset(tmp_path_factory):
+    """A dataset of six events."""
     path = tmp_path_factory.mktemp("season") / "x.h5"
-    simulate(SimulateConfig(n_flat=1, n_pspl=1, n_binary=4, binary_preset="distinct", split="quick", num_workers=1,
-                            output=str(path)), progress=False)
-    with open_dataset(path) as data:
+    return simulate(SimulateConfig(n_flat=1, n_pspl=1, n_binary=4, binary_preset="distinct", split="quick",
+                                   num_workers=1, output=str(path)), progress=False)
+
+
+@pytest.fixture(scope="module")
+def season(dataset):
+    """The epochs of six stars, four of them binaries, in half a season: columns COLUMNS and `night`, 12 d each."""
+    with open_dataset(dataset) as data:
         flux, base = data.flux().astype(float), 10 ** (-0.4 * (data.m_base.astype(float) - 23.9))
         rows, epochs = np.nonzero(flux)
         t = START + data.timestamps[epochs]
@@ -324,6 +330,26 @@ def test_the_wide_band_is_read_of_several(season, place):
     with pytest.raises(ValueError, match="hold the bands F087, F213; say with --band"):
         two = pd.concat([mixed.assign(band="F087"), mixed.assign(band="F213")])
         read_epochs([written(two, "b.parquet", [*COLUMNS, "band"])], StreamConfig())
+
+
+@pytest.mark.parametrize("star", [[12, 7], [12.0, 7.0], ["12", " 7"], pd.Categorical(["12", "7"])],
+                         ids=["numbers", "floats", "text", "categories"])
+@pytest.mark.parametrize("path", ["a.parquet", "a.csv"])
+def test_a_star_has_one_name_however_it_is_written(place, path, star):
+    table = pd.DataFrame({"star": star, "time": [1.0, 2.0], "flux": [3.0, 4.0], "error": 0.1, "baseline": np.nan})
+    epochs = read_epochs([written(table, path)], StreamConfig())
+    assert list(epochs.names[epochs.star]) == ["12", "7"] and list(epochs.flux) == [3.0, 4.0]
+
+
+def test_an_exported_dataset_has_its_times_in_the_table_beside(dataset, place):
+    obs, *_ = export_parquet(dataset, place / "events")
+    epochs = read_epochs([obs], StreamConfig())
+    with open_dataset(dataset) as data:
+        flux, start = data.flux(), data.preset.field.season_start
+        assert len(epochs.time) + epochs.dropped["marked by saturation_flag"] == np.count_nonzero(flux)
+        one = epochs.star == list(epochs.names).index("0")
+        assert epochs.time[one] == pytest.approx(start + data.timestamps[flux[0] != 0])
+    assert epochs.unit == "uJy" and epochs.band == "F146"
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
