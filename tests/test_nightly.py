@@ -343,6 +343,7 @@ def test_a_star_has_one_name_however_it_is_written(place, path, star):
 
 def test_an_exported_dataset_has_its_times_in_the_table_beside(dataset, place):
     obs, *_ = export_parquet(dataset, place / "events")
+    (place / "events" / "a.parquet").write_bytes(obs.read_bytes()[:1000])  # a damaged neighbour
     epochs = read_epochs([obs], StreamConfig())
     with open_dataset(dataset) as data:
         flux, start = data.flux(), data.preset.field.season_start

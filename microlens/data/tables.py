@@ -428,7 +428,10 @@ def _beside(path: Path, *columns: str):
     folder = path if path.is_dir() else path.parent
     places = ("*.parquet", "*/*.parquet", "../*.parquet", "../*/*.parquet")
     for file in itertools.chain(*(sorted(folder.glob(p)) for p in places)):
-        table = pyarrow.dataset.dataset(file, format="parquet")
+        try:
+            table = pyarrow.dataset.dataset(file, format="parquet")
+        except (pyarrow.ArrowInvalid, OSError):  # a damaged neighbour is no table of epochs or events
+            continue
         if file != path and set(columns) <= set(table.schema.names):
             return table
     return None
