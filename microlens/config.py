@@ -38,6 +38,9 @@ THRESHOLD_PREMATURE = 40.0
 """delta chi^2 against the best single lens below which an alert is premature."""
 PURITY = 0.95
 """Purity that the thresholds of whole curves and of alerts have on the validation rows, at packed.CLASS_MIX."""
+FALSE_ALARMS = 0.005
+"""Largest share of single lenses, of flat curves, and of premature alerts that the thresholds may have there, unless an
+evaluation asks for another one."""
 PERSISTENCE = 2
 """Network steps that P(binary) has to stay at or above the threshold before an alert is raised."""
 
@@ -406,8 +409,8 @@ class EvaluateConfig(Config):
                        "streams are scored in any case.", choices=("held-out", "val", "train", "all"))
     early_detection: bool = option(True, "Score alerts, and accuracy against the fraction of the season seen.")
     baselines: bool = option(True, "Score the single-lens fit and gradient boosting on the same events.")
-    false_alarms: float = option(0.005, "Largest share of single lenses, of flat curves, and of premature alerts that "
-                                 "the thresholds may have on the validation rows.", above=0, high=1)
+    false_alarms: float = option(FALSE_ALARMS, "Largest share of single lenses, of flat curves, and of premature "
+                                 "alerts that the thresholds may have on the validation rows.", above=0, high=1)
     n_evolution_per_type: int = option(2, "Events of each class drawn as evolution_<class>_<row>.", low=0)
     colorblind_safe: bool = option(True, "Palette that colour-blind readers can tell apart.")
     calibration_n_bins: int = option(15, "Bins of the reliability diagram.", low=2)

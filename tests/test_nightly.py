@@ -131,7 +131,7 @@ def curve(season, star):
 def test_probabilities_and_alerts_are_those_of_the_batch(run, season, whole):
     state, alerts = whole
     known, raised = read_stars(state).set_index("star"), {alert["star"]: alert for alert in alerts}
-    threshold, _ = nightly.alert_threshold(run.validation, nightly.PURITY, 0.005)
+    threshold, _ = nightly.alert_threshold(run.validation)
     for star in NAMES:
         flux, delta_t = curve(season, star)
         steps = run.network.log_prob_prefixes(flux, delta_t)[0]
@@ -306,9 +306,11 @@ def test_a_star_without_new_epochs_stays_as_it_is_and_a_new_one_comes_behind(run
 
 
 def test_an_alert_at_another_cadence_says_so(run, season, place):
-    slow = season.groupby("star").nth(list(range(0, 7000, 12))).sort_values(["star", "time"])
-    alerts, _ = streamed(run, [written(slow, "a.parquet")])
-    assert alerts and {alert["flags"] for alert in alerts} == {"sparse"}
+    slow = season.groupby("star").nth(list(range(0, 7000, 12)))
+    fast = season.assign(time=START + (season.time - START) / 4)
+    for flag, table in (("sparse", slow), ("fast", fast)):
+        alerts, _ = streamed(run, [written(table, "a.parquet")], f"{flag}.h5")
+        assert alerts and {alert["flags"] for alert in alerts} == {flag}
 
 
 def test_what_is_no_measurement_is_left_out_and_counted(run, season, place):
@@ -376,6 +378,8 @@ def test_alerts_are_printed_as_lines_of_json_or_as_csv(season, whole, place, cap
     (["mag.csv"], "had the unit flux, those of the new files have mag"),
     (["mag.csv", "good.csv"], "in different units"),
     (["mjd.csv"], "in another system or unit"),
+    (["mjd.csv", "mag.csv", "--state", "new.h5"], "in different units"),
+    (["mjd.csv", "good.csv", "--state", "new.h5"], "in another system or unit"),
     (["good.csv", "--network", "roman"], "is the state of another network (baseline"),
     (["good.csv", "--event", "nobody"], "no file holds a star 'nobody'"),
     (["good.csv", "--state", "cut.h5"], "cut.h5: is damaged or cut short"),

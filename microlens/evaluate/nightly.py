@@ -31,8 +31,8 @@ import pandas as pd
 import torch
 
 from microlens import files as package_files
-from microlens.config import BINARY, CLASSES, PERSISTENCE, PURITY, EvaluateConfig, StreamConfig
-from microlens.data.lightcurve import COVERED, SEASON_GAP, SPARSE
+from microlens.config import BINARY, CLASSES, PERSISTENCE, PURITY, StreamConfig
+from microlens.data.lightcurve import CADENCE, COVERED, FAST, SEASON_GAP, SPARSE
 from microlens.data.nights import Epochs, read_epochs
 from microlens.data.readers import LONGEST_SPAN
 from microlens.data.states import PIECE, States, new_states
@@ -56,6 +56,7 @@ STAR = np.dtype([
     ("alert", "f8"),      # d, when the season's alert was raised; NaN without one
     ("n_held", "i8"),     # epochs that wait for the reference flux
     ("n_counted", "i8"),  # epochs that were counted, in all seasons
+    ("n_season", "i8"),   # and in this one
     # P(binary) after the last network steps, 0 before the first; half precision, as the threshold was chosen on
     ("recent", "f2", (PERSISTENCE - 1,)),
 ])
@@ -157,8 +158,7 @@ class _Night:
 
     def __init__(self, run: Run, epochs: Epochs):
         self.network, self.epochs = run.network, epochs
-        limits = PURITY, EvaluateConfig.__dataclass_fields__["false_alarms"].default
-        self.threshold, _ = alert_threshold(run.validation, *limits)
+        self.threshold, _ = alert_threshold(run.validation)
         self.attrs = {"network": identity(run.network), "run": run.name, "unit": epochs.unit, "band": epochs.band}
         unknown = np.zeros(1, STAR)
         for name in ("time", "start", "reference", "alert"):
@@ -217,12 +217,11 @@ class _Night:
         epochs = self.epochs
         order = np.lexsort((epochs.time, rows))
         new = _New(*(array[order] for array in (rows, epochs.time, epochs.flux, epochs.baseline)))
-        before = last[new.star]  # NaN for new stars
-        jump = np.max(np.abs(new.time - before), initial=0.0, where=np.isfinite(before))
-        if jump > LONGEST_SPAN:
-            raise ValueError(f"the new epochs are {jump:.0f} d from those in the state, so their times are in another "
-                             "system or unit. Bring them to that of the state, or begin a new state with --state.")
-        kept = ~(new.time <= before) & (_is_first(new.star) | (np.diff(new.time, prepend=-np.inf) > 0))
+        times = np.concatenate([new.time, last[np.isfinite(last)]])
+        if len(times) and np.ptp(times) > LONGEST_SPAN:
+            raise ValueError(f"the epochs in the files and in the state span {np.ptp(times):.0f} d, so some times are "
+                             "in another system or unit. Bring all to one, or begin a new state with --state.")
+        kept = ~(new.time <= last[new.star]) & (_is_first(new.star) | (np.diff(new.time, prepend=-np.inf) > 0))
         self.counts["epochs"], self.counts["known already"] = int(kept.sum()), int((~kept).sum())
         return new if kept.all() else _New(*(array[kept] for array in new))
 
@@ -330,8 +329,9 @@ class _Stars:
         """Let a season of the stars `rows` (k,) begin at the times (k,)."""
         self.stream.begin_again(rows)
         known, p_binary = self.known, self.stream.probabilities[rows, BINARY]
-        known["start"][rows], known["covered"][rows], known["alert"][rows] = time, 0.0, np.nan
-        known["recent"][rows] = 0.0
+        known["start"][rows], known["alert"][rows] = time, np.nan
+        for name in ("covered", "n_season", "recent"):
+            known[name][rows] = 0
         known["recent"][rows, -1] = p_binary  # before the first step
 
     def _feed_season(self, star, time, flux, delta_t):
@@ -348,26 +348,31 @@ class _Stars:
             steps[:, 0] += self.known["covered"]
             covered = np.cumsum(steps, axis=1)  # one sum after another, so that pieces of a night give the same bits
 
-            def after_step(rows, end, t=t, covered=covered):
-                self._after_step(rows, t[rows, end], covered[rows, end])
+            counted = self.known["n_season"][:, None] + np.cumsum(np.isfinite(t), axis=1)
+
+            def after_step(rows, end, t=t, covered=covered, counted=counted):
+                self._after_step(rows, t[rows, end], covered[rows, end], counted[rows, end])
 
             self.stream.update(f, dt, after_step)
-            self.known["covered"] = covered[:, -1]
+            self.known["covered"], self.known["n_season"] = covered[:, -1], counted[:, -1]
 
-    def _after_step(self, rows, time, covered):
-        """Apply the alert rule to the stars `rows` (k,) after a network step that ended at the times (k,)."""
+    def _after_step(self, rows, time, covered, counted):
+        """Apply the alert rule to the stars `rows` (k,) after a network step that ended at the times (k,).
+
+        covered (k,) : days of the season in short steps.   counted (k,) : epochs of the season; both up to this step.
+        """
         known, p = self.known, self.stream.probabilities[rows]
         score = np.column_stack([known["recent"][rows], p[:, BINARY].astype(np.float16)])
         known["recent"][rows] = score[:, 1:]
         raised = (sustained(score)[:, -1] >= np.float32(self.night.threshold)) & np.isnan(known["alert"][rows])
         if raised.any():
             known["alert"][rows[raised]] = time[raised]
-            sparse = covered < COVERED * (time - known["start"][rows])
-            self._record_alerts(rows[raised], p[raised], sparse[raised])
+            length = time - known["start"][rows]
+            flags = np.select([covered < COVERED * length, length < FAST * CADENCE * counted], ["sparse", "fast"], "")
+            self._record_alerts(rows[raised], p[raised], flags[raised])
 
-    def _record_alerts(self, rows, p, sparse):
-        """Note the alerts of the stars `rows` (k,) with probabilities (k, classes) and whether their cadence is none
-        that the network knows (k,)."""
+    def _record_alerts(self, rows, p, flags):
+        """Note the alerts of the stars `rows` (k,) with probabilities (k, classes); flags (k,) in words."""
         fits = self.stream.fits(rows)
         fits["t_0"] += self.known["start"][rows]
         for k, row in enumerate(rows):
@@ -375,7 +380,7 @@ class _Stars:
                 "star": str(self.names[row]), "time": float(self.known["alert"][row]),
                 **{f"p_{name}": _rounded(p[k, c], 6) for c, name in enumerate(self.night.classes)},
                 **{name: _rounded(values[k], 10 if name == "t_0" else 6) for name, values in fits.items()},
-                "flags": "sparse" if sparse[k] else ""})
+                "flags": str(flags[k])})
 
 
 def _arrays_of(stream: Stream) -> dict[str, np.ndarray]:

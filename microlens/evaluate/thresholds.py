@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from microlens.config import BINARY, PURITY, EvaluateConfig
+from microlens.config import BINARY, FALSE_ALARMS, PURITY, EvaluateConfig
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.files import atomic
@@ -66,8 +66,11 @@ def choose_thresholds(run: Run, config: EvaluateConfig) -> Thresholds:
     return Thresholds(whole_curve, alert, metrics.temperature(learned, log_p), source, reached, cuts, boosting)
 
 
-def alert_threshold(validation: dict, purity: float, premature: float) -> tuple[float, dict]:
-    """The threshold of alerts, and the scores that it reaches on the validation rows."""
+def alert_threshold(validation: dict, purity: float = PURITY, premature: float = FALSE_ALARMS) -> tuple[float, dict]:
+    """The threshold of alerts, and the scores that it reaches on the validation rows of a run, `validation`.
+
+    purity : that it has at least.   premature : share of the alerts on binaries that it has at most.
+    """
     labels, score, too_early = (validation[name] for name in ("label", "alert_score", "premature_score"))
     weight = class_mix(labels)
     cut = alerts.choose_threshold(labels, score, too_early, weight, purity, premature)
