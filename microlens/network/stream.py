@@ -31,8 +31,8 @@ class Stream:
         self.classifier, self.n = classifier, n
         device = classifier.mean.device
         self._core = classifier.initial_state(n, device)
-        self._pending = torch.zeros(n, classifier.stem_stride, 2, device=device)
-        self._count = torch.zeros(n, dtype=torch.long, device=device)
+        self._pending = torch.zeros(n, classifier.stem_stride, 2)  # epochs that wait for a full patch
+        self._count = torch.zeros(n, dtype=torch.long)
         fits = running.as_floats(running.new_state(n, classifier.stem_stride, bends=classifier.view == BENT_VIEW))
         self._fits = torch.from_numpy(fits[:, :0] if classifier.view == FLUX_VIEW else fits)
         with torch.inference_mode():
@@ -51,17 +51,18 @@ class Stream:
         after_step : called after every network step with the light curves (m,) that took it and the columns (m,) of
         their epochs that completed it; `probabilities` and `fits` are then those after this step.
         """
-        flux, delta_t = self._checked(flux, delta_t)
-        stride, (epochs, column, total) = self.classifier.stem_stride, self._with_pending(flux, delta_t)
+        epochs, columns, total = self._with_waiting(*self._checked(flux, delta_t))
+        stride = self.classifier.stem_stride
         for end in range(stride, int(total.max(initial=0)) + 1, stride):
             rows = np.flatnonzero(total >= end)
             self._step(rows, epochs[rows, end - stride : end])
             if after_step is not None:
-                after_step(rows, column[rows, end - 1])
-        left = total // stride * stride
-        pending = np.take_along_axis(epochs, (left[:, None] + np.arange(stride))[..., None], axis=1)
-        self._pending = torch.as_tensor(pending, device=self._pending.device)
-        self._count = torch.as_tensor(total - left, device=self._count.device)
+                after_step(rows, columns[rows, end - 1])
+        done = total // stride * stride
+        if done.any():
+            left = (done[:, None] + np.arange(stride))[..., None]
+            self._pending.numpy()[:] = np.take_along_axis(epochs, left, axis=1)
+        self._count.numpy()[:] = total - done
         return self.probabilities
 
     def _checked(self, flux, delta_t):
@@ -72,19 +73,20 @@ class Stream:
                              f"expected one shape, ({self.n},) or ({self.n}, k).")
         return flux.reshape(self.n, -1), delta_t.reshape(self.n, -1)
 
-    def _with_pending(self, flux, delta_t):
-        """The epochs (n, K, 2) that wait for a full patch and, behind them, the valid new ones, 0 beyond them; the
-        column (n, K) of `flux` that each comes from; how many (n,) there are."""
-        count = self._count.cpu().numpy()
+    def _with_waiting(self, flux, delta_t):
+        """The epochs (n, K, 2) that wait for a full patch and, behind them, the valid new ones, 0 beyond; the column
+        (n, K) of `flux` that each new one is from; how many (n,) there are. Where none fills a patch, the first array
+        is that of the waiting epochs itself, K = stride.
+        """
+        epochs, count = self._pending.numpy(), self._count.numpy()
         valid = np.isfinite(flux) & (flux != 0)
         row, column = np.nonzero(valid)
         place = (count[:, None] + np.cumsum(valid, axis=1))[row, column] - 1
         total = count + valid.sum(axis=1)
-        stride = self.classifier.stem_stride
-        epochs = np.zeros((self.n, total.max(initial=0) + stride, 2), np.float32)
-        epochs[:, :stride] = self._pending.cpu().numpy()
+        if total.max(initial=0) >= self.classifier.stem_stride:
+            epochs = np.concatenate([epochs, np.zeros((self.n, total.max(), 2), np.float32)], axis=1)
         epochs[row, place, 0], epochs[row, place, 1] = flux[row, column], delta_t[row, column]
-        columns = np.zeros(epochs.shape[:2], np.int64)
+        columns = np.zeros(epochs.shape[:2], np.int32)
         columns[row, place] = column
         return epochs, columns, total
 
@@ -96,8 +98,7 @@ class Stream:
             part = torch.as_tensor(rows[i : i + ROWS], device=self._log_p.device)
             arrays = (None if a is None else self._filled(a[i : i + ROWS]) for a in (epochs, view))
             (both, extra), size = arrays, len(part)
-            past = {name: torch.cat([a[part], a.new_zeros(ROWS - size, *a.shape[1:])])
-                    for name, a in self._core.items()}
+            past = {name: self._filled(a[part]) for name, a in self._core.items()}
             patches = self.classifier.patches(both[..., 0], both[..., 1], extra)
             pooled, new = self.classifier.advance(patches, past)
             for name, a in new.items():
@@ -117,9 +118,8 @@ class Stream:
 
     def _filled(self, array) -> torch.Tensor:
         """An array (m, ...) of at most ROWS light curves as a tensor of ROWS, with zeros for those that are none."""
-        out = torch.zeros(ROWS, *array.shape[1:], device=self._log_p.device)
-        out[: len(array)] = torch.as_tensor(array)
-        return out
+        tensor = torch.as_tensor(array, device=self._log_p.device)
+        return torch.cat([tensor, tensor.new_zeros(ROWS - len(array), *array.shape[1:])])
 
     def fits(self, rows) -> dict[str, np.ndarray]:
         """The best single lens so far of the light curves rows (m,): arrays (m,) by the names FIT.
