@@ -270,6 +270,16 @@ def test_the_reference_flux_is_the_median_of_the_first_epochs_which_wait(run, se
     assert_same("stars.h5", "wanted.h5")
 
 
+def test_another_baseline_than_the_first_one_is_not_taken_and_counted(run, season, place):
+    one = season[season.star == NAMES[0]][:200]
+    changed = one.assign(baseline=np.where(np.arange(200) < 100, one.baseline, 2 * one.baseline))
+    _, counts = streamed(run, [written(changed, "a.csv")])
+    assert counts["stars of another baseline"] == 1
+    _, counts = streamed(run, [written(one, "b.csv")], "wanted.h5")
+    assert counts["stars of another baseline"] == 0
+    assert_same("stars.h5", "wanted.h5")
+
+
 def test_magnitudes(run, season, place):
     one = season[season.star == NAMES[3]][:400]
     for name in ("flux", "baseline"):

@@ -47,6 +47,7 @@ N_REFERENCE = 32
 """Epochs whose median is the reference flux of a star that has no column `baseline`. The running fit has nothing to go
 by before that many, and with more the answers are not better (`python -m benchmarks.bench reference_flux`)."""
 STREAM = "stream/"  # in front of the names of a stream's arrays in the file
+BASELINE_TOLERANCE = 0.01  # by which a stated baseline may differ from the reference flux without a note
 COLUMNS_AT_ONCE = 1024  # epochs of a star that are in memory as one row of a table
 STAR = np.dtype([
     ("time", "f8"),       # d, of the last epoch
@@ -255,6 +256,9 @@ class _Night:
         if c["without a reference flux"]:
             lines.append(f"{c['without a reference flux']} epochs of stars without a positive reference flux, which "
                          "cannot be judged")
+        if c["stars of another baseline"]:
+            lines.append(f"{c['stars of another baseline']} stars are stated with another baseline than the reference "
+                         "flux that was fixed by their first epochs, which they keep")
         if not np.isfinite(self.threshold):
             lines.append(f"{self.attrs['run']} raises no alerts: on its validation rows no threshold reached a purity "
                          f"of {PURITY:g}")
@@ -287,6 +291,8 @@ class _Stars:
         reference = known["reference"][new.star]
         counts["without a reference flux"] += int((reference == 0).sum())
         fed = reference > 0
+        other = fed & (np.abs(new.baseline - reference) > BASELINE_TOLERANCE * reference)
+        counts["stars of another baseline"] += len(np.unique(new.star[other]))
         known["n_counted"] += np.bincount(new.star[fed], minlength=len(known))
         with np.errstate(over="ignore"):
             flux = (new.flux[fed] / reference[fed]).astype(np.float32)
@@ -347,7 +353,6 @@ class _Stars:
             steps = np.where(dt <= SPARSE, dt, 0.0)
             steps[:, 0] += self.known["covered"]
             covered = np.cumsum(steps, axis=1)  # one sum after another, so that pieces of a night give the same bits
-
             counted = self.known["n_season"][:, None] + np.cumsum(np.isfinite(t), axis=1)
 
             def after_step(rows, end, t=t, covered=covered, counted=counted):
