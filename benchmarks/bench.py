@@ -7,6 +7,8 @@
     prefixes               one forward pass against as many passes as there are prefixes
     training, inference    events a second against the thesis' stride 1 at full length
     streaming              one epoch of 1000 light curves
+    nightly                `microlens stream`: 100,000 stars, two nights: seconds and memory a star (docs/scale.md)
+    reference_flux         answers where the reference flux is the median of the first epochs
     fresh_events           new light curves of stored trajectories
 
 `python -m benchmarks.bench prefixes training` runs some of them.
@@ -20,9 +22,10 @@ from benchmarks.datasets import noise, simulation, storage
 from benchmarks.fits import fits, running_fits
 from benchmarks.light_curves import light_curves
 from benchmarks.networks import fresh_events, inference, prefixes, streaming, training
+from benchmarks.nightly import nightly, reference_flux
 
 PARTS = {f.__name__: f for f in (light_curves, fits, running_fits, simulation, noise, storage, prefixes, training, inference,
-                                 streaming, fresh_events)}
+                                 streaming, nightly, reference_flux, fresh_events)}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -1,4 +1,5 @@
-"""microlens simulate | train | evaluate | classify | calibrate | figures | notebook | export | export-parquet | doctor
+"""microlens simulate | train | evaluate | classify | calibrate | stream | figures | notebook | export |
+export-parquet | doctor
 
 Flags are made from the stage's configuration: `--n_flat` and `--n-flat` are the same, `--help` gives unit and range,
 and `-f parameters.yaml` takes values from a file, the same that a notebook takes.
@@ -103,6 +104,26 @@ def calibrate(args):
     print(calibrate(path, config, progress=sys.stderr.isatty()))
 
 
+def stream(args):
+    files = ("files", tyro.conf.Positional[tuple[str, ...]], dataclasses.field())
+    config, (paths,) = parse(cfg.StreamConfig, args, [files])
+    if not paths:
+        raise ValueError("no file given: microlens stream --state STATE.h5 FILE...")
+    from microlens.evaluate import stream_nights
+
+    stream_nights(paths, config, _print_alerts)
+
+
+def _print_alerts(text: str):
+    """Print the lines of alerts. Raises ValueError where nobody takes them, a closed pipe say."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere when Python ends
+        raise ValueError(f"the alerts could not be printed ({error.strerror}), so the state stays as it was; the same "
+                         "command prints them again.") from error
+
+
 def figures(args):
     """figures [--run NAME] [--evaluation FOLDER] [--output FOLDER], or figures --redraw FOLDER"""
     parser = argparse.ArgumentParser(
@@ -199,7 +220,7 @@ def doctor(args):
 
 
 STAGES = {f.__name__.replace("_", "-"): f
-          for f in (simulate, train, evaluate, classify, calibrate, figures, notebook, export, export_parquet,
+          for f in (simulate, train, evaluate, classify, calibrate, stream, figures, notebook, export, export_parquet,
                     doctor)}
 
 

@@ -41,6 +41,9 @@ THRESHOLD_PREMATURE = 40.0
 """delta chi^2 against the best single lens below which an alert is premature."""
 PURITY = 0.95
 """Purity that the thresholds of whole curves and of alerts have on the validation rows, at packed.CLASS_MIX."""
+FALSE_ALARMS = 0.005
+"""Largest share of single lenses, of flat curves, and of premature alerts that the thresholds may have there, unless an
+evaluation asks for another one."""
 PERSISTENCE = 2
 """Network steps that P(binary) has to stay at or above the threshold before an alert is raised."""
 
@@ -411,8 +414,8 @@ class EvaluateConfig(Config):
                        "streams are scored in any case.", choices=("held-out", "val", "train", "all"))
     early_detection: bool = option(True, "Score alerts, and accuracy against the fraction of the season seen.")
     baselines: bool = option(True, "Score the single-lens fit and gradient boosting on the same events.")
-    false_alarms: float = option(0.005, "Largest share of single lenses, of flat curves, and of premature alerts that "
-                                 "the thresholds may have on the validation rows.", above=0, high=1)
+    false_alarms: float = option(FALSE_ALARMS, "Largest share of single lenses, of flat curves, and of premature "
+                                 "alerts that the thresholds may have on the validation rows.", above=0, high=1)
     n_evolution_per_type: int = option(2, "Events of each class drawn as evolution_<class>_<row>.", low=0)
     colorblind_safe: bool = option(True, "Palette that colour-blind readers can tell apart.")
     calibration: str | None = option(None, "File of `microlens calibrate`, whose thresholds of whole curves and of "
@@ -488,3 +491,21 @@ class CalibrateConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         self._expand("experiment_name", "binary_preset", "output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig(ReadConfig):
+    """Take new epochs of many stars into their saved state, and print the alerts that they raise.
+
+    A star's reference flux is that of a column `baseline`, or the median of its first 32 epochs, which wait until all
+    are there. Epochs that are not later than their star's last one count as known already.
+    """
+
+    state: str = option("stars.h5", "File with the state of every star; made where it is absent.")
+    network: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a run's "
+                                 "folder or checkpoint. Unset means the shipped baseline network.")
+    format: str = option("json", "How alerts are printed: JSON lines, or CSV.", choices=("json", "csv"))
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._expand("state", "experiment_name", "calibration")

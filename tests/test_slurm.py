@@ -101,6 +101,19 @@ def test_the_figures_are_those_of_the_evaluation_just_made(link):
     assert drawn.startswith("python -m microlens figures ")
 
 
+def test_a_task_of_a_night_takes_the_epochs_of_its_shard_and_appends_its_alerts(link):
+    (link.place / "alerts").mkdir()
+    alerts = link.place / "alerts" / "2027-02-14_0012.jsonl"
+    alerts.write_text("of the attempt before\n")
+    code, (streamed,), error = link("stream.sbatch", NIGHT="nights/2027-02-14", NAME="roman", SLURM_ARRAY_TASK_ID="12")
+    assert code == 0, error
+    assert streamed == ("python -m microlens stream --network roman --state states/0012.h5 "
+                        "nights/2027-02-14/0012.parquet")
+    assert alerts.read_text() == "of the attempt before\n"
+    code, calls, error = link("stream.sbatch", SLURM_ARRAY_TASK_ID="12")
+    assert code != 0 and not calls and "NIGHT" in error
+
+
 @pytest.mark.parametrize("script", ["simulate.sbatch", "join.sbatch", "train.sbatch"])
 def test_parameter_files_that_scripts_name_exist(script):
     named = [word.strip('"}') for word in (SLURM / script).read_text().split() if word.endswith('.yaml}"')]

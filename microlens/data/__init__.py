@@ -9,6 +9,8 @@ tables       other people's light-curve files -> tables of columns
 columns      which column is what, by a table of names
 lightcurve   a light curve, its baseline, and its seasons as the network reads them
 readers      light-curve files -> light curves
+nights       new epochs of many stars in files
+states       what is known of every star of a survey, in one file
 parquet      a dataset -> tables under the column names of the 2026 data challenge
 """
 

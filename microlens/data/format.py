@@ -81,7 +81,7 @@ class DatasetError(ValueError):
 
 
 @contextlib.contextmanager
-def _new_file(path, n_bytes: int) -> Iterator[h5py.File]:
+def new_file(path, n_bytes: int) -> Iterator[h5py.File]:
     """An HDF5 file of about n_bytes that takes its place at `path`, with its checksum, when the block ends well.
 
     Room for them and a little more is asked for first: HDF5 may crash while it closes a file for which disk, quota or
@@ -136,7 +136,7 @@ def _verified_checksum(path) -> str:
     return _verified[key]
 
 
-def _open(path, kind: str) -> tuple[h5py.File, str]:
+def open_file(path, kind: str) -> tuple[h5py.File, str]:
     """A file of this package, opened for reading, and its checksum. kind : what it is, in words."""
     try:
         checksum = _verified_checksum(path)
@@ -150,7 +150,7 @@ def _open(path, kind: str) -> tuple[h5py.File, str]:
 
 
 @contextlib.contextmanager
-def _expecting(path, kind: str) -> Iterator[None]:
+def expecting(path, kind: str) -> Iterator[None]:
     """Turn what h5py raises for a part that is missing or of another kind into a DatasetError that names the file."""
     try:
         yield
@@ -195,7 +195,7 @@ def write_dataset(path, *, timestamps, flux, rows: dict, params: dict, noise, no
     curves = CURVES if flux_err is None else INJECTED_CURVES
     if flux_err is not None:
         tables["star"] = star
-    with _new_file(path, n_bytes) as f:
+    with new_file(path, n_bytes) as f:
         out = _create_curves(f, timestamps, flux.shape, curves)
         out["flux"][:] = flux
         if flux_err is not None:
@@ -257,7 +257,7 @@ def join_shards(shards, path, *, n_events: int, attrs: dict) -> Path:
     shards, start, tables = iter(shards), 0, []
     with open_dataset(next(shards)) as first:
         n_bytes = int(n_events / len(first) * first.path.stat().st_size)
-        with _new_file(path, n_bytes) as f:
+        with new_file(path, n_bytes) as f:
             out = _create_curves(f, first.timestamps, (n_events, first.n_epochs), first.curves)
             for shard in itertools.chain([first], map(open_dataset, shards)):
                 with shard:
@@ -301,11 +301,11 @@ class Dataset:
     def __init__(self, path):
         self.path = Path(path)
         try:
-            self._f, self.checksum = _open(self.path, "dataset")
+            self._f, self.checksum = open_file(self.path, "dataset")
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no dataset; `microlens simulate --output {path}` makes it.") from None
         try:
-            with _expecting(self.path, "dataset"):
+            with expecting(self.path, "dataset"):
                 self._check_parts()
                 self._read_tables()
                 self._check_values()
@@ -406,7 +406,7 @@ class Dataset:
 
     def read(self, name: str, rows=None) -> np.ndarray:
         """Rows (None: all, a slice, a number, or several numbers) of the part `name` of the file."""
-        with _expecting(self.path, "dataset"):
+        with expecting(self.path, "dataset"):
             part = self._f[name]
             if rows is None:
                 return part[:]
@@ -477,7 +477,7 @@ def open_dataset(path) -> Dataset:
 def write_predictions(path, arrays: dict, attrs: dict) -> Path:
     """Write named arrays (each (N, ...)) and attributes atomically; the predictions of one evaluation."""
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    with _new_file(path, sum(array.nbytes for array in arrays.values())) as f:
+    with new_file(path, sum(array.nbytes for array in arrays.values())) as f:
         for name, value in sorted({**attrs, "format_version": FORMAT_VERSION}.items()):
             f.attrs[name] = value
         for name, array in arrays.items():
@@ -490,8 +490,8 @@ def read_predictions(path, names=None) -> tuple[dict, dict]:
 
     Raises FileNotFoundError, or DatasetError naming file and cause.
     """
-    f, _ = _open(path, "predictions file")
-    with f, _expecting(path, "predictions file"):
+    f, _ = open_file(path, "predictions file")
+    with f, expecting(path, "predictions file"):
         missing = sorted(set(names or ()) - set(f))
         if missing:
             raise DatasetError(f"{path}: holds no {', '.join(missing)}, so it is no predictions file of this format.")

@@ -161,7 +161,7 @@ def _chosen_band(parts: list, options: ReadConfig) -> list:
 # ---- which numbers --------------------------------------------------------------------------------------------------
 
 
-def _times(column) -> tuple[np.ndarray, str]:
+def times_of(column) -> tuple[np.ndarray, str]:
     """Times (n,) of a column, and the time system of calendar dates ('' for numbers)."""
     if column.dtype.kind == "M":
         return Time(np.asarray(column), format="datetime64").jd, "JD UTC (from dates)"
@@ -194,7 +194,7 @@ def sentinels(values) -> np.ndarray:
     return nines & (nearest > FAR * spread)
 
 
-def _marked_bad(column, bits: int) -> np.ndarray:
+def marked_bad(column, bits: int) -> np.ndarray:
     """Which epochs (n,) a flag column marks as bad."""
     if column.dtype.kind == "b":
         return np.ma.filled(column, False)
@@ -211,7 +211,7 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
                               "network needs. Add the reference flux, or say --value with a column of magnitudes or of "
                               "whole fluxes.")
     notes = list(table.meta["notes"])
-    time, date_system = _times(table[columns.time])
+    time, date_system = times_of(table[columns.time])
     value, limits = numbers(table[columns.value])
     error = numbers(table[columns.error])[0] if columns.error else np.ones(len(value))
     if not (np.isfinite(value) & np.isfinite(time)).any():
@@ -227,7 +227,7 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
         time = time * columns.days
         notes.append(f"times read as units of {columns.days:.6g} d")
     drop = [("upper limits", limits)]
-    drop += [(f"epochs marked by {title}", _marked_bad(table[title], bits)) for title, bits in columns.flags.items()]
+    drop += [(f"epochs marked by {title}", marked_bad(table[title], bits)) for title, bits in columns.flags.items()]
     drop += [("points with NaN or without a number", ~(np.isfinite(time) & np.isfinite(value) & np.isfinite(error))),
              ("points with an error <= 0", error <= 0),
              ("sentinels", _no_measurement(value, error, is_mag) | sentinels(time))]

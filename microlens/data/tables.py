@@ -10,6 +10,7 @@ IPAC header.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import csv
 import gzip
 import io
@@ -53,10 +54,17 @@ def read_tables(path, event: str | None = None, star_names=(), time_names=()) ->
     and cause, where the file is none of the formats or is damaged.
     """
     path = Path(path)
+    with naming(path):
+        return _read(path, event, star_names, time_names)
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Turn whatever a damaged or unknown file provokes into a LightCurveError, one line that names file and cause."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # units and keywords that the FITS standard does not know
-            return _read(path, event, star_names, time_names)
+            yield
     except LightCurveError as error:
         raise LightCurveError(f"{path}: {error}") from error.__cause__
     except FileNotFoundError:
@@ -67,16 +75,9 @@ def read_tables(path, event: str | None = None, star_names=(), time_names=()) ->
 
 
 def _read(path: Path, event, star_names, time_names) -> list[Table]:
-    if path.is_dir():
-        if next(path.rglob("*.parquet"), None) is None:
-            raise LightCurveError("is a folder without Parquet files; give files.")
+    if is_parquet(path):
         return [_parquet_table(path, event, star_names, time_names)]
-    with open(path, "rb") as f:
-        head = f.read(8)
-    if not head:
-        raise LightCurveError("the file is empty.")
-    if head.startswith(b"PAR1"):
-        return [_parquet_table(path, event, star_names, time_names)]
+    head = _beginning(path)
     raw = _unpacked(path, head)
     for magic, what in FOREIGN.items():
         if raw.startswith(magic):
@@ -92,6 +93,24 @@ def _read(path: Path, event, star_names, time_names) -> list[Table]:
     if "<votable" in start:
         return [_from_library(Table.read(io.BytesIO(text.encode()), format="votable"))]
     return [_text_table(path, text)]
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a path is a Parquet file or a folder of them. Raises LightCurveError for a folder without any."""
+    if not path.is_dir():
+        return _beginning(path).startswith(b"PAR1")
+    if next(path.rglob("*.parquet"), None) is None:
+        raise LightCurveError("is a folder without Parquet files; give files.")
+    return True
+
+
+def _beginning(path: Path) -> bytes:
+    """The first bytes of a file. Raises LightCurveError where it is empty."""
+    with open(path, "rb") as f:
+        head = f.read(8)
+    if not head:
+        raise LightCurveError("the file is empty.")
+    return head
 
 
 def _unpacked(path: Path, head: bytes) -> bytes:
@@ -342,7 +361,7 @@ def _parquet_table(path: Path, event, star_names, time_names) -> Table:
     Where the rows have no times but `epoch_id`, the table of epochs beside gives them; a table beside with event_id
     and name gives the event's number and truth.
     """
-    source = _observations(path)
+    source = parquet_source(path)
     names = {n.lower(): n for n in source.schema.names}
     star = next((names[n] for n in star_names if n in names), None)
     truth, chosen = {}, None
@@ -359,13 +378,28 @@ def _parquet_table(path: Path, event, star_names, time_names) -> Table:
     if event is not None and not found.num_rows:
         first = source.head(1).column(star)[0].as_py()
         raise LightCurveError(f"holds no event {event!r}; the first one there is {first}.")
-    frame = found.to_pandas()
-    table = Table({name: _plain_array(frame[name]) for name in frame})
-    if "epoch_id" in names and not set(time_names) & set(names):
-        table["bjd"] = _epoch_times(path, np.asarray(table[names["epoch_id"]]))
-    units = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in found.schema}
-    table.meta = {"named": True, "comments": [], "notes": [], "keywords": {}, "unit words": units, "truth": truth}
+    table = table_of_parquet(path, found, time_names)
+    table.meta["truth"] = truth
     return table
+
+
+def table_of_parquet(path: Path, rows, time_names) -> Table:
+    """The table of some rows, a pyarrow.Table, of a Parquet file or folder.
+
+    Where they have no times but `epoch_id`, these are put in from the table of epochs beside the file.
+    """
+    frame, names = rows.to_pandas(), {n.lower(): n for n in rows.column_names}
+    table = Table({name: _plain_array(frame[name]) for name in frame})
+    if needs_epochs(names, time_names):
+        table["bjd"] = _epoch_times(path, np.asarray(table[names["epoch_id"]]))
+    units = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in rows.schema}
+    table.meta = {"named": True, "comments": [], "notes": [], "keywords": {}, "unit words": units}
+    return table
+
+
+def needs_epochs(names, time_names) -> bool:
+    """Whether a Parquet file with columns of these names, in lower case, has its times in a table of epochs beside."""
+    return "epoch_id" in names and not set(time_names) & set(names)
 
 
 def _plain_array(series) -> np.ndarray:
@@ -375,7 +409,7 @@ def _plain_array(series) -> np.ndarray:
     return values if vectors or values.dtype.kind in "iufbM" else series.astype(str).to_numpy(dtype=str)
 
 
-def _observations(path: Path):
+def parquet_source(path: Path):
     """The Parquet file, or the one table of observations in a folder, as pyarrow sees it."""
     if path.is_file():
         return pyarrow.dataset.dataset(path, format="parquet")
@@ -394,7 +428,10 @@ def _beside(path: Path, *columns: str):
     folder = path if path.is_dir() else path.parent
     places = ("*.parquet", "*/*.parquet", "../*.parquet", "../*/*.parquet")
     for file in itertools.chain(*(sorted(folder.glob(p)) for p in places)):
-        table = pyarrow.dataset.dataset(file, format="parquet")
+        try:
+            table = pyarrow.dataset.dataset(file, format="parquet")
+        except (pyarrow.ArrowInvalid, OSError):  # a damaged neighbour is no table of epochs or events
+            continue
         if file != path and set(columns) <= set(table.schema.names):
             return table
     return None

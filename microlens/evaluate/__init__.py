@@ -12,6 +12,7 @@ thresholds     what validation rows decide; export          report         the n
 metrics        arrays in, numbers out                       alerts         early detection over a mixed stream
 baselines      without a network                            light_curves   classify: files of other people
 calibration    thresholds on quiet light curves of the user's own
+nightly        stream: new epochs of many stars into their saved state
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from microlens.data.format import open_dataset, write_predictions
 from microlens.data.packed import CLASS_MIX, PackedDataset
 from microlens.evaluate.calibration import Calibration, calibrate, read_calibration
 from microlens.evaluate.light_curves import classify, score_light_curves
+from microlens.evaluate.nightly import read_stars, stream_nights
 from microlens.evaluate.report import Scores, scores_of_other
 from microlens.evaluate.thresholds import Thresholds, choose_thresholds, export
 from microlens.files import atomic
 from microlens.network.predict import alert_steps, alert_times, lensing_log_p, predict, predict_steps, step_times
 from microlens.network.runs import Run, load_run, shipped_networks
 
-__all__ = ["calibrate", "classify", "evaluate", "export"]
+__all__ = ["calibrate", "classify", "evaluate", "export", "read_stars", "stream_nights"]
 log = logging.getLogger("microlens")
 CADENCE_TOLERANCE = 0.3  # relative difference of two median time steps, beyond which a network is out of its training
 

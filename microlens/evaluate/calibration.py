@@ -32,7 +32,7 @@ from microlens.data.lightcurve import LightCurve, is_sparse, seasons
 from microlens.data.photometry import QuietSeason, read_photometry
 from microlens.data.tables import LightCurveError
 from microlens.files import KERNEL_VERSION, atomic
-from microlens.network.model import ARCHITECTURE, Classifier
+from microlens.network.model import Classifier
 from microlens.network.predict import alert_scores
 from microlens.network.runs import Run, load_run
 
@@ -243,7 +243,7 @@ def calibrate(folder, config: CalibrateConfig, run: Run | None = None, progress:
         raise ValueError(f"{folder}: no threshold keeps the false alarms at {config.false_alarms:g}: the P(binary) "
                          f"that {run.name} gives to more of these light curves than that is 1.")
     calibration = Calibration(
-        run.name, weights_digest(run), config.false_alarms, **thresholds, reached=reached, n_stars=n_stars,
+        run.name, run.digest, config.false_alarms, **thresholds, reached=reached, n_stars=n_stars,
         n_seasons=len(names), n_injections=len(names) * config.injections, binary_preset=preset_name,
         split=config.split, seed=config.seed, photometry=photometry.digest, stars=sorted(set(names.tolist())),
         **_versions())
@@ -289,14 +289,6 @@ def _versions() -> dict[str, str]:
     return {"package": f"microlens {metadata.version('microlens')}", "kernels": KERNEL_VERSION}
 
 
-def weights_digest(run: Run) -> str:
-    """SHA-256 of a network's weights and of what else makes its answers: its architecture and view."""
-    digest = hashlib.sha256(json.dumps({name: run.config[name] for name in ARCHITECTURE}, sort_keys=True).encode())
-    for name, tensor in sorted(run.network.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode() + tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
 # ---- the file -------------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +321,7 @@ def read_calibration(path, run: Run) -> Calibration:
     if stated != _checksum({"format": FORMAT, **content}):
         raise ValueError(f"{path}: is damaged or was changed by hand: its checksum does not fit; {again}.")
     calibration = Calibration(**content)
-    if calibration.weights != weights_digest(run):
+    if calibration.weights != run.digest:
         raise ValueError(f"{path}: is a calibration of another network, {calibration.network}, and says nothing of "
                          f"{run.name}; {again} and --experiment-name.")
     if _versions() != {name: content[name] for name in _versions()}:

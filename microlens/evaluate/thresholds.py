@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from microlens.config import BINARY, OTHER, PURITY, EvaluateConfig
+from microlens.config import BINARY, FALSE_ALARMS, OTHER, PURITY, EvaluateConfig
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.evaluate.calibration import Calibration
@@ -65,7 +65,7 @@ def choose_thresholds(run: Run, config: EvaluateConfig, calibration: Calibration
     p_binary, limits = np.exp(log_p[:, BINARY]), (PURITY, config.false_alarms)
     if calibration is None:
         whole_curve = metrics.operating_threshold(labels, p_binary, weight, *limits)
-        alert = _alert_threshold(validation, *limits) if config.early_detection else np.inf
+        alert = alert_threshold(validation, *limits) if config.early_detection else np.inf
         source = f"{len(labels)} validation rows of the training of {run.name}"
         words = (f"purity >= {PURITY:g}, false alarms of single lenses and of flats <= {config.false_alarms:g}",
                  f"purity >= {PURITY:g}, premature <= {config.false_alarms:g}")
@@ -86,8 +86,12 @@ def lenses_and_flats(validation: dict) -> dict:
     return {name: values[keep] for name, values in validation.items()}
 
 
-def _alert_threshold(validation: dict, purity: float, premature: float) -> float:
-    """The threshold of alerts."""
+def alert_threshold(validation: dict, purity: float = PURITY, premature: float = FALSE_ALARMS) -> float:
+    """The threshold of alerts that the validation outputs of a run give.
+
+    purity : that it has at least.   premature : share of the alerts on binaries that it has at most.
+    """
+    validation = lenses_and_flats(validation)
     labels, score, too_early = (validation[name] for name in ("label", "alert_score", "premature_score"))
     return alerts.choose_threshold(labels, score, too_early, class_mix(labels), purity, premature)
 

@@ -105,6 +105,14 @@ class Run:
     timestamps: np.ndarray
     validation: dict
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the network's weights and of what else makes its answers: its architecture and view."""
+        digest = hashlib.sha256(json.dumps({name: self.config[name] for name in ARCHITECTURE}, sort_keys=True).encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode() + tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
     def parts_of(self, config: dict, stars=None) -> np.ndarray:
         """Which part of this run's events each row (N,) of a dataset is: 'train', 'val', 'test', or '' for none.
 

@@ -1,0 +1,243 @@
+"""New epochs of many stars in files: which star, when and how bright.
+
+    epochs = read_epochs(["night.parquet"], ReadConfig())          epochs.names[epochs.star[0]], epochs.time[0]
+
+A file has one row an epoch, with a column that names the star. The columns are found as those of light-curve files are
+(docs/light_curve_files.md). Parquet is read in batches and only in the columns that are needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+
+from microlens.config import ReadConfig
+from microlens.data.columns import Columns, choose_columns, known_names, plain_name
+from microlens.data.readers import (
+    BRIGHTEST_RELATIVE,
+    DEFAULT_BANDS,
+    FAINTEST,
+    LARGEST_ERROR,
+    marked_bad,
+    times_of,
+)
+from microlens.data.tables import (
+    LightCurveError,
+    is_parquet,
+    naming,
+    needs_epochs,
+    numbers,
+    parquet_source,
+    read_tables,
+    table_of_parquet,
+)
+
+BATCH = 2**20  # rows of a Parquet file that are in memory at once beside the epochs themselves
+SAMPLE = 1000  # rows of a Parquet file by which its columns are chosen
+
+
+class Epochs(NamedTuple):
+    """n epochs of many stars, in the order of the files.
+
+    names : of the stars.   star (n,) : numbers in `names`.   time (n,) d.   flux (n,) : in any linear unit.
+    baseline (n,) : the star's reference flux as the files state it, NaN where they do not.
+    unit : of the brightness in the files, as in columns.Columns, mmag being mag.   band : '' where none is stated.
+    dropped : how many rows are no measurement, by cause.
+    """
+
+    names: np.ndarray
+    star: np.ndarray
+    time: np.ndarray
+    flux: np.ndarray
+    baseline: np.ndarray
+    unit: str
+    band: str
+    dropped: Counter
+
+
+class _Part(NamedTuple):
+    """Rows of one table: star and band as numbers in the lists of labels that all tables share."""
+
+    star: np.ndarray
+    band: np.ndarray
+    time: np.ndarray
+    flux: np.ndarray
+    baseline: np.ndarray
+
+
+def read_epochs(files, options: ReadConfig) -> Epochs:
+    """The epochs of all stars in all files, or of the one star that `options.event` names.
+
+    Raises LightCurveError, one line that names file and cause, where a file cannot be read, where it has no column that
+    tells stars apart, and where the brightness of two files is in different units.
+    """
+    stars, bands, dropped = _Labels(), _Labels(), Counter()
+    parts, units = [], {}
+    for path in map(Path, files):
+        with naming(path):
+            for table, columns, names in _tables(path, options):
+                parts.append(_part(table, columns, stars.numbers(names), bands, dropped))
+                units[_unit(columns)] = path
+    if len(units) > 1:
+        shown = " and ".join(f"{unit} ({path})" for unit, path in units.items())
+        raise LightCurveError(f"the brightness of the files is in different units: {shown}. Give files of one unit, or "
+                              "say with --value which columns are meant.")
+    if not parts:
+        raise LightCurveError("no file holds a row.")
+    whole = _Part(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    del parts
+    kept, band = _in_band(whole, bands.words(), options)
+    names = np.array(stars.words(), dtype=np.str_)
+    if options.event is not None:
+        if options.event not in names:
+            raise LightCurveError(f"no file holds a star {options.event!r}.")
+        kept &= names[whole.star] == options.event
+    star, _, time, flux, baseline = whole if kept.all() else (array[kept] for array in whole)
+    return Epochs(names, star, time, flux, baseline, next(iter(units)), band, dropped)
+
+
+def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
+    """Yield (table, columns, names): names are those of the rows' stars, a pyarrow array."""
+    known = known_names()
+    if not is_parquet(path):
+        for table in read_tables(path, None, known["star"], known["time"]):
+            columns = _columns(table, options)
+            yield table, columns, _arrow(table[columns.stars[0]])
+        return
+    source = parquet_source(path)
+    head = table_of_parquet(path, source.head(SAMPLE), known["time"])
+    columns = _columns(head, options)
+    needed = {columns.time, columns.value, columns.error, *columns.stars[:1], *columns.bands[:1], *columns.flags,
+              _baseline_column(head, columns)}
+    if needs_epochs({n.lower() for n in source.schema.names}, known["time"]):
+        needed |= {n for n in source.schema.names if n.lower() == "epoch_id"}
+    wanted = [n for n in source.schema.names if n in needed]
+    star = columns.stars[0]
+    batches = source.to_batches(columns=wanted, batch_size=BATCH, batch_readahead=1, fragment_readahead=1)
+    for rows in _joined(batches):
+        table = table_of_parquet(path, rows.drop_columns([star]), known["time"])
+        table.meta["unit words"] = head.meta["unit words"]
+        yield table, columns, rows.column(star).combine_chunks()
+
+
+def _joined(batches) -> Iterator[pyarrow.Table]:
+    """Yield the rows of batches in tables of about BATCH rows: a row group may be as short as one exposure."""
+    waiting = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(b.num_rows for b in waiting) >= BATCH:
+            yield pyarrow.Table.from_batches(waiting)
+            waiting = []
+    if waiting and sum(b.num_rows for b in waiting):
+        yield pyarrow.Table.from_batches(waiting)
+
+
+def _columns(table, options: ReadConfig) -> Columns:
+    """The columns of a table of many stars. Raises LightCurveError where none names the star, or for differences."""
+    columns = choose_columns(table, options)
+    if not columns.stars:
+        raise LightCurveError(f"no column is known to name the star. Columns: {', '.join(table.colnames)[:400]}. Call "
+                              "one 'star', or add its name to the file of MICROLENS_COLUMNS.")
+    if columns.unit == "difference":
+        raise LightCurveError(f"its brightness, {columns.value}, is a difference flux. Add the reference flux, or say "
+                              "--value with a column of magnitudes or of whole fluxes.")
+    return columns
+
+
+def _baseline_column(table, columns: Columns) -> str | None:
+    """The column of the stars' reference brightness, None where there is none."""
+    others = [title for title in table.colnames if title not in (columns.time, columns.value, columns.error)]
+    titles = {plain_name(title): title for title in others}
+    return next((titles[name] for name in known_names()["baseline"] if name in titles), None)
+
+
+def _unit(columns: Columns) -> str:
+    return "mag" if columns.unit == "mmag" else columns.unit
+
+
+def _arrow(column) -> pyarrow.Array:
+    """A column of a table as a pyarrow array; what is masked is null."""
+    mask = np.ma.getmaskarray(np.ma.asarray(column))
+    return pyarrow.array(np.ma.getdata(column), mask=mask)
+
+
+class _Labels:
+    """Names of stars or bands, and a number for each."""
+
+    def __init__(self):
+        self._known = pyarrow.array([], pyarrow.string())
+
+    def words(self) -> list[str]:
+        """All names so far; their places are their numbers."""
+        return self._known.to_pylist()
+
+    def numbers(self, labels: pyarrow.Array) -> np.ndarray:
+        """The numbers (n,) of labels, text or numbers (12 and 12.0 are both '12'), -1 for none; new ones get theirs."""
+        if pyarrow.types.is_dictionary(labels.type):
+            labels = labels.dictionary_decode()
+        if pyarrow.types.is_floating(labels.type):
+            labels = pyarrow.compute.if_else(pyarrow.compute.is_nan(labels), None, labels)
+            whole = pyarrow.compute.all(pyarrow.compute.equal(labels, pyarrow.compute.trunc(labels)))
+            labels = labels.cast(pyarrow.int64()) if whole.as_py() else labels
+        words = pyarrow.compute.utf8_trim_whitespace(labels.cast(pyarrow.string()))
+        new = words.filter(pyarrow.compute.is_null(pyarrow.compute.index_in(words, self._known))).unique()
+        new = new.filter(pyarrow.compute.not_equal(new, ""))  # nulls go, too
+        self._known = pyarrow.concat_arrays([self._known, new])
+        numbers = pyarrow.compute.index_in(words, self._known, skip_nulls=True)
+        return numbers.fill_null(-1).to_numpy(zero_copy_only=False)
+
+
+def _linear(values, unit: str) -> np.ndarray:
+    """Fluxes (n,) of brightnesses; those of magnitudes are relative to a star of magnitude 0."""
+    if unit in ("mag", "mmag"):
+        return 10 ** (-0.4 * (values / 1000 if unit == "mmag" else values))
+    return values
+
+
+def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> _Part:
+    """The epochs of a table whose rows are of the stars `star` (n,); counts in `dropped` the rows that are none."""
+    n = len(table)
+    time, (value, limits) = times_of(table[columns.time])[0] * columns.days, numbers(table[columns.value])
+    error = numbers(table[columns.error])[0] if columns.error else np.ones(n)
+    bad = {"without a star's name": star < 0, "that are upper limits": limits}
+    bad |= {f"marked by {title}": marked_bad(table[title], bits) for title, bits in columns.flags.items()}
+    bad["without a number"] = ~(np.isfinite(time) & np.isfinite(value) & np.isfinite(error))
+    bad["with an error that is not positive"] = error <= 0
+    if columns.unit in ("mag", "mmag"):
+        scale = 1000 if columns.unit == "mmag" else 1
+        error_scale = 1000 if columns.error_unit == "mmag" else 1
+        bad["that are no magnitudes"] = ~((value < FAINTEST * scale) & (value > BRIGHTEST_RELATIVE * scale)) | (
+            (error > LARGEST_ERROR * error_scale) & (columns.error is not None))
+    good = np.ones(n, dtype=bool)
+    for cause, rows in bad.items():
+        if count := int((good & rows).sum()):
+            dropped[cause] += count
+        good &= ~rows
+    title = _baseline_column(table, columns)
+    baseline = _linear(numbers(table[title])[0], columns.unit) if title else np.full(n, np.nan)
+    band = np.zeros(n, np.int16)
+    if columns.bands:
+        band = bands.numbers(_arrow(table[columns.bands[0]])).astype(np.int16)
+    return _Part(star[good], band[good], time[good], _linear(value[good], columns.unit), baseline[good])
+
+
+def _in_band(part: _Part, bands: list[str], options: ReadConfig) -> tuple[np.ndarray, str]:
+    """Which epochs (n,) are in the band that is wanted, and its name: that of the options, else F146, else the only
+    one. Raises LightCurveError where there are several others."""
+    if options.band is not None:
+        wanted = [band for band in bands if band.lower() == options.band.lower()]
+    else:
+        wanted = [band for band in bands if band.upper() in DEFAULT_BANDS] or bands
+    if options.band is not None and not wanted:
+        raise LightCurveError(f"no file holds a band {options.band!r}; they have {', '.join(bands) or 'none by name'}.")
+    if len(wanted) > 1:
+        raise LightCurveError(f"the files hold the bands {', '.join(bands)}; say with --band which one is meant.")
+    if not wanted:
+        return np.ones(len(part.star), dtype=bool), ""
+    return part.band == bands.index(wanted[0]), wanted[0]
