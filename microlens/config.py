@@ -502,8 +502,10 @@ class StreamConfig(ReadConfig):
     """
 
     state: str = option("stars.h5", "File with the state of every star; made where it is absent.")
-    network: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a run's "
-                                 "folder or checkpoint. Unset means the shipped baseline network.")
+    experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
+                                         "run's folder or checkpoint. Unset means the shipped baseline network.")
+    calibration: str | None = option(None, "File of `microlens calibrate`, whose threshold of alerts is taken in place "
+                                     "of the network's own.")
     format: str = option("json", "How alerts are printed: JSON lines, or CSV.", choices=("json", "csv"))
 
     def __post_init__(self):

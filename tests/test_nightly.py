@@ -131,14 +131,14 @@ def curve(season, star):
 def test_probabilities_and_alerts_are_those_of_the_batch(run, season, whole):
     state, alerts = whole
     known, raised = read_stars(state).set_index("star"), {alert["star"]: alert for alert in alerts}
-    threshold, _ = nightly.alert_threshold(run.validation)
+    threshold = nightly.alert_threshold(run.validation)
     for star in NAMES:
         flux, delta_t = curve(season, star)
         steps = run.network.log_prob_prefixes(flux, delta_t)[0]
         p = [known.loc[star, f"p_{name}"] for name in CLASSES[: steps.shape[1]]]
         assert p == pytest.approx(np.exp(run.network.log_prob(flux, delta_t)[0]), abs=1e-5)
         stride = run.network.stem_stride
-        score = np.exp(np.concatenate([steps[:1], steps[stride - 1 :: stride]])[:, BINARY]).astype(np.float16)
+        score = np.exp(np.concatenate([steps[:1], steps[stride - 1 :: stride]])[:, BINARY]).astype(np.float32)
         (step,) = alert_steps(score[None], threshold)
         assert (step >= 0) == (star in raised)
         if step >= 0:

@@ -366,7 +366,7 @@ class _Stars:
         covered (k,) : days of the season in short steps.   counted (k,) : epochs of the season; both up to this step.
         """
         known, p = self.known, self.stream.probabilities[rows]
-        score = np.column_stack([known["recent"][rows], p[:, BINARY].astype(np.float16)])
+        score = np.column_stack([known["recent"][rows], p[:, BINARY].astype(np.float32)])
         known["recent"][rows] = score[:, 1:]
         raised = (sustained(score)[:, -1] >= np.float32(self.night.threshold)) & np.isnan(known["alert"][rows])
         if raised.any():
