@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The network gains nothing from more threads, and two processes with two threads each on two cores wait for one another.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test lab bench choices cross figures validate clean
+.PHONY: run test lab bench sky choices cross figures validate clean
 
 # Made again when the pinned versions or the dependencies change.
 $(VENV)/.complete: pyproject.toml constraints.txt
@@ -30,6 +30,9 @@ lab: $(VENV)/.complete
 
 bench: $(VENV)/.complete
 	$(BIN)/python -m benchmarks.bench
+
+sky: $(VENV)/.complete
+	$(BIN)/python -m benchmarks.sky --baselines
 
 choices: $(VENV)/.complete
 	$(BIN)/python -m benchmarks.choices

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from microlens.config import BINARY, FLAT, LENSING_CLASSES, ClassifyConfig, ReadConfig
+from microlens.config import BINARY, CLASSES, FLAT, LENSING_CLASSES, OTHER, ClassifyConfig, ReadConfig
 from microlens.data.lightcurve import LightCurve, Season, seasons
 from microlens.data.readers import read_light_curve, read_light_curves
 from microlens.data.tables import LightCurveError
@@ -37,7 +37,7 @@ from microlens.network.runs import Run, load_run
 log = logging.getLogger("microlens")
 MIN_POINTS = 50  # valid epochs of a season that is classified
 WHOLE = "all"  # what the line of a curve as a whole has for its season
-PROBABILITIES = [f"p_{c}" for c in LENSING_CLASSES]
+PROBABILITIES = [f"p_{c}" for c in CLASSES]  # the last of networks of four classes alone
 COLUMNS = ["file", "star", "band", "season", "n_points", "t_first", "t_last", "time_system", "m_base", "brightest",
            *PROBABILITIES, "class", "event_season", "flags", "sim_label"]
 MISTAKE = ["name", "t", "flux", "flux_err", "called", "p_binary"]
@@ -68,7 +68,13 @@ def classify(files, config: ClassifyConfig, run: Run | None = None,
                 bar.update()
     except KeyboardInterrupt:
         errors.append(f"interrupted: {len(files) - done} of {len(files)} files were not classified.")
-    return pd.DataFrame(rows, columns=COLUMNS), errors
+    return table_of(rows), errors
+
+
+def table_of(rows: list[dict], more=()) -> pd.DataFrame:
+    """The rows that classify_curve gives as a table with COLUMNS and `more`; without p_other where no row has it."""
+    columns = [c for c in COLUMNS if c != PROBABILITIES[OTHER] or any(c in row for row in rows)]
+    return pd.DataFrame(rows, columns=[*columns, *more])
 
 
 def _answers(files, config: ClassifyConfig, run: Run | None, calibration: Calibration | None):
@@ -130,7 +136,7 @@ def classify_file(file: str, config: ClassifyConfig, run: Run,
 
 @dataclass(frozen=True)
 class _Answer:
-    """What is said of one season: probabilities (3,), NaN for too few points, the class called, and its flags."""
+    """What is said of one season: probabilities (classes,), NaN for too few points, the class called, and its flags."""
 
     season: Season
     p: np.ndarray
@@ -149,8 +155,8 @@ def classify_curve(curve: LightCurve, run: Run, calibration: Calibration | None 
 
     flags: 'saturated'; 'few points'; 'sparse', a cadence that the network was not trained on, so that its answer
     means nothing; 'long', a span of a longer season; 'residual', an answer that the residual to the best single lens
-    gave against the network's; 'calibrated', a class by the threshold of a calibration, which need not be the most
-    probable one; then notes of the reader. Raises LightCurveError where the curve has no usable baseline.
+    gave against that of a network of three classes; 'calibrated', a class by the threshold of a calibration, which need
+    not be the most probable one; then notes of the reader. Raises LightCurveError where the curve has no usable baseline.
     """
     answers = [_answer(season, run.network, calibration) for season in seasons(curve)]
     rows = [_row(curve, [a.season], a, a.season.number, "") for a in answers]
@@ -160,20 +166,21 @@ def classify_curve(curve: LightCurve, run: Run, calibration: Calibration | None 
 
 
 def _answer(season: Season, network, calibration: Calibration | None) -> _Answer:
-    p, called, overruled = np.full(len(LENSING_CLASSES), np.nan), "", False
+    p, called, overruled = np.full(network.n_classes, np.nan), "", False
     few = len(season.flux) < MIN_POINTS
     if not few:
         p = network_probabilities(season, network)
-        if calibration is None:
+        # The literature's thresholds take all noise for white and variable stars for lenses: not for a network of the sky.
+        if calibration is None and not network.tells_other:
             p, overruled = overruled_probabilities(season, p)
-        called = LENSING_CLASSES[_called_class(p, calibration)]
+        called = CLASSES[_called_class(p, calibration)]
     marks = {"few points": few, "saturated": season.saturated, "sparse": season.sparse, "long": season.long,
              "residual": overruled, "calibrated": calibration is not None and not few, season.note: bool(season.note)}
     return _Answer(season, p, called, [word for word, on in marks.items() if on])
 
 
 def _called_class(p, calibration: Calibration | None) -> int:
-    """The class of probabilities (3,): the most probable one, or what a calibration makes of P(binary)."""
+    """The class of probabilities (classes,): the most probable one, or what a calibration makes of P(binary)."""
     if calibration is None:
         return int(p.argmax())
     if p[BINARY] >= calibration.whole_curve:
@@ -193,13 +200,13 @@ def _row(curve: LightCurve, parts: list[Season], answer: _Answer, number, event_
     return {"star": curve.star, "band": curve.band, "season": number, "n_points": sum(len(s.flux) for s in parts),
             "t_first": parts[0].time[0], "t_last": parts[-1].time[-1], "time_system": curve.time_system,
             "m_base": parts[0].m_base, "brightest": max(s.brightest for s in parts),
-            **dict(zip(PROBABILITIES, map(float, answer.p), strict=True)), "class": answer.called,
+            **dict(zip(PROBABILITIES, map(float, answer.p), strict=False)), "class": answer.called,
             "event_season": event_season, "flags": "; ".join([*answer.flags, *curve.notes]),
             "sim_label": curve.truth.get("sim_label", "")}
 
 
 def network_probabilities(season: Season, network) -> np.ndarray:
-    """Probabilities (3,) of one season, the network's own."""
+    """Probabilities (classes,) of one season, the network's own."""
     p = np.exp(network.log_prob(season.flux[None], season.delta_t[None])[0].astype(float))
     return p / p.sum()
 
@@ -266,7 +273,7 @@ def score_folder(folder, truth, run: Run, calibration: Calibration | None = None
                 mistakes.append(pd.DataFrame({
                     "name": title, "t": season.time, "flux": season.flux, "flux_err": season.flux_err,
                     "called": answer["class"], "p_binary": answer["p_binary"]}))
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "set", "truth"])
+    table = table_of(rows, ["set", "truth"])
     return table, pd.concat(mistakes) if mistakes else pd.DataFrame(columns=MISTAKE), errors
 
 
@@ -289,7 +296,7 @@ def score_light_curves(folder, truth, run: Run, output: Path, calibration: Calib
         summary |= {"threshold": calibration.whole_curve,
                     "threshold_from": f"{calibration.source}: {calibration.limits}"}
     for name, part in scored.groupby("set"):
-        counts = pd.crosstab(part["truth"], part["class"])
+        counts = pd.crosstab(part["truth"], part["class"].replace(CLASSES[OTHER], CLASSES[FLAT]))  # what is no lens
         counts = counts.reindex(index=LENSING_CLASSES, columns=LENSING_CLASSES, fill_value=0)
         quiet, binary = part[part["truth"] == "flat"], part[part["truth"] == "binary"]
         ambiguous = (table["set"] == name) & (table["truth"] == "ambiguous")

@@ -124,8 +124,8 @@ def _check_same(old: States, attrs: dict):
     theirs = old.attrs
     if theirs["network"] != attrs["network"]:
         raise ValueError(f"{old.path}: is the state of another network ({theirs['run']}, {theirs['network'][:8]}) and "
-                         f"cannot go on with {attrs['run']} ({attrs['network'][:8]}). Name that one with --experiment-name, or "
-                         "begin a new state with --state.")
+                         f"cannot go on with {attrs['run']} ({attrs['network'][:8]}). Name that one with "
+                         "--experiment-name, or begin a new state with --state.")
     for what in ("unit", "band"):
         if theirs[what] != attrs[what] and theirs[what] and attrs[what]:
             raise ValueError(f"{old.path}: its epochs had the {what} {theirs[what]}, those of the new files have "

@@ -22,7 +22,7 @@ import traitlets
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from microlens.config import CLASS_COLOURS, CLASSES, LENSING_CLASSES
+from microlens.config import CLASS_COLOURS, CLASSES
 from microlens.explore.controls import user_path
 from microlens.explore.traces import NOTHING
 
@@ -126,7 +126,7 @@ def curves(height=600) -> Panel:
     fig.add_scatter(name="light curve", **dots, row=1, **right)
     fig.add_scatter(name="best single lens", mode="lines", line={"color": CLASS_COLOURS["pspl"]}, row=1, **right)
     fig.add_scatter(name="residual", **dots, showlegend=False, row=2, **right)
-    for c in LENSING_CLASSES:
+    for c in CLASSES:
         fig.add_scatter(name=f"P({c})", mode="lines", line={"color": CLASS_COLOURS[c], "dash": DASH[c]}, row=3, **right)
     fig.update_yaxes(title_text="flux / baseline", type="log", nticks=5, row=1, **right)
     fig.update_yaxes(title_text="residual (sigma)", row=2, **right)

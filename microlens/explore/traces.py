@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from microlens.config import LENSING_CLASSES
+from microlens.config import CLASSES
 from microlens.data import time_since_last
 from microlens.fit.points import epochs_to_draw
 from microlens.lens.plane import LensPlane
 
 NOTHING = np.empty((0, 2))
 PLANE = ("caustics", "critical curves", "lenses", "trajectory", "direction", "source")
-PROBABILITIES = tuple(f"P({c})" for c in LENSING_CLASSES)
+PROBABILITIES = tuple(f"P({c})" for c in CLASSES)
 LOOKS = ("lenses", "caustics", "source")
 """What the lens plane may show: the lenses with all their curves, the caustics, or the source to scale."""
 LEAST_FLUX = 1e-2  # F/F_base; noise below it is drawn there, because the axis is logarithmic
@@ -80,4 +80,5 @@ def probability_traces(network, t, flux, delta_t=None) -> dict:
     t = t[step - 1 :: step]
     change = np.abs(np.diff(p, axis=0, prepend=p[:1])).max(axis=1)
     keep = epochs_to_draw(t, np.cumsum(change), time_steps=PROBABILITY_STEPS)
-    return {name: np.column_stack([t, p[:, i]])[keep] for i, name in enumerate(PROBABILITIES)}
+    columns = [*p.T, *np.full((len(PROBABILITIES) - p.shape[1], len(t)), np.nan)]  # a class that it does not know
+    return {name: np.column_stack([t, column])[keep] for name, column in zip(PROBABILITIES, columns, strict=True)}
