@@ -156,7 +156,8 @@ def classify_curve(curve: LightCurve, run: Run, calibration: Calibration | None 
     flags: 'saturated'; 'few points'; 'sparse', a cadence that the network was not trained on, so that its answer
     means nothing; 'long', a span of a longer season; 'residual', an answer that the residual to the best single lens
     gave against that of a network of three classes; 'calibrated', a class by the threshold of a calibration, which need
-    not be the most probable one; then notes of the reader. Raises LightCurveError where the curve has no usable baseline.
+    not be the most probable one; then notes of the reader.
+    Raises LightCurveError where the curve has no usable baseline.
     """
     answers = [_answer(season, run.network, calibration) for season in seasons(curve)]
     rows = [_row(curve, [a.season], a, a.season.number, "") for a in answers]
@@ -170,7 +171,7 @@ def _answer(season: Season, network, calibration: Calibration | None) -> _Answer
     few = len(season.flux) < MIN_POINTS
     if not few:
         p = network_probabilities(season, network)
-        # The literature's thresholds take all noise for white and variable stars for lenses: not for a network of the sky.
+        # The literature's thresholds take noise for white and variable stars for lenses: not for a network of the sky.
         if calibration is None and not network.tells_other:
             p, overruled = overruled_probabilities(season, p)
         called = CLASSES[_called_class(p, calibration)]

@@ -139,7 +139,8 @@ class EventBrowser:
         self.reset_button = button(description="clear filters")
         self.limits = {name: [box(placeholder=word, continuous_update=False, tooltip=f"{word} {name}",
                                   layout={"width": "72px"}) for word in ("from", "to")] for name in RANGED}
-        self.table, self.message, self.truth, self.panel = Table(), Message(), widgets.HTML(), panels.curves()
+        self.table, self.message, self.truth = Table(), Message(), widgets.HTML()
+        self.panel = panels.curves(self.network)
         self.back, self.forward = button(description="< previous"), button(description="next >")
         self.note = box(description="note", continuous_update=False, layout={"width": "420px"})
         self.file = box(value="selection.csv", description="export to", layout={"width": "300px"})

@@ -130,7 +130,7 @@ class LensExplorer:
     def __init__(self, classifier=None, detector="roman", seed=0, schedule="thesis", **parameters):
         self.network = getattr(classifier, "network", classifier)
         self.observing = {"detector": detector, "seed": seed, "schedule": schedule}
-        self.rng, self.message, self.panel = np.random.default_rng(seed), Message(), panels.curves()
+        self.rng, self.message, self.panel = np.random.default_rng(seed), Message(), panels.curves(self.network)
         later = self.show_probabilities if self.network is not None else None
         self.drawing = panels.Drawing(self.panel, self.show, later)
         self.controls = {

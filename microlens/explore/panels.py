@@ -22,7 +22,7 @@ import traitlets
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from microlens.config import CLASS_COLOURS, CLASSES
+from microlens.config import CLASS_COLOURS, CLASSES, LENSING_CLASSES
 from microlens.explore.controls import user_path
 from microlens.explore.traces import NOTHING
 
@@ -85,7 +85,7 @@ def put(panel: Panel, arrays: dict, title: str | None = None, pale=(), **layout)
             if name in arrays:
                 panel.arrays[name] = np.asarray(arrays[name], dtype=float)
                 setattr(panel, f"curve_{i}", panel.arrays[name].T.tobytes())
-        panel.pale = [panel.names.index(name) for name in pale]
+        panel.pale = [panel.names.index(name) for name in pale if name in panel.names]
         panel.layout_change = {**panel.layout_change, **change}
         panel.serial += 1
 
@@ -115,8 +115,11 @@ def export(panel: Panel, path) -> Path:
     return path
 
 
-def curves(height=600) -> Panel:
-    """Empty linked panels: lens plane left; light curve, residual and probabilities on one time axis right."""
+def curves(network=None, height=600) -> Panel:
+    """Empty linked panels: lens plane left; light curve, residual and probabilities on one time axis right.
+
+    network : whose probabilities are to be drawn; it says of which classes. Unset means the three of lensing.
+    """
     fig = make_subplots(rows=3, cols=2, column_widths=[0.38, 0.62], row_heights=[0.5, 0.25, 0.25],
                         vertical_spacing=0.04, horizontal_spacing=0.09,
                         specs=[[{"rowspan": 3}, {}], [None, {}], [None, {}]])
@@ -126,7 +129,7 @@ def curves(height=600) -> Panel:
     fig.add_scatter(name="light curve", **dots, row=1, **right)
     fig.add_scatter(name="best single lens", mode="lines", line={"color": CLASS_COLOURS["pspl"]}, row=1, **right)
     fig.add_scatter(name="residual", **dots, showlegend=False, row=2, **right)
-    for c in CLASSES:
+    for c in CLASSES[: len(LENSING_CLASSES) if network is None else network.n_classes]:
         fig.add_scatter(name=f"P({c})", mode="lines", line={"color": CLASS_COLOURS[c], "dash": DASH[c]}, row=3, **right)
     fig.update_yaxes(title_text="flux / baseline", type="log", nticks=5, row=1, **right)
     fig.update_yaxes(title_text="residual (sigma)", row=2, **right)

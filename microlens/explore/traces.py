@@ -80,5 +80,4 @@ def probability_traces(network, t, flux, delta_t=None) -> dict:
     t = t[step - 1 :: step]
     change = np.abs(np.diff(p, axis=0, prepend=p[:1])).max(axis=1)
     keep = epochs_to_draw(t, np.cumsum(change), time_steps=PROBABILITY_STEPS)
-    columns = [*p.T, *np.full((len(PROBABILITIES) - p.shape[1], len(t)), np.nan)]  # a class that it does not know
-    return {name: np.column_stack([t, column])[keep] for name, column in zip(PROBABILITIES, columns, strict=True)}
+    return {name: np.column_stack([t, column])[keep] for name, column in zip(PROBABILITIES, p.T, strict=False)}
