@@ -153,8 +153,9 @@ def main():
         is_other = log_p.argmax(axis=1) == OTHER
         for kind in SUBCLASSES:
             among = subclass == kind
-            lines.append({"subclass": kind, "method": name, "n": int(among.sum()), "observable": share(observable, among),
-                          "called_binary": share(binary, among), "observable_called_other": share(is_other, among & observable)})
+            seen = share(is_other, among & observable)
+            lines.append({"subclass": kind, "method": name, "n": int(among.sum()), "called_binary": share(binary, among),
+                          "observable": share(observable, among), "observable_called_other": seen})
     table = pd.DataFrame(lines)
     table.to_csv(folder / "others.csv", index=False)
     print(table.to_string(index=False))
