@@ -18,15 +18,15 @@ from microlens.network.model import n_parameters
 
 CARD = """# {name}: a causal network for the season of preset `{preset}`
 
-**For** telling flat, single-lens and binary-lens light curves apart, after a whole season or at any epoch of it, in a
+**For** telling {classes} apart, after a whole season or at any epoch of it, in a
 season of {season:.1f} days with an epoch every {cadence:.1f} minutes, Roman F146, with stars and lenses as in
 preset `{preset}`.
 
-**Not for** nightly ground-based cadences, correlated noise, variable stars, or more than two lenses.
+**Not for** {not_for}.
 
 | | |
 |---|---|
-| sees | flux and time step, and the best single lens through the past (view `{view}`) |
+| sees | {sees} (view `{view}`) |
 | answers | at every epoch, streams, raises alerts |
 | size | {n_parameters:,} parameters: width {d_model}, {n_layers} GRU layers, {stem_stride} epochs a network step |
 | training | {n_train:,} of {n_events:,} events, {epochs} passes, {minutes:.0f} minutes on one CPU core |
@@ -50,6 +50,14 @@ The network is made again, with `--seed 2` for another split, initialisation and
     microlens train -f slurm/train_{name}.yaml --data data/raw/{data}
     microlens export {experiment_name} FOLDER
 """
+
+
+CLASSES = {3: "flat, single-lens and binary-lens light curves",
+           4: "constant stars, single lenses, binary lenses and all else that varies"}
+NOT_FOR = {3: "nightly ground-based cadences, correlated noise, variable stars, or more than two lenses",
+           4: "nightly ground-based cadences, or more than two lenses"}
+SEES = {"running": "flux and time step, and the best single lens through the past",
+        "robust": "flux without lone epochs and time step, the best single lens through the past, the noise spectrum"}
 
 
 def scores_of(evaluation: Path) -> dict:
@@ -86,6 +94,9 @@ def model_card(run: Run, log: list[dict], scores: dict) -> str:
     return CARD.format(
         **run.config,
         name=run.name,
+        classes=CLASSES[run.network.n_classes],
+        not_for=NOT_FOR[run.network.n_classes],
+        sees=SEES[run.network.view],
         preset=run.data["config"]["binary_preset"],
         season=run.timestamps[-1] - run.timestamps[0],
         cadence=24 * 60 * np.median(np.diff(run.timestamps)),

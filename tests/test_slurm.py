@@ -107,7 +107,7 @@ def test_a_task_of_a_night_takes_the_epochs_of_its_shard_and_appends_its_alerts(
     alerts.write_text("of the attempt before\n")
     code, (streamed,), error = link("stream.sbatch", NIGHT="nights/2027-02-14", NAME="roman", SLURM_ARRAY_TASK_ID="12")
     assert code == 0, error
-    assert streamed == ("python -m microlens stream --network roman --state states/0012.h5 "
+    assert streamed == ("python -m microlens stream --experiment-name roman --state states/0012.h5 "
                         "nights/2027-02-14/0012.parquet")
     assert alerts.read_text() == "of the attempt before\n"
     code, calls, error = link("stream.sbatch", SLURM_ARRAY_TASK_ID="12")
@@ -132,11 +132,13 @@ def test_parameter_files_make_the_shipped_network(name):
     assert not trained.differences(stated, runs.NOT_COMPARED)
     assert trained.experiment_name == stated["experiment_name"]
     # What a parameter file does not say is the default: so the defaults are those of the shipped networks, but for
-    # width and depth, which are the thesis', as its run names d64_l4_hier say.
+    # width and depth, which are the thesis', as its run names d64_l4_hier say, and for what `sky` has of its own.
     default = TrainConfig()
     assert runs.default_name(default).startswith("d64_l4_hier_")
-    width = {"d_model": default.d_model, "n_layers": default.n_layers}
-    assert not trained.replace(seed=0, experiment_name=None, **width).differences(default.to_dict())
+    own = {"d_model": default.d_model, "n_layers": default.n_layers}
+    if name == "sky":
+        own |= {"view": default.view, "epochs": default.epochs}
+    assert not trained.replace(seed=0, experiment_name=None, **own).differences(default.to_dict())
 
 
 def test_parameter_file_of_the_thesis_makes_its_network():

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from microlens import lens, sky
-from microlens.config import TWO_SOURCES, Noise, SimulateConfig
+from microlens.config import VARIABLE_STARS, Noise, SimulateConfig
 from microlens.data.format import STATUS_ANALYTIC, STATUS_NODES, STATUS_REDRAWN
 from microlens.data.photometry import QuietSeason
 from microlens.fit import NEVER_OBSERVABLE, Correlation, Observability, observability
@@ -85,7 +85,7 @@ def preset_source(preset: sky.Preset, kind: str, timestamps, config: SimulateCon
 
 def is_star(params: dict) -> bool:
     """Whether an event with these parameters is a variable star, and no lens."""
-    return params.get("subclass", TWO_SOURCES) != TWO_SOURCES
+    return params.get("subclass") in VARIABLE_STARS
 
 
 def magnification_curve(kind: str, params: dict, field: lens.Field, window: tuple, limb_darkening: float = 0.0):

@@ -166,7 +166,8 @@ class Trainer:
             "step": step,
             "lr": self.config.lr * self.learner.rate(step - 1),
             "train_loss": sum(losses),
-            **dict(zip(LOSS_PARTS, losses, strict=True)),
+            **{part: loss for part, loss in zip(LOSS_PARTS, losses, strict=True)
+               if part != "lensing" or self.learner.network.tells_other},
             **self.validate(),
             "events_per_second": min(n_batches * self.config.batch_size, len(self.train_rows)) / seconds,
             "seconds": seconds + time.monotonic() - begun,
