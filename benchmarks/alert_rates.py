@@ -34,15 +34,16 @@ DRAWS, SEED = 2000, 0
 
 def counts(folder: Path) -> dict[str, tuple[int, int]]:
     """{kind: (alerts, light curves)} of the lensing classes and of each sub-class of other."""
-    arrays, attributes = read_predictions(folder / "predictions.h5", ["label", "t_alert", "other_row", "other_t_alert"])
+    arrays, attributes = read_predictions(folder / "predictions.h5", ["label", "t_alert"])
+    others, _ = read_predictions(folder / "predictions.h5", ["other_row", "other_t_alert"])
     with open_dataset(attributes["data"]) as data:
-        subclass = data.params["subclass"].to_numpy()[arrays["other_row"]]
+        subclass = data.params["subclass"].to_numpy()[others["other_row"]]
     alerted, found = np.isfinite(arrays["t_alert"]), {}
     for name, c in (("flat", FLAT), ("pspl", PSPL), ("binary", BINARY)):
         found[name] = int(alerted[arrays["label"] == c].sum()), int((arrays["label"] == c).sum())
     for name in SUBCLASSES:
         among = subclass == name
-        found[name] = int(np.isfinite(arrays["other_t_alert"])[among].sum()), int(among.sum())
+        found[name] = int(np.isfinite(others["other_t_alert"])[among].sum()), int(among.sum())
     return found
 
 

@@ -65,9 +65,14 @@ CONDITIONS = {
 }
 
 
+def file_name(condition: str) -> str:
+    """The beginning of the names of a condition's files."""
+    return "".join(c if c.isalnum() else "_" for c in condition)
+
+
 def dataset(folder: Path, name: str, condition: dict, n: int, n_other: int = 0) -> Path:
     """The dataset of a condition, made where it is absent."""
-    condition, stem = dict(condition), "".join(c if c.isalnum() else "_" for c in name)
+    condition, stem = dict(condition), file_name(name)
     preset = yaml.safe_load((FOLDER / f"{condition.pop('binary_preset', 'roman')}.yaml").read_text())
     if "noise" in condition:
         preset["noise"] = condition.pop("noise")
@@ -131,7 +136,7 @@ def main():
     if given.only_simulate:
         return
     runs = {name: load_run(name) for name in given.networks}
-    config = EvaluateConfig(early_detection=False, baselines=given.baselines)
+    config = EvaluateConfig(data=str(others), early_detection=False, baselines=given.baselines)
     thresholds = {name: choose_thresholds(run, config) for name, run in runs.items()}
     lines = []
     for condition, path in paths.items():
