@@ -10,9 +10,10 @@ sky has them in a season:
   which the share `prevalence` are binary lenses with planets and 5 % have two sources;
 - variable stars a square degree as sky/variables.yaml states them.
 
-The purity of alerts is the expected share of binary lenses among the light curves that raise one. Constant stars are
+The purity of alerts is the expected share of binary lenses among the light curves that raise one, once from the counted
+shares and once from draws of them, in which a kind that raised none may still do so. Constant stars are
 not part of it: nobody knows how many of them a pipeline looks at. Their false alerts are given for 100,000 stars and
-season. Intervals at 95 % are Clopper-Pearson's for shares; that of the purity is from 2000 draws of all shares from
+season. Intervals at 95 % are Clopper-Pearson's for shares; those of the purity are from 2000 draws of all shares from
 their posteriors under a uniform prior.
 """
 
@@ -73,8 +74,9 @@ def main():
     expected = {kind: found[kind][0] / max(found[kind][1], 1) for kind in drawn}
     purity = sky["binary"] * expected["binary"] / sum(sky[kind] * expected[kind] for kind in drawn)
     spread = sky["binary"] * drawn["binary"] / sum(sky[kind] * drawn[kind] for kind in drawn)
-    low, high = np.percentile(spread, [2.5, 97.5])
-    print(f"purity of alerts at a prevalence of {given.prevalence:g}: {purity:.3f} [{low:.3f}, {high:.3f}]")
+    low, median, high = np.percentile(spread, [2.5, 50, 97.5])
+    print(f"purity of alerts at a prevalence of {given.prevalence:g}: {purity:.3f} if a kind without an alert raises "
+          f"none; {median:.3f} [{low:.3f}, {high:.3f}] if such a kind may")
 
 
 if __name__ == "__main__":

@@ -368,8 +368,8 @@ class TrainConfig(Config):
                        "through the past; robust adds the same for the sky as it is, with parallax, outliers "
                        "and slow noise; flux adds nothing.", choices=VIEWS)
     hierarchical: bool = option(True, "Two-stage head (flat or not, then single lens or binary); off gives one "
-                                "3-class head.")
-    use_aux_head: bool = option(True, "Auxiliary 3-class head with a loss of its own.")
+                                "head for all classes.")
+    use_aux_head: bool = option(True, "Auxiliary head for all classes with a loss of its own.")
     attention_pooling: bool = option(True, "Attention pooling with a learnable query; off gives the mean over the "
                                      "steps.")
     stage1_weight: float = option(1.0, "Loss weight of flat or not flat.", low=0)

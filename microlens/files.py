@@ -148,6 +148,21 @@ def lock(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def lock_in_turn(path: str | os.PathLike, holder: str) -> Iterator[None]:
+    """Hold the lock file `path`, and say where another process has it first.
+
+    holder : who that is and what at, as the line says: 'another run is at work on x.h5'.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(lock(path, wait=False))
+        except filelock.Timeout:
+            log.info("%s; waiting for its end", holder)
+            held.enter_context(lock(path))
+        yield
+
+
 @functools.cache
 def writable_folder(wanted: Path, content: str) -> Path:
     """The folder `wanted`, or one of the user's own in the temporary folder where `wanted` cannot be made or written.

@@ -246,9 +246,9 @@ def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfi
     if sigma is None:
         sigma = known.white * sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
     correlation = Correlation(known.amplitude / known.white, known.time) if known.amplitude else None
-    is_single = kind == "pspl" or is_star(params)
+    is_compared = kind != "pspl" and not is_star(params)
     start = None if is_star(params) else fit_start(params)
-    return observability(t, flux_true, sigma, not is_single, start, config.limb_darkening, field, correlation)
+    return observability(t, flux_true, sigma, is_compared, start, config.limb_darkening, field, correlation)
 
 
 def fit_start(params: dict) -> tuple:

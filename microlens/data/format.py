@@ -291,7 +291,20 @@ def _tables(shard: Dataset, start: int) -> dict:
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-class Dataset:
+class OpenFile:
+    """A file of the package that is held open until the block ends; `_f` is its HDF5 file."""
+
+    def close(self):
+        self._f.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Dataset(OpenFile):
     """An open dataset file, read only; curves are read on demand, parameters are a table in memory.
 
     path, checksum, attrs; classes, their names; config (dict) and detector of the simulation; n_events, n_epochs,
@@ -452,15 +465,6 @@ class Dataset:
     def stars(self) -> np.ndarray | None:
         """Names (N,) of the real stars that events were put into; None for a file without them."""
         return np.char.decode(self.read("star"), "utf-8") if self.is_injected else None
-
-    def close(self):
-        self._f.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def __len__(self):
         return self.n_events

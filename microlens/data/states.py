@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from microlens.data.format import DatasetError, expecting, new_file, open_file
+from microlens.data.format import DatasetError, OpenFile, expecting, new_file, open_file
 
 STATE_VERSION = 1
 KIND = "state of stars"
@@ -30,7 +30,7 @@ def row_bytes(layout: Layout) -> int:
     return sum(int(np.dtype(dtype).itemsize * np.prod(shape, dtype=int)) for dtype, shape in layout.values())
 
 
-class States:
+class States(OpenFile):
     """An open file of states, read only: names (N,) of the stars, attrs, and the arrays of the layout piece by piece.
 
     Raises FileNotFoundError, or DatasetError naming file and cause where the file is damaged or of another layout.
@@ -64,15 +64,6 @@ class States:
         """The rows `part` of an array of the layout."""
         with expecting(self.path, KIND):
             return self._f[name][part]
-
-    def close(self):
-        self._f.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def __len__(self):
         return len(self.names)

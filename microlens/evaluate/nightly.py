@@ -21,11 +21,10 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 import pandas as pd
 import torch
@@ -78,7 +77,8 @@ def stream_nights(files, config: StreamConfig, report: Callable[[str], None], ru
     threshold = alert_threshold(run.validation) if calibration is None else calibration.alert
     epochs = read_epochs(files, config)
     night = _Night(run, epochs, threshold)
-    with _alone(path), contextlib.ExitStack() as opened:
+    alone = package_files.lock_in_turn(path.with_name(f".{path.name}.lock"), f"another run is at work on {path}")
+    with alone, contextlib.ExitStack() as opened:
         old = opened.enter_context(States(path, night.layout)) if path.exists() else None
         if old is not None:
             _check_same(old, night.attrs)
@@ -99,19 +99,6 @@ def read_stars(path) -> pd.DataFrame:
         columns = {name: stars[name] for name in ("time", "n_counted", "reference", "alert")}
         columns |= {f"p_{name}": p[:, c] for c, name in enumerate(CLASSES[: p.shape[1]])}
         return pd.DataFrame({"star": states.names, **columns})
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other runs away from a state; wait where one is at work on it."""
-    lock = path.with_name(f".{path.name}.lock")
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(package_files.lock(lock, wait=False))
-        except filelock.Timeout:
-            log.info("another run is at work on %s; waiting for its end", path)
-            held.enter_context(package_files.lock(lock))
-        yield
 
 
 def identity(run: Run) -> str:

@@ -65,7 +65,7 @@ def choose_thresholds(run: Run, config: EvaluateConfig, calibration: Calibration
     p_binary, limits = np.exp(log_p[:, BINARY]), (PURITY, config.false_alarms)
     if calibration is None:
         whole_curve = metrics.operating_threshold(labels, p_binary, weight, *limits)
-        alert = alert_threshold(validation, *limits) if config.early_detection else np.inf
+        alert = alert_threshold(run.validation, *limits) if config.early_detection else np.inf
         source = f"{len(labels)} validation rows of the training of {run.name}"
         words = (f"purity >= {PURITY:g}, false alarms of single lenses and of flats <= {config.false_alarms:g}",
                  f"purity >= {PURITY:g}, premature <= {config.false_alarms:g}")

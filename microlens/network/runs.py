@@ -15,12 +15,10 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 import torch
 
@@ -222,7 +220,9 @@ def resolve_run(config: TrainConfig, held: contextlib.ExitStack) -> Start:
         raise ValueError(f"experiment_name: {config.experiment_name!r} is the name of a shipped network; "
                          "give the run another one.")
     new = files.runs_dir(config.output) / (config.experiment_name or default_name(config))
-    held.enter_context(_sole_training(find_resume(config) or new))
+    wanted = find_resume(config) or new
+    path = wanted.with_name(f".{wanted.name}.lock")
+    held.enter_context(files.lock_in_turn(path, f"another training is at work in {wanted}"))
     run = find_resume(config)  # once more: another training may have made it while this one waited
     if run is None:
         run = new
@@ -233,19 +233,6 @@ def resolve_run(config: TrainConfig, held: contextlib.ExitStack) -> Start:
         _check_same(run, config, saved)
     initial = read_initial(config) if config.initial is not None and saved is None else None
     return Start(run, saved, saved is not None and (run / "complete").exists(), initial)
-
-
-@contextlib.contextmanager
-def _sole_training(run: Path) -> Iterator[None]:
-    """Keep other trainings out of a run folder; wait where one is at work in it."""
-    path = run.with_name(f".{run.name}.lock")
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(files.lock(path, wait=False))
-        except filelock.Timeout:
-            log.info("another training is at work in %s; waiting for its end", run)
-            held.enter_context(files.lock(path))
-        yield
 
 
 def default_name(config: TrainConfig) -> str:
