@@ -348,6 +348,8 @@ class TrainConfig(Config):
     """
 
     data: str = option("data/raw/events.h5", "Dataset file to train on.")
+    extra_data: str | None = option(None, "Second dataset file, all of whose events are for training: rare ones, other "
+                                    "noise. Validation, thresholds and held-out events are those of --data.")
     fresh: bool = option(False, "Draw new light curves of the training part in every pass: t_0, t_E, f_s, m_base, gaps "
                          "and noise are new, the lenses and the paths of the sources stay.")
     experiment_name: str | None = option(None, "Name of the run. Unset means d<width>_l<layers>_hier_<date>_<time>.")
@@ -389,8 +391,10 @@ class TrainConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        self._expand("data", "output", "resume", "initial")
+        self._expand("data", "extra_data", "output", "resume", "initial")
         _check_run_name(self.experiment_name)
+        if self.fresh and self.extra_data is not None:
+            raise ValueError("fresh, extra_data: came both; events are drawn anew of one dataset alone.")
         if self.d_model % N_HEADS:
             raise ValueError(f"d_model: came {self.d_model}, expected a multiple of {N_HEADS}, the heads of the "
                              "attention pooling.")

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from microlens import lens, sky
-from microlens.config import VARIABLE_STARS, Noise, SimulateConfig
+from microlens.config import BINARY, VARIABLE_STARS, Noise, SimulateConfig
 from microlens.data.format import STATUS_ANALYTIC, STATUS_NODES, STATUS_REDRAWN
 from microlens.data.photometry import QuietSeason
-from microlens.fit import NEVER_OBSERVABLE, Correlation, Observability, observability
+from microlens.fit import NEVER_OBSERVABLE, Correlation, Observability, observability, observable_label
 
 WHOLE = 0.99 * lens.REACH  # Einstein times on either side of the peak to which a whole curve reaches
 ROUNDING = 1e-6  # Einstein times by which an epoch may lie beyond the ends of a curve
@@ -60,6 +60,13 @@ class Event(NamedTuple):
     observability: Observability
     noise: dict
     error: np.ndarray | None = None
+
+    def is_wanted(self, preset: sky.Preset) -> bool:
+        """Whether the event meets the preset's condition on what can be observed."""
+        if not preset.observable_binaries or self.kind != "binary":
+            return True
+        known = self.observability
+        return observable_label(BINARY, known.delta_chi2_flat, known.delta_chi2_pspl) == BINARY
 
 
 def preset_source(preset: sky.Preset, kind: str, timestamps, config: SimulateConfig) -> Source:
@@ -216,11 +223,14 @@ def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.rando
             params["m_base"] = star.m_base
             flux, error = star.injected(flux_true)
             known = observable_from(source.kind, params, timestamps, flux_true, config, field, sigma=error)
-            return Event(source.kind, params, flux.astype(np.float32), curve, status, n_draws, known, {}, error)
-        drawn = sky.draw_terms(source.preset.noise, rng)
-        flux, usable = sky.observe(flux_true, params["m_base"], timestamps, rng, config, observed, drawn)
-        known = observable_from(source.kind, params, timestamps[usable], flux_true[usable], config, field, drawn)
-        return Event(source.kind, params, flux, curve, status, n_draws, known, drawn)
+            event = Event(source.kind, params, flux.astype(np.float32), curve, status, n_draws, known, {}, error)
+        else:
+            drawn = sky.draw_terms(source.preset.noise, rng)
+            flux, usable = sky.observe(flux_true, params["m_base"], timestamps, rng, config, observed, drawn)
+            known = observable_from(source.kind, params, timestamps[usable], flux_true[usable], config, field, drawn)
+            event = Event(source.kind, params, flux, curve, status, n_draws, known, drawn)
+        if event.is_wanted(source.preset):
+            return event
     raise OversampleError(f"a {source.kind} event was not accepted within {max_draws} draws ({failed} failed "
                           f"magnifications) of preset {config.binary_preset}; widen the preset or raise --oversample.")
 

@@ -246,6 +246,37 @@ class PackedDataset:
         return Events(None, None, None, None, *self._known(rows)).prefix_labels(counts)
 
 
+class JoinedDatasets:
+    """Several packed datasets one after the other: the rows of the second follow those of the first, and so on."""
+
+    def __init__(self, datasets: list[PackedDataset]):
+        self.datasets = datasets
+        self.first_rows = np.cumsum([0] + [data.n_events for data in datasets])
+
+    def events(self, rows) -> Events:
+        """The given rows (n,) as the training takes them, zero beyond the lengths."""
+        rows = np.asarray(rows)
+        owner = np.searchsorted(self.first_rows, rows, side="right") - 1
+        where = [np.flatnonzero(owner == k) for k in range(len(self.datasets))]
+        parts = [data.events(rows[places] - first)
+                 for data, first, places in zip(self.datasets, self.first_rows, where, strict=False)]
+        return Events(*(_placed(arrays, where) for arrays in zip(*parts, strict=True)))
+
+
+def _placed(arrays, where):
+    """One array (n, ...) of several, whose rows go to the places `where`; zero beyond the length of each.
+
+    None where all are None.
+    """
+    if arrays[0] is None:
+        return None
+    shape = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
+    out = np.zeros((sum(map(len, where)), *shape), arrays[0].dtype)
+    for array, places in zip(arrays, where, strict=True):
+        out[(places, *map(slice, array.shape[1:]))] = array
+    return out
+
+
 def _remove_unused(folder: Path):
     """Remove what is cached of datasets that are no longer where they were packed from."""
     for source in folder.glob("*.path"):

@@ -126,8 +126,7 @@ def export(name: str, folder) -> Path:
     run, folder = load_run(name), Path(folder).expanduser()
     saved = read_checkpoint(find_checkpoint(name))
     own = {"data": Path(run.config["data"]).name, "output": None, "resume": None}
-    if run.config["initial"]:
-        own["initial"] = Path(run.config["initial"]).name
+    own |= {name: Path(run.config[name]).name for name in ("initial", "extra_data") if run.config.get(name)}
     saved["config"] |= own
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(folder / "best.pt", saved)

@@ -31,7 +31,7 @@ from microlens.network.model import ARCHITECTURE, Classifier, choose_device, fro
 
 log = logging.getLogger("microlens")
 # May differ between a run and its continuation.
-NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "device", "data")
+NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "device", "data", "extra_data")
 SHIPPED_DEFAULT = "baseline"
 PARTS = ("train", "val", "test")
 VALIDATION_FEATURES = "validation_features.npz"
@@ -90,7 +90,8 @@ class Run:
     """A trained network and what is known of its training.
 
     config : its TrainConfig as a dict.   rows : {part: row numbers of the training file} for train, val and test.
-    data : {checksum, config} of the training file.   timestamps : (T,) days of its season.
+    data : {checksum, config, stars} of the training file, and in `extra` those of the extra one.
+    timestamps : (T,) days of its season.
     validation : the network's output on the validation rows, see predict.validation_outputs.
     """
 
@@ -121,13 +122,16 @@ class Run:
         if stars is not None:
             known = self.data.get("stars", {})
             return np.array([known.get(str(star), "") for star in stars], dtype="<U5")
-        theirs, mine = SimulateConfig.from_dict(config), SimulateConfig.from_dict(self.data["config"])
-        events = row_order(theirs)
-        if (theirs.seed, theirs.split) != (mine.seed, mine.split):
-            return np.full(len(events), "", dtype="<U5")
-        own = row_order(mine)
-        part_of = {own[row]: part for part in PARTS for row in self.rows[part]}
-        return np.array([part_of.get(event, "") for event in events], dtype="<U5")
+        theirs, part_of = SimulateConfig.from_dict(config), {}
+        mine = SimulateConfig.from_dict(self.data["config"])
+        if (theirs.seed, theirs.split) == (mine.seed, mine.split):
+            own = row_order(mine)
+            part_of = {own[row]: part for part in PARTS for row in self.rows[part]}
+        if "extra" in self.data:
+            extra = SimulateConfig.from_dict(self.data["extra"]["config"])
+            if (theirs.seed, theirs.split) == (extra.seed, extra.split):
+                part_of |= dict.fromkeys(row_order(extra), "train")
+        return np.array([part_of.get(event, "") for event in row_order(theirs)], dtype="<U5")
 
 
 def n_classes_of(config: dict) -> int:
@@ -261,10 +265,16 @@ def find_resume(config: TrainConfig) -> Path | None:
     for run in reversed(files.list_runs(config.output)):
         if config.experiment_name in (None, run.name):
             stated = _stated(run)
-            same_data = Path(stated.get("data", "")).name == Path(config.data).name
+            same_data = all(_file_name(stated.get(name)) == _file_name(getattr(config, name))
+                            for name in ("data", "extra_data"))
             if stated and same_data and not config.differences(stated, NOT_COMPARED):
                 return run
     return None
+
+
+def _file_name(path: str | None) -> str:
+    """The name of a file without its folder; empty for none."""
+    return Path(path or "").name
 
 
 def _taken(run: Path, differing: list[str]) -> str:
@@ -281,10 +291,18 @@ def _check_same(run: Path, config: TrainConfig, saved: dict):
     differing = config.differences(saved["config"], NOT_COMPARED)
     if differing:
         raise ValueError(_taken(run, differing))
-    with open_dataset(config.data) as data:
-        if saved["data"]["checksum"] != data.checksum:
-            raise ValueError(f"run {run} was trained on other data than {config.data}: its events were made with "
-                             f"{saved['data']['config']}. Give that file, or this training a name of its own.")
+    known = saved["data"]
+    for path, there in ((config.data, known), (config.extra_data, known.get("extra"))):
+        if path is None and there is None:
+            continue
+        if path is None or there is None:
+            came = "no extra data" if path is None else f"the extra data {path}"
+            raise ValueError(f"run {run}: came {came}, and it was trained {'without' if there is None else 'with'} "
+                             "such. Give the same files (--extra-data), or this training a name of its own.")
+        with open_dataset(path) as data:
+            if there["checksum"] != data.checksum:
+                raise ValueError(f"run {run} was trained on other data than {path}: its events were made with "
+                                 f"{there['config']}. Give that file, or this training a name of its own.")
 
 
 def read_initial(config: TrainConfig) -> Run:

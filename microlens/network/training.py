@@ -8,6 +8,7 @@ One pass is once through the training events (the option --epochs counts passes)
 for bit on a CPU, also from the middle of a pass. Ranks share a global batch; losses are sums divided by global weights
 and gradients are summed over ranks, so 1 and 2 ranks train alike (exactly so without dropout).
 
+With --extra-data a pass also has all events of a second dataset, on which nothing is validated.
 With --fresh the training events are drawn anew in every pass (microlens.data.fresh); validation stays as it is in the
 file. Only rank 0 looks into the run folder and writes there. The best pass is the one of lowest validation loss
 (cross-entropy of log_p against the chosen labels, whole curves).
@@ -30,7 +31,7 @@ from tqdm.auto import tqdm
 
 from microlens.config import TrainConfig
 from microlens.data.fresh import FreshEvents
-from microlens.data.packed import PackedDataset, batches, residual_features, split_rows
+from microlens.data.packed import JoinedDatasets, PackedDataset, batches, residual_features, split_rows
 from microlens.files import atomic
 from microlens.network.learner import Learner, Share
 from microlens.network.loss import LOSS_PARTS, make_targets, prefix_positions
@@ -83,6 +84,8 @@ class StopRequests:
 class Trainer:
     """The state of one training in its run folder; `train` is the way to use it.
 
+    source, source_rows : where the events of a pass come from, and which of its rows they are: the training part of
+    the dataset, then all events of the extra one.
     epoch, batch : passes done, and batches done of the pass in hand.   best : lowest validation loss so far.
     validation : the network's output on the validation events after the last whole pass.
     """
@@ -98,7 +101,13 @@ class Trainer:
         self.fresh = None
         if config.fresh:
             self.fresh = FreshEvents(config.data, config.seed, config.view, config.stem_stride, self.train_rows)
-        self.n_batches = math.ceil(n_train / config.batch_size)
+        self.source, self.source_rows = self.data, self.train_rows
+        self.extra = None
+        if config.extra_data is not None:
+            self.extra = self._extra_dataset()
+            self.source = JoinedDatasets([self.data, self.extra])
+            self.source_rows = np.append(self.train_rows, self.data.n_events + np.arange(self.extra.n_events))
+        self.n_batches = math.ceil(len(self.source_rows) / config.batch_size)
         self.n_steps = math.ceil(self.n_batches / config.accumulation_steps)
         self.learner = Learner(config, ranks, self.n_steps, len(self.data.classes))
         curves = self.data.gather(self.train_rows[:SCALED_BY])
@@ -107,6 +116,22 @@ class Trainer:
         self.best = math.inf
         self.validation: dict[str, np.ndarray] = {}
         self.saved_at = time.monotonic()
+
+    def _extra_dataset(self) -> PackedDataset:
+        """The dataset of config.extra_data. Raises ValueError where it does not fit to the one that is validated on."""
+        path, config = self.config.extra_data, self.config
+        extra = PackedDataset(path, config.view, config.stem_stride, self.progress)
+        streams = [(data.config["seed"], data.config["split"]) for data in (self.data, extra)]
+        if extra.stars is None and streams[0] == streams[1]:
+            raise ValueError(f"--extra-data {path}: has the seed and the split of {config.data}, so events that are "
+                             "held out there could be trained on here; simulate it with another --seed.")
+        if extra.stars is not None and self.data.stars is not None and np.isin(extra.stars, self.data.stars).any():
+            raise ValueError(f"--extra-data {path}: has stars of {config.data}, which may be held out there; give it "
+                             "other photometry or another --split.")
+        if len(extra.classes) > len(self.data.classes):
+            raise ValueError(f"--extra-data {path}: has the classes {', '.join(extra.classes)}, and {config.data} "
+                             f"only {', '.join(self.data.classes)}; simulate both with --n_other, or none.")
+        return extra
 
     def start_from(self, run: Run):
         """Take the weights and the scaling of another run, whose training events must not be held out here."""
@@ -126,7 +151,7 @@ class Trainer:
         for number in range(first, min(first + self.config.accumulation_steps, len(order))):
             rows = self.ranks.share(order[number])
             if len(rows):
-                events = self.fresh.events(rows, epoch=self.epoch) if self.fresh else self.data.events(rows)
+                events = self.fresh.events(rows, epoch=self.epoch) if self.fresh else self.source.events(rows)
                 positions = prefix_positions(self.config, self.epoch, number, len(order[number]))
                 targets = make_targets(events, self.config, self.ranks.share(positions))
                 shares.append(Share(self.epoch, number, rows, events, targets))
@@ -134,7 +159,7 @@ class Trainer:
 
     def train_pass(self, stop: StopRequests, bar):
         """Train on what is left of a pass over the training events. Raises Interrupted after the step in hand."""
-        order = batches(self.train_rows, self.config.batch_size, self.config.seed, self.epoch)
+        order = batches(self.source_rows, self.config.batch_size, self.config.seed, self.epoch)
         self.learner.network.train()
         with ThreadPoolExecutor(1) as ahead:  # the next step's events are made while the network works on this one's
             following = ahead.submit(self.prepare, order, self.batch)
@@ -169,7 +194,7 @@ class Trainer:
             **{part: loss for part, loss in zip(LOSS_PARTS, losses, strict=True)
                if part != "lensing" or self.learner.network.tells_other},
             **self.validate(),
-            "events_per_second": min(n_batches * self.config.batch_size, len(self.train_rows)) / seconds,
+            "events_per_second": min(n_batches * self.config.batch_size, len(self.source_rows)) / seconds,
             "seconds": seconds + time.monotonic() - begun,
         }
         better = record["val_loss"] < self.best
@@ -207,6 +232,15 @@ class Trainer:
         parts = zip(PARTS, (self.train_rows, self.val_rows, self.test_rows), strict=True)
         return {str(star): part for part, rows in parts for star in np.unique(self.data.stars[rows])}
 
+    def _known_data(self) -> dict:
+        """What a checkpoint says of the training files, see runs.Run.data."""
+        known = {"checksum": self.data.checksum, "config": self.data.config, "stars": self._stars()}
+        if self.extra is not None:
+            known["extra"] = {"checksum": self.extra.checksum, "config": self.extra.config}
+            if self.extra.stars is not None:
+                known["stars"] |= {str(star): "train" for star in np.unique(self.extra.stars)}
+        return known
+
     def save(self, name: str | Path, resumable: bool = True):
         """Write a checkpoint into the run folder, from which a training can go on or not. Every rank has to call it."""
         state = self.learner.state()
@@ -216,7 +250,7 @@ class Trainer:
         content = {
             "model": state["model"],
             "config": self.config.to_dict(),
-            "data": {"checksum": self.data.checksum, "config": self.data.config, "stars": self._stars()},
+            "data": self._known_data(),
             "timestamps": torch.from_numpy(self.data.timestamps),
             "rows": {part: torch.from_numpy(r.astype(np.int32)) for part, r in rows},
             "validation": {name: torch.from_numpy(values) for name, values in self.validation.items()},
@@ -252,7 +286,7 @@ class Trainer:
 
     def fit(self, stop: StopRequests, on_epoch=None):
         """Train until the last pass is done, and say so in the run folder. Raises Interrupted."""
-        first_rank, n_train = self.ranks.rank == 0, len(self.train_rows)
+        first_rank, n_train = self.ranks.rank == 0, len(self.source_rows)
         if first_rank:
             log.info("run %s: %d/%d/%d events to train/validate/hold out, %d parameters", self.run, n_train,
                      len(self.val_rows), len(self.test_rows), n_parameters(self.learner.network))

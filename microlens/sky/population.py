@@ -32,7 +32,7 @@ from microlens.sky.priors import Prior, finite_numbers, read_prior
 from microlens.sky.terms import Term, read_terms
 
 FOLDER = PACKAGE / "presets"
-FLAGS = ("caustic_crossing", "finite_source")  # what a preset implies, true or false
+FLAGS = ("caustic_crossing", "finite_source", "observable_binaries")  # what a preset implies, true or false
 PI_E = "pi_E"
 """Modulus of the microlensing parallax, of isotropic direction on the sky: the one prior that a preset may lack."""
 PI_E_BOUNDS = Parameter("", 0.0, 1.0, r"$\pi_\mathrm{E}$", "microlensing parallax; the fits behind the labels reach 1")
@@ -46,6 +46,8 @@ NO_SECOND_SOURCE = {"t_0_2": float("nan"), "u_0_2": float("nan"), "rho_2": float
 class Preset:
     """A population: priors by parameter name, what it implies, where and when it is observed, and its noise by term.
 
+    caustic_crossing, observable_binaries : binaries are drawn until they meet a caustic; until an observer can tell
+    them from a single lens.   finite_source : whether single lenses have one.
     other : weights of sub-classes of class other, by name; empty for the rates of sky/variables.yaml.
     """
 
@@ -57,15 +59,16 @@ class Preset:
     field: Field = ROMAN_FIELD
     noise: dict[str, Term] = dataclasses.field(default_factory=dict)
     other: dict[str, float] = dataclasses.field(default_factory=dict)
+    observable_binaries: bool = False
 
     @property
     def has_parallax(self) -> bool:
         return PI_E in self.priors
 
     def to_dict(self) -> dict:
-        """By name; weights of sub-classes only where the preset states some."""
-        values = asdict(self)
-        return values if self.other else {name: value for name, value in values.items() if name != "other"}
+        """By name; weights of sub-classes and the condition on binaries only where the preset has them."""
+        younger = ("other", "observable_binaries")  # files of versions that did not know them lack them
+        return {name: value for name, value in asdict(self).items() if value or name not in younger}
 
     @classmethod
     def from_dict(cls, values: dict) -> Preset:
