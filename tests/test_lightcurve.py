@@ -75,3 +75,19 @@ def test_nights_with_many_epochs_are_still_sparse(tmp_path):
 def test_every_foreign_file_is_read():
     files = [p for p in FOREIGN.glob("*/*") if p.is_file()]
     assert files and all(seasons(read_light_curve(p)) for p in files)
+
+
+def test_epochs_with_poor_errors_are_left_out_and_peaks_are_not(tmp_path):
+    """Three stretches of cloud, whose errors say so; a peak of magnification 100, whose errors in flux grow as it does."""
+    rng, t = np.random.default_rng(4), np.arange(5000) / 96
+    flux = pspl(t, 25.0, 0.01, 6.0)
+    error = 0.01 * np.sqrt(flux)
+    cloudy = np.isin(np.arange(5000) // 12, (50, 130, 300))
+    error[cloudy] *= 20
+    path, clean = tmp_path / "x.csv", tmp_path / "clean.csv"
+    rows = [f"{a:.6f},{b:.6f},{e:.6f}" for a, b, e in zip(t, flux + error * rng.normal(size=len(t)), error, strict=True)]
+    path.write_text("\n".join(["bjd,flux,flux_err", *rows]))
+    clean.write_text("\n".join(["bjd,flux,flux_err", *np.array(rows)[~cloudy]]))
+    (season,), (wanted,) = (seasons(read_light_curve(p)) for p in (path, clean))
+    assert "36 epochs left out" in season.note
+    assert np.allclose(season.flux, wanted.flux, rtol=1e-3) and season.flux.max() > 80  # the baseline moves by 2e-5

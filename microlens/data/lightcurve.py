@@ -9,6 +9,9 @@ is, and the median of the rest is the quiet flux. An event in progress at both e
 baseline, so a single lens is then fitted to the bins, and its source plus blend flux is taken where t_E is not short
 against the data (a short event shows its baseline) and the result is within a factor of the quiet flux.
 
+An epoch whose reported error is many times that of its neighbours is left out: the network takes the noise from the
+scatter, in which a few such epochs are events. Errors are compared relative to the flux, so a peak is none.
+
 The network has seen seasons of 72 d at an epoch every 12 to 15 minutes. So a faster curve is averaged to Roman's
 cadence, and a dense season that is longer than LONGEST_SEASON, or one of more than MOST_EPOCHS epochs, is cut into
 equal spans no longer than Roman's season; all have the one baseline of the curve, so an event on an edge is seen as
@@ -23,6 +26,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from microlens.data.tables import LightCurveError
 from microlens.fit import fit_single_lens
@@ -41,6 +45,8 @@ CADENCE = 12.1 / 1440  # d; Roman's, to which faster curves are averaged
 FAST = 0.5  # a curve is faster where its median step is shorter than this share of CADENCE
 LONGEST_SEASON, SPAN = 120.0, 72.0  # d: a dense season longer than the one is cut into spans no longer than the other
 MOST_EPOCHS = 8300  # of one span; a Roman season of 70.7 d has 8414 epochs before F087 and F213 take theirs
+POOR = 5.0  # an epoch's relative error, in those of its neighbours, from which it is left out
+NEIGHBOURS = 49  # epochs, half a day of Roman's, that the errors are compared with
 FAINTEST_ROMAN, BRIGHTEST_ROMAN = 35.0, 5.0  # mag; baselines outside are relative magnitudes
 
 
@@ -189,9 +195,21 @@ def seasons(curve: LightCurve) -> list[Season]:
     m_base = zero_point - 2.5 * math.log10(base) if zero_point is not None else None
     out = []
     for part, long in _spans(curve.time):
-        t, f, e, note = _at_roman_cadence(curve.time[part], flux[part] / base, error[part] / base)
-        out.append(_season(curve, len(out) + 1, t, f, e, m_base, note, long))
+        good = ~has_poor_error(flux[part] / base, error[part] / base)
+        t, f, e, note = _at_roman_cadence(*(values[part][good] for values in (curve.time, flux / base, error / base)))
+        n_poor = int(np.sum(~good))
+        poor = [f"{n_poor} epochs left out: their errors are over {POOR:g} times those of others"] if n_poor else []
+        out.append(_season(curve, len(out) + 1, t, f, e, m_base, "; ".join([note] * bool(note) + poor), long))
     return out
+
+
+def has_poor_error(flux, error) -> np.ndarray:
+    """Whether the error of each epoch (n,) says that it knows nothing: over POOR times the median of its neighbours.
+
+    flux, error : (n,) F/F_base. Above the baseline the errors that are compared are relative to the flux.
+    """
+    relative = np.asarray(error) / np.maximum(flux, 1.0)
+    return relative > POOR * median_filter(relative, min(NEIGHBOURS, len(relative)), mode="nearest")
 
 
 def _spans(time):
