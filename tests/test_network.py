@@ -61,7 +61,7 @@ def test_prefixes_are_the_full_pass_of_every_truncated_curve(options, curves):
     c = make(**options)
     prefixes = c.log_prob_prefixes(flux, delta_t)
     for k in (1, 2, *range(5, T, 13), T - 1, T):
-        assert c.log_prob(flux[:, :k], delta_t[:, :k]) == pytest.approx(prefixes[:, k - 1], abs=1e-5)
+        assert np.array_equal(c.log_prob(flux[:, :k], delta_t[:, :k]), prefixes[:, k - 1])
     assert np.exp(prefixes).sum(-1) == pytest.approx(1.0, abs=1e-5)
 
 
@@ -70,11 +70,11 @@ def test_prefixes_are_the_full_pass_of_every_truncated_curve(options, curves):
 def test_stream_gives_the_prefixes_for_any_chunking_and_goes_on_from_a_saved_state(options, chunk, curves):
     flux, delta_t = curves
     c, rng = make(**options), np.random.default_rng(1)
-    prefixes, stream, k = np.exp(c.log_prob_prefixes(flux, delta_t)), c.stream(3), 0
+    prefixes, stream, k = np.exp(c.log_prob_prefixes(flux, delta_t).astype(float)).astype(np.float32), c.stream(3), 0
     while k < T:
         end = min(k + (chunk or int(rng.integers(1, 40))), T)
         p = stream.update(flux[:, k:end], delta_t[:, k:end])
-        assert p == pytest.approx(prefixes[:, end - 1], abs=1e-5)
+        assert np.array_equal(p, prefixes[:, end - 1]), "bit for bit"
         if rng.random() < 0.2:
             file = io.BytesIO()
             torch.save(stream.state(), file)
@@ -204,5 +204,5 @@ def test_split_is_stratified_and_disjoint():
 def test_many_curves_are_answered_in_blocks(curves):
     flux, delta_t = curves
     c, many = make(), np.arange(2 * model.ROWS + 5) % len(flux)
-    assert c.log_prob(flux[many], delta_t[many]) == pytest.approx(c.log_prob(flux, delta_t)[many], abs=1e-5)
+    assert np.array_equal(c.log_prob(flux[many], delta_t[many]), c.log_prob(flux, delta_t)[many])
     assert c.log_prob(flux[:0], delta_t[:0]).shape == (0, 3)

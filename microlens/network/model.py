@@ -40,6 +40,8 @@ MAX_LOGIT = 10.0  # of the attention: weights of two steps differ by at most exp
 HEAD_SCALE = 0.15  # standard deviation of the heads' first weights: first answers near a guess
 PIECE = 72  # network steps taken together where no gradient is asked for: what they need stays in a CPU's cache
 ROWS = 128  # curves that log_prob answers together, which bounds its memory
+SUMS = torch.float64  # of the running sums of the pooling
+LEAST_ROWS = 16  # of a matrix product: with fewer it may round in another way
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -60,6 +62,14 @@ def asinh(x):
     return torch.copysign(torch.log1p(a + a * a / (1 + torch.sqrt(a * a + 1))), x)
 
 
+def column(linear: nn.Linear, x):
+    """What a linear map (d -> 1) makes of x (..., d), added up row by row: (..., 1).
+
+    A matrix product with one column rounds in another way for each number of rows.
+    """
+    return (x * linear.weight[0]).sum(dim=-1, keepdim=True) + linear.bias
+
+
 class CausalConv(nn.Module):
     """Depthwise-separable convolution that sees the past only, with residual. (n, L, d) -> (n, L, d)."""
 
@@ -74,11 +84,13 @@ class CausalConv(nn.Module):
     def forward(self, x, past):
         """past : (n, history, d), the inputs before x. Returns output and the new past."""
         joined = torch.cat([past, x], dim=1)
-        if x.shape[1] == 1:  # one step of a stream: torch's convolution is ten times slower than these few products
-            taps = joined[:, :: self.depthwise.dilation[0]] * self.depthwise.weight[:, 0].T
-            y = (taps.sum(dim=1) + self.depthwise.bias)[:, None]
-        else:
+        if torch.is_grad_enabled():
             y = self.depthwise(joined.transpose(1, 2)).transpose(1, 2)
+        else:  # tap by tap, so that one step of a stream and a whole curve round in the same way
+            firsts = range(0, self.history + 1, self.depthwise.dilation[0])
+            taps = (joined[:, first : first + x.shape[1]] for first in firsts)
+            weights = self.depthwise.weight[:, 0].T
+            y = sum(tap * weight for tap, weight in zip(taps, weights, strict=True)) + self.depthwise.bias
         y = self.dropout(F.gelu(self.pointwise(y)))
         return self.norm(x + y), joined[:, joined.shape[1] - self.history :]
 
@@ -163,7 +175,9 @@ class Classifier(nn.Module):
             "weighted": (n, self.d_model),
             "weight": (n, heads),
         }
-        return {name: torch.zeros(*shape, device=device) for name, shape in shapes.items()}
+        types = {"weighted": SUMS, "weight": SUMS}
+        return {name: torch.zeros(*shape, device=device, dtype=types.get(name, torch.float32))
+                for name, shape in shapes.items()}
 
     def advance(self, patches, state):
         """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
@@ -186,10 +200,13 @@ class Classifier(nn.Module):
         else:
             values, weights = h, torch.ones_like(h[..., :1])
         width = self.d_model // weights.shape[-1]  # channels of a head
-        # Running sums in at least single precision; cumsum adds step by step, so a prefix never sees what follows.
-        weighted = state["weighted"][:, None] + torch.cumsum(weights.repeat_interleave(width, dim=-1) * values, dim=1)
-        weight = state["weight"][:, None] + torch.cumsum(weights, dim=1)
-        mean = weighted / weight.repeat_interleave(width, dim=-1)
+        # Cumsum adds step by step, so a prefix never sees what follows; in double precision where no gradient is asked
+        # for, because that is how it adds, and a stream goes on from its sums.
+        dtype = torch.float32 if torch.is_grad_enabled() else SUMS
+        terms = (weights.repeat_interleave(width, dim=-1) * values).to(dtype)
+        weighted = state["weighted"].to(dtype)[:, None] + torch.cumsum(terms, dim=1)
+        weight = state["weight"].to(dtype)[:, None] + torch.cumsum(weights.to(dtype), dim=1)
+        mean = (weighted / weight.repeat_interleave(width, dim=-1)).to(h.dtype)
         new = {**state, "weighted": weighted[:, -1], "weight": weight[:, -1]}
         return torch.cat([mean, h], dim=-1), new
 
@@ -202,16 +219,21 @@ class Classifier(nn.Module):
 
     def heads(self, pooled) -> dict:
         """Log-probabilities `log_p` (..., n_classes), and the logits the loss needs."""
+        rows = pooled.shape[:-1].numel()
+        if rows < LEAST_ROWS and not torch.is_grad_enabled():
+            filled = F.pad(pooled.reshape(rows, -1), (0, 0, 0, LEAST_ROWS - rows))
+            return {name: out[:rows].reshape(*pooled.shape[:-1], *out.shape[1:])
+                    for name, out in self.heads(filled).items()}
         z = self.trunk(pooled)
         out = {"aux": self.aux(z)} if self.use_aux_head else {}
         if not self.hierarchical:
             out["log_p"] = F.log_softmax(self.flat_head(z).float(), dim=-1)
             return out
-        event, binary = self.stage1(z).float(), self.stage2(z).float()
+        event, binary = column(self.stage1, z).float(), column(self.stage2, z).float()
         out.update(event=event[..., 0], binary=binary[..., 0])
         lensed, other = F.logsigmoid(event), []
         if self.tells_other:
-            lensing = self.lensing(z).float()
+            lensing = column(self.lensing, z).float()
             out["lensing"] = lensing[..., 0]
             other = [lensed + F.logsigmoid(-lensing)]
             lensed = lensed + F.logsigmoid(lensing)
@@ -240,6 +262,11 @@ class Classifier(nn.Module):
 
     def pooled(self, flux, delta_t, extra=None):
         """Pooled state after 0, 1, ... L full patches of packed curves: (n, L + 1, 2 d)."""
+        n = len(flux)
+        if n < LEAST_ROWS and not torch.is_grad_enabled():  # filled up with empty curves
+            filled = [None if a is None else F.pad(a, (0, 0) * (a.ndim - 1) + (0, LEAST_ROWS - n))
+                      for a in (flux, delta_t, extra)]
+            return self.pooled(*filled)[:n]
         h = self._whole(flux, delta_t, extra)
         start = torch.zeros(len(h), 1, 2 * self.d_model, device=h.device)
         if not h.shape[1]:

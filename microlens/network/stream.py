@@ -2,8 +2,8 @@
 
     stream = classifier.stream(1000); p = stream.update(flux_now, delta_t_now)
 
-The same numbers as one pass over the whole curve, but for rounding, and bit for bit the same for any chunking and for
-any other light curves beside. microlens.evaluate.nightly keeps the state of many streams in a file.
+On a CPU the numbers are those of one pass over the whole curve, bit for bit, for any chunking and for any other light
+curves beside. microlens.evaluate.nightly keeps the state of many streams in a file.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ class Stream:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Probabilities (n, classes) after the last network step of each light curve."""
-        return self._log_p.exp().cpu().numpy()
+        """Probabilities (n, classes) float32 after the last network step of each light curve.
+
+        The exponentials are taken in double precision: in single precision they round by the size of the array.
+        """
+        return self._log_p.double().exp().float().cpu().numpy()
 
     def update(self, flux, delta_t, after_step: Callable | None = None) -> np.ndarray:
         """Take the next epoch (n,) or epochs (n, k); returns probabilities (n, classes) after the last of them.
