@@ -57,6 +57,7 @@ def test_own_training_file_is_scored_on_held_out_rows_only(command, place):
 
 @pytest.mark.parametrize("arguments, message", [
     (["evaluate", "--experiment-name", "nothing", "--data", "x.h5"], "no run named 'nothing'"),
+    (["classify", "x.csv", "--experiment-name", "skye"], "The shipped networks are baseline, roman, sky."),
     (["evaluate", "--experiment-name", "one", "--data", "gone.h5"], "gone.h5"),
     (["train", "--data", "gone.h5"], "gone.h5"),
     (["train", "--data", "x.h5", "--experiment-name", "roman"], "'roman' is the name of a shipped network"),
