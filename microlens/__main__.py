@@ -125,16 +125,12 @@ def _print_alerts(text: str):
 
 
 def figures(args):
-    """figures [--run NAME] [--evaluation FOLDER] [--output FOLDER], or figures --redraw FOLDER"""
+    """figures [--experiment-name NAME] [--evaluation FOLDER] [--output FOLDER], or figures --redraw FOLDER"""
     parser = argparse.ArgumentParser(
         prog="microlens figures", description="Make the figures of the thesis, each with the table that it draws, or "
-        "draw those of a folder again from their tables.")
-    parser.add_argument("--run", metavar="NAME", help="a shipped network or a unique part of a run's name")
+        "draw those of a folder again from their tables. Notebook 06_figures does the same with more choices.")
+    parser.add_argument("--experiment-name", metavar="NAME", help="a shipped network or a unique part of a run's name")
     parser.add_argument("--evaluation", metavar="FOLDER", help="an evaluation to draw; unset makes a small one")
-    parser.add_argument("--robustness", metavar="FOLDER", help="the folder of notebook 07's table")
-    parser.add_argument("--light-curves", metavar="FOLDER", help="an evaluation of light-curve files")
-    parser.add_argument("--files", metavar="FILE", nargs="+", default=(), help="light-curve files to classify and draw")
-    parser.add_argument("--n-compared", type=int, default=60, help="binaries of each preset in the figures of presets")
     parser.add_argument("--output", metavar="FOLDER", help="where the figures go; unset: figures/ in the runs folder")
     parser.add_argument("--redraw", metavar="FOLDER", help="draw the figures of this folder again from their tables")
     given = parser.parse_args(args)
@@ -143,8 +139,7 @@ def figures(args):
     if given.redraw:
         made = redraw(given.redraw)
     else:
-        made = thesis_figures(given.output, given.run, given.evaluation, given.robustness, given.light_curves,
-                              given.files, given.n_compared)
+        made = thesis_figures(given.output, given.experiment_name, given.evaluation)
     print(*made, sep="\n")
 
 

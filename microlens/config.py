@@ -142,13 +142,14 @@ CLASS_PARAMETERS = {
 
 
 def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None,
-           choices: tuple | None = None, above: float | None = None) -> Any:
+           choices: tuple | None = None, above: float | None = None, path: bool = False) -> Any:
     """A dataclass field with its documentation.
 
-    low, high : inclusive bounds.   above : exclusive lower bound.   choices : the permitted values.
+    low, high : inclusive bounds.   above : exclusive lower bound.   choices : the permitted values.   path : whether it
+    names a file or folder, in which `~` means the user's home folder.
     A default of None means "not set": None then passes every check.
     """
-    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "above": above}
+    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "above": above, "path": path}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -198,6 +199,8 @@ def _checked_value(field, kinds, value):
         raise ValueError(wanted.replace("expected ", "expected a whole number ") if kind is int else wanted)
     if m.get("choices") and value not in m["choices"]:
         raise ValueError(wanted)
+    if m.get("path") and value.startswith("~"):
+        return str(Path(value).expanduser())
     if kind not in (int, float):
         return value
     low, high, above = m.get("low"), m.get("high"), m.get("above")
@@ -257,13 +260,6 @@ class Config:
         names = sorted((set(mine) | set(other)) - set(ignore))
         return [f"{n}: here {mine.get(n)!r}, there {other.get(n)!r}" for n in names if mine.get(n) != other.get(n)]
 
-    def _expand(self, *names: str):
-        """Let `~` in the paths of these fields mean the user's home folder."""
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and value.startswith("~"):
-                object.__setattr__(self, name, str(Path(value).expanduser()))
-
 
 _SEED = {"low": 0, "high": 2**32 - 1}
 
@@ -299,16 +295,16 @@ class SimulateConfig(Noise):
     n_other: int = option(0, "Number of light curves of all else that varies: variable stars, two sources (class "
                              "other).", unit="events", low=0)
     binary_preset: str = option("baseline", "Prior of the lens parameters: distinct, planetary, stellar, baseline, "
-                                            "roman, sky, or the path of a YAML file of your own.")
+                                            "roman, sky, or the path of a YAML file of your own.", path=True)
     noise: str | None = option(None, "Terms of noise beside white noise: those of a preset (sky has some, the others "
                                      "have none), of a shipped set (red_noise, strong_red_noise, outliers), or of a "
-                                     "YAML file with a block noise. Unset means those of binary_preset.")
+                                     "YAML file with a block noise. Unset means those of binary_preset.", path=True)
     photometry: str | None = option(None, "Folder of light curves of quiet stars, of any kind that classify reads: "
                                           "events are put into them, and have their epochs, gaps, noise and errors. "
-                                          "Each split has stars of its own.")
+                                          "Each split has stars of its own.", path=True)
     limb_darkening: float = option(0.0, "Linear limb-darkening coefficient of the source; 0 is a uniform "
                                         "disc.", low=0, high=1)
-    output: str = option("data/raw/events.h5", "Dataset file to make.")
+    output: str = option("data/raw/events.h5", "Dataset file to make.", path=True)
     split: str = option("train", "Which independent random streams to draw from: events of two splits are never "
                                  "shared.",
                         choices=tuple(SPLITS))
@@ -328,7 +324,6 @@ class SimulateConfig(Noise):
 
     def __post_init__(self):
         super().__post_init__()
-        self._expand("output", "binary_preset", "noise", "photometry")
         if self.n_flat + self.n_pspl + self.n_binary + self.n_other == 0:
             raise ValueError("n_flat + n_pspl + n_binary + n_other = 0: ask for at least one event.")
         if self.photometry is not None and self.noise is not None:
@@ -347,13 +342,14 @@ class TrainConfig(Config):
     parameter files slurm/train_*.yaml state the shipped ones, which are as good and cheaper (docs/results.md).
     """
 
-    data: str = option("data/raw/events.h5", "Dataset file to train on.")
+    data: str = option("data/raw/events.h5", "Dataset file to train on.", path=True)
     extra_data: str | None = option(None, "Second dataset file, all of whose events are for training: rare ones, other "
-                                    "noise. Validation, thresholds and held-out events are those of --data.")
+                                    "noise. Validation, thresholds and held-out events are those of --data.",
+                                    path=True)
     fresh: bool = option(False, "Draw new light curves of the training part in every pass: t_0, t_E, f_s, m_base, gaps "
                          "and noise are new, the lenses and the paths of the sources stay.")
     experiment_name: str | None = option(None, "Name of the run. Unset means d<width>_l<layers>_hier_<date>_<time>.")
-    output: str | None = option(None, "Folder that holds the runs. Unset means MICROLENS_RUNS or runs/.")
+    output: str | None = option(None, "Folder that holds the runs. Unset means MICROLENS_RUNS or runs/.", path=True)
     epochs: int = option(8, "Passes over the training part.", low=1)
     batch_size: int = option(64, "Events of one batch, over all ranks.", unit="events", low=1)
     accumulation_steps: int = option(1, "Batches whose gradients are added up for one optimiser step.", low=1)
@@ -385,13 +381,12 @@ class TrainConfig(Config):
     wall_minutes: float = option(0.0, "Stop with a good checkpoint after this long; 0 means no limit.", unit="min",
                                  low=0)
     resume: str | None = option(None, "Continue a run: 'auto' (the newest one of this configuration), a unique part of "
-                                "a run's name, or a checkpoint file.")
+                                "a run's name, or a checkpoint file.", path=True)
     initial: str | None = option(None, "Start from the weights and the feature scaling of another run: a shipped "
-                                 "network, a unique part of a run's name, its folder, or a checkpoint file.")
+                                 "network, a unique part of a run's name, its folder, or a checkpoint file.", path=True)
 
     def __post_init__(self):
         super().__post_init__()
-        self._expand("data", "extra_data", "output", "resume", "initial")
         _check_run_name(self.experiment_name)
         if self.fresh and self.extra_data is not None:
             raise ValueError("fresh, extra_data: came both; events are drawn anew of one dataset alone.")
@@ -405,15 +400,32 @@ N_HEADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(Config):
-    """Score a run on a dataset, or on a folder of light-curve files with known classes."""
+class NetworkConfig(Config):
+    """Which network answers."""
 
     experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
-                                         "run's folder or checkpoint. Unset means the shipped baseline network.")
-    data: str | None = option(None, "Dataset file to score.")
-    light_curves: str | None = option(None, "Folder of light-curve files to score instead of a dataset.")
-    truth: str | None = option(None, "CSV file with the columns set, file, unit, class_by_season, for --light-curves.")
-    output: str | None = option(None, "Folder to make. Unset means runs/<run>/eval_<dataset>_<time>.")
+                                         "run's folder or checkpoint. Unset means the shipped baseline "
+                                         "network.", path=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdConfig(NetworkConfig):
+    """Which network answers, and at which thresholds."""
+
+    calibration: str | None = option(None, "File of `microlens calibrate`, whose thresholds of P(binary) are taken: "
+                                     "that of whole light curves, at which one is called binary, and that of "
+                                     "alerts.", path=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ThresholdConfig):
+    """Score a run on a dataset, or on a folder of light-curve files with known classes."""
+
+    data: str | None = option(None, "Dataset file to score.", path=True)
+    light_curves: str | None = option(None, "Folder of light-curve files to score instead of a dataset.", path=True)
+    truth: str | None = option(None, "CSV file with the columns set, file, unit, class_by_season, for "
+                               "--light-curves.", path=True)
+    output: str | None = option(None, "Folder to make. Unset means runs/<run>/eval_<dataset>_<time>.", path=True)
     rows: str = option("held-out", "Which rows of the run's own training events to score. Events of other random "
                        "streams are scored in any case.", choices=("held-out", "val", "train", "all"))
     early_detection: bool = option(True, "Score alerts, and accuracy against the fraction of the season seen.")
@@ -422,14 +434,11 @@ class EvaluateConfig(Config):
                                  "alerts that the thresholds may have on the validation rows.", above=0, high=1)
     n_evolution_per_type: int = option(2, "Events of each class drawn as evolution_<class>_<row>.", low=0)
     colorblind_safe: bool = option(True, "Palette that colour-blind readers can tell apart.")
-    calibration: str | None = option(None, "File of `microlens calibrate`, whose thresholds of whole curves and of "
-                                     "alerts are taken in place of those of the validation rows.")
     calibration_n_bins: int = option(15, "Bins of the reliability diagram.", low=2)
     save_formats: str = option("png", "Figure formats, separated by commas: png, pdf, svg.")
 
     def __post_init__(self):
         super().__post_init__()
-        self._expand("experiment_name", "data", "light_curves", "truth", "output", "calibration")
         bad = sorted(set(self.formats) - {"png", "pdf", "svg"})
         if bad or not self.formats:
             raise ValueError(f"save_formats: came {self.save_formats!r}, expected some of png,pdf,svg.")
@@ -459,59 +468,38 @@ class ReadConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(ReadConfig):
+class ClassifyConfig(ReadConfig, ThresholdConfig):
     """Classify other people's light-curve files."""
 
-    experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
-                                         "run's folder or checkpoint. Unset means the shipped baseline network.")
-    calibration: str | None = option(None, "File of `microlens calibrate`: binary is then what P(binary) says at its "
-                                     "threshold, and not the most probable class.")
     format: str = option("table", "How the answers are printed.", choices=("table", "csv", "json"))
     num_workers: int = option(1, "Processes that classify files at the same time.", low=1, high=256)
 
-    def __post_init__(self):
-        super().__post_init__()
-        self._expand("experiment_name", "calibration")
-
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateConfig(Config):
+class CalibrateConfig(NetworkConfig):
     """Find the threshold of P(binary) that keeps the false alarms low on quiet light curves of your own."""
 
-    experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
-                                         "run's folder or checkpoint. Unset means the shipped baseline network.")
     false_alarms: float = option(0.01, "Share of the single lenses, and of the quiet light curves, that may be called "
                                  "binary, and that may raise an alert. It takes 1/share - 1 stars at the least.",
                                  above=0, high=0.5)
     binary_preset: str | None = option(None, "Prior of the single lenses that are put into the stars: a preset, or the "
-                                       "path of a YAML file of your own. Unset means that of the network's training.")
+                                       "path of a YAML file of your own. Unset means that of the network's "
+                                       "training.", path=True)
     injections: int = option(4, "Single lenses put into each season of a star, one at a time.", low=1)
     split: str = option("all", "Which of the folder's stars to use: all, or those that simulate --photometry has under "
                         "the same --split, so that others are left to test on.",
                         choices=("all", "train", "val", "test"))
-    output: str = option("calibration.json", "File to make.")
+    output: str = option("calibration.json", "File to make.", path=True)
     seed: int = option(0, "Seed of the single lenses.", **_SEED)
-
-    def __post_init__(self):
-        super().__post_init__()
-        self._expand("experiment_name", "binary_preset", "output")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig(ReadConfig):
+class StreamConfig(ReadConfig, ThresholdConfig):
     """Take new epochs of many stars into their saved state, and print the alerts that they raise.
 
     A star's reference flux is that of a column `baseline`, or the median of its first 32 epochs, which wait until all
     are there. Epochs that are not later than their star's last one count as known already.
     """
 
-    state: str = option("stars.h5", "File with the state of every star; made where it is absent.")
-    experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
-                                         "run's folder or checkpoint. Unset means the shipped baseline network.")
-    calibration: str | None = option(None, "File of `microlens calibrate`, whose threshold of alerts is taken in place "
-                                     "of the network's own.")
+    state: str = option("stars.h5", "File with the state of every star; made where it is absent.", path=True)
     format: str = option("json", "How alerts are printed: JSON lines, or CSV.", choices=("json", "csv"))
-
-    def __post_init__(self):
-        super().__post_init__()
-        self._expand("state", "experiment_name", "calibration")

@@ -12,7 +12,6 @@ import pytest
 
 from microlens.__main__ import main, parse
 from microlens.config import SimulateConfig, TrainConfig
-from microlens.notebook import check, run_notebook
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "notebooks" / "light_curves"
@@ -57,6 +56,7 @@ def test_own_training_file_is_scored_on_held_out_rows_only(command, place):
 
 @pytest.mark.parametrize("arguments, message", [
     (["evaluate", "--experiment-name", "nothing", "--data", "x.h5"], "no run named 'nothing'"),
+    (["classify", "x.csv", "--experiment-name", "skye"], "The shipped networks are baseline, roman, sky."),
     (["evaluate", "--experiment-name", "one", "--data", "gone.h5"], "gone.h5"),
     (["train", "--data", "gone.h5"], "gone.h5"),
     (["train", "--data", "x.h5", "--experiment-name", "roman"], "'roman' is the name of a shipped network"),
@@ -108,17 +108,3 @@ def test_bad_parameter_file_is_one_line_that_names_the_parameter(tmp_path, cls, 
     with pytest.raises(ValueError, match=message) as caught:
         parse(cls, ["-f", str(file)])
     assert "\n" not in str(caught.value)
-
-
-# ---- notebooks ------------------------------------------------------------------------------------------------------
-
-
-def test_parameter_that_a_notebook_does_not_declare(tmp_path):
-    with pytest.raises(ValueError, match="n_binaries"):
-        run_notebook("01_simulate", {"n_binaries": 5}, tmp_path / "x.ipynb")
-
-
-def test_check_has_teeth():
-    check("one", 1.0, 1.0, 1e-9, "definition")
-    with pytest.raises(AssertionError, match="one"):
-        check("one", 1.1, 1.0, 1e-9, "definition")

@@ -70,10 +70,10 @@ def image_positions(x, y, s, q):
     """Images (n,) complex of a point source: roots of Witt's (1990) quintic that solve the lens equation."""
     m1, m2 = 1 / (1 + q), q / (1 + q)
     z1, z2, zeta = -s * m2, s * m1, complex(x, y)
-    z = np.poly1d([1, 0])
-    w, n = (z - z1) * (z - z2), m1 * (z - z2) + m2 * (z - z1)
+    w, n = np.array([1, -z1 - z2, z1 * z2]), np.array([0, m1 + m2, -m1 * z2 - m2 * z1])  # polynomials of z
     p1, p2 = (zeta.conjugate() - z1) * w + n, (zeta.conjugate() - z2) * w + n
-    roots = ((z - zeta) * p1 * p2 - w * (m1 * p2 + m2 * p1)).roots
+    quintic = np.convolve([1, -zeta], np.convolve(p1, p2)) - np.convolve([0, *w], m1 * p2 + m2 * p1)
+    roots = np.roots(quintic)
     off = roots - m1 / (np.conj(roots) - z1) - m2 / (np.conj(roots) - z2) - zeta
     return roots[np.abs(off) < 1e-6]
 

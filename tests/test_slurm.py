@@ -97,7 +97,7 @@ def test_the_figures_are_those_of_the_evaluation_just_made(link):
     _, (evaluated,), _ = link("evaluate.sbatch")
     _, (drawn,), _ = link("figures.sbatch")
     folder = evaluated.split("--output ")[1]
-    assert folder == "runs/chain/eval" and f"--evaluation {folder} " in drawn and "--run chain " in drawn
+    assert folder == "runs/chain/eval" and f"--evaluation {folder} " in drawn and "--experiment-name chain " in drawn
     assert drawn.startswith("python -m microlens figures ")
 
 

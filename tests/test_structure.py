@@ -7,7 +7,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 
@@ -86,18 +85,6 @@ def test_conda_environment_agrees_with_pyproject():
     assert f"python{project['requires-python']}" in conda and "cxx-compiler" in conda
     pip = next(d["pip"] for d in conda if isinstance(d, dict))
     assert any("-e .[dev]" in line for line in pip) and any("constraints.txt" in line for line in pip)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_notebook_is_stripped_checks_something_and_reads_its_parameters(path):
-    cells = nbformat.read(path, as_version=4).cells
-    code = [c for c in cells if c.cell_type == "code"]
-    assert all(not c.outputs for c in code)
-    assert any("check(" in c.source for c in code)
-    (parameters,) = [c for c in code if "parameters" in c.metadata.get("tags", [])]
-    rest = "\n".join(c.source for c in code if c is not parameters)
-    used = {n.id for n in ast.walk(ast.parse(rest)) if isinstance(n, ast.Name)}
-    assert {t.id for node in ast.parse(parameters.source).body for t in node.targets} <= used
 
 
 @pytest.mark.parametrize(("given", "kept"), [(None, False), ("mine", True), ("microlens-kernels/older", False)])

@@ -168,7 +168,10 @@ def find_checkpoint(name: str | None, output: str | None = None) -> Path:
 def _folder_of(name: str, output: str | None) -> Path:
     """The folder of a shipped network or of a run, by name or a unique part of it."""
     if name not in shipped_networks():
-        return files.find_run(name, output)
+        try:
+            return files.find_run(name, output)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error} The shipped networks are {', '.join(shipped_networks())}.") from None
     own = files.runs_dir(output) / name
     if (own / "config.json").is_file():
         raise ValueError(f"{name!r} is a shipped network and also the run {own}: rename the run's folder, "
