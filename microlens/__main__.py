@@ -133,6 +133,7 @@ def figures(args):
     parser.add_argument("--evaluation", metavar="FOLDER", help="an evaluation to draw; unset makes a small one")
     parser.add_argument("--robustness", metavar="FOLDER", help="the folder of notebook 07's table")
     parser.add_argument("--light-curves", metavar="FOLDER", help="an evaluation of light-curve files")
+    parser.add_argument("--sky-table", metavar="FOLDER", help="the folder of the tables of `make sky`")
     parser.add_argument("--files", metavar="FILE", nargs="+", default=(), help="light-curve files to classify and draw")
     parser.add_argument("--n-compared", type=int, default=60, help="binaries of each preset in the figures of presets")
     parser.add_argument("--output", metavar="FOLDER", help="where the figures go; unset: figures/ in the runs folder")
@@ -144,7 +145,7 @@ def figures(args):
         made = redraw(given.redraw)
     else:
         made = thesis_figures(given.output, given.run, given.evaluation, given.robustness, given.light_curves,
-                              given.files, given.n_compared)
+                              given.sky_table, given.files, given.n_compared)
     print(*made, sep="\n")
 
 

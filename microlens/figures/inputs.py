@@ -34,6 +34,7 @@ PUBLISHED = {"m": [15, 18, 20, 21, 22, 24, 26],
 SOURCES = "crosses: Penny et al. 2019; circles: McKinnon & van der Marel 2026; squares: medians of RMDC26"
 DETECTOR_STYLES = {"roman": ("-", "o"), "penny2019": ("--", "x"), "crowded": (":", "s"), "thesis": ("-.", "")}
 BRIGHT = 5.0  # flux over baseline from which a light curve is drawn on a logarithmic axis
+BESIDE_LENS = 1.2  # Einstein radii of a lens plane that are drawn beside the outer lens
 RATIOS = 0.4, 3.0  # of errors to those of detector set roman that are drawn
 
 TERM_EVENT = (40.0, 0.02, 12.0)  # t_0 (d), u_0 and t_E (d) of the single lens that terms of noise are added to
@@ -80,7 +81,7 @@ def draw_noise_curve(table):
     errors = model[list(DETECTOR_STYLES)]
     log_axis(ax.yaxis, errors.min(axis=None), errors.max(axis=None), MARGIN)
     below.set(xlabel="F146 magnitude (AB)", ylabel="error over that\nof set roman", ylim=RATIOS)
-    legend_above(fig, ax, ncols=4)
+    legend_above(fig, ax, ncols=2)
     return fig
 
 
@@ -212,8 +213,12 @@ def plane(params: dict, reach=2.0) -> pd.DataFrame:
     return pd.concat([*parts, pd.DataFrame(shown.source, columns=["x", "y"]).assign(panel="source")])
 
 
-def draw_plane(ax, table, reach=1.6):
-    """Draw a lens plane as `plane` gives it, with the direction of the source; reach : half width, Einstein radii."""
+def draw_plane(ax, table, least=1.6):
+    """Draw a lens plane as `plane` gives it, with the direction of the source, so that both lenses are in it.
+
+    least : least half width, Einstein radii.
+    """
+    reach = max(least, BESIDE_LENS + table.loc[table["panel"] == "lens", "x"].abs().max())
     styles = {"critical": {"color": "0.6", "lw": 0.6, "ls": ":"}, "caustic": {"color": COLOURS["binary"], "lw": 0.9}}
     for name, style in styles.items():
         for _, t in table[table["panel"] == name].groupby("part"):

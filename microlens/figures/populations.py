@@ -81,7 +81,7 @@ def draw_preset_examples(table):
     fig, axes = subplots(4, len(names), size=(PAGE, 5.6), squeeze=False, height_ratios=(1.5, 1, 1, 1))
     for column, name in zip(axes.T, names, strict=True):
         part = table[table["preset"] == name]
-        draw_plane(column[0], part, reach=2.2)
+        draw_plane(column[0], part)
         column[0].set(title=name, xlabel=f"$x$ ({EINSTEIN})")
         for ax, panel in zip(column[1:], EXAMPLES, strict=True):
             t = part[part["panel"] == panel]
@@ -179,6 +179,5 @@ def draw_observability(table):
     log_axis(ax.xaxis, table["delta_chi2"].min(), table["delta_chi2"].max())
     ax.axvline(THRESHOLD_PSPL, color="k", lw=0.7)
     ax.set(xlabel=label_of("delta_chi2_pspl"), ylabel="share of binaries above", ylim=(0, 1.02))
-    ax.annotate(f"{THRESHOLD_PSPL:g}", (THRESHOLD_PSPL, 0.02), xytext=(2, 0), textcoords="offset points", fontsize=7)
     legend_above(fig, ax, ncols=2)
     return fig

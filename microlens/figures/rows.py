@@ -63,7 +63,7 @@ def draw_rows(table, panels: dict, width: float = PAGE):
             t = part[part["series"] == name]
             draw_shares(ax, t["row"].map(rows.index) + offsets[i], t, "share", lowest, sideways=True, from_one=distant,
                         fmt=SERIES_MARKERS[i], color=f"C{i}", mfc="white" if i % 2 else f"C{i}", label=typeset(name))
-        ax.set(xlabel=from_one(label) if distant else label)
+        ax.set(xlabel=label)
     axes[0].set_yticks(range(len(rows)), [typeset(row) for row in rows])
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     legend_above(fig, axes[0], ncols=min(len(series), 3))
@@ -89,7 +89,7 @@ def per_class_metrics(summaries: dict):
 
 @figure
 def draw_per_class_metrics(table):
-    panels = {policy: (f"score\n{policy} labels", True) for policy in table["panel"].unique()}
+    panels = {policy: (from_one(f"score\n{policy} labels"), True) for policy in table["panel"].unique()}
     return draw_rows(table, panels, COLUMN)
 
 
@@ -118,7 +118,7 @@ def robustness(conditions: dict):
 
 @figure
 def draw_robustness(table):
-    return draw_rows(table, {"completeness": ("completeness of observable binaries", True),
+    return draw_rows(table, {"completeness": (from_one("completeness of observable binaries"), True),
                              "false alarms": ("flats and single lenses called binary", False)})
 
 
@@ -136,7 +136,7 @@ def _parsed(table, row: str, panels: dict) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-SKY = {"completeness": ("completeness of\nobservable binaries", True),
+SKY = {"completeness": (from_one("completeness of\nobservable binaries"), True),
        "single_lenses_called_binary": ("single lenses\ncalled binary", False),
        "flats_called_binary": ("flats\ncalled binary", False)}
 
@@ -167,7 +167,7 @@ def draw_sky_conditions(table):
 
 
 OTHERS = {"called_binary": ("all stars:\ncalled binary", False),
-          "observable_called_other": ("observable stars:\ncalled other", True)}
+          "observable_called_other": ("observable stars:\nnot called other", True)}
 
 
 def sky_others(path):

@@ -90,8 +90,7 @@ def roc_curves(labels, p, rng):
             "low": low, "high": high, "auc": metrics.roc_area(truth, score), "auc_low": auc_low, "auc_high": auc_high}))
     return pd.concat(parts), (
         f"One-vs-rest ROC curves of the three probabilities against the observable class, n = {n}: the share of a "
-        "class that is missed. Bands and brackets are 95 % intervals; that of an area of 1 is Clopper-Pearson's of the "
-        "rarer class.")
+        "class that is missed. Bands and brackets are 95 % intervals.")
 
 
 @figure

@@ -27,7 +27,8 @@ COLUMN, PAGE = 90 / 25.4, 180 / 25.4  # inches: single and double column of an A
 WIDTHS = {COLUMN: "9 cm wide (single column)", PAGE: "18 cm wide (double column)"}
 PRINTED = " Printed "  # where a caption goes on with the width of its figure
 INTERVALS = (f"Bars, bands and brackets are {LEVEL:.0%} intervals: Clopper-Pearson of a share of counted events, the "
-             "percentiles of a bootstrap over events of any other score.").replace("%", " %")
+             "percentiles of a bootstrap over events of any other score. A score of 1, of which a bootstrap knows no "
+             "spread, has that of a share of its rarest events.").replace("%", " %")
 """What an interval is, in every figure; captions.md says it once."""
 BARS = f"bars are {LEVEL:.0%} intervals".replace("%", " %")
 STYLE = Path(__file__).with_name("thesis.mplstyle")
@@ -47,7 +48,7 @@ MATHEMATICS = (
     (r" x (?=\d)", " × "), (r"\b(\d+)e-0*(\d+)", r"$\1\\times10^{-\2}$"),
 )
 """How the plain letters in names of conditions and methods are printed: (regular expression, text of re.sub)."""
-STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1, 3), (1,)  # of ticks in a decade
+STEPS = (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)  # of ticks in a decade; powers of ten have the last alone
 HALFWAY = 0.3  # share from which a logarithmic axis of shares reaches to 1
 PLAIN = 2e-4, 1e4  # a logarithmic axis between these has plain numbers
 MARGIN = 0.04  # of a logarithmic axis, beyond its data
@@ -159,7 +160,8 @@ def room(axis) -> int:
 def log_ticks(low: float, high: float, most: int) -> np.ndarray:
     """Round numbers from low to high for a logarithmic axis: as many as there are of a kind, but not more than most."""
     exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    sets = [np.outer(10.0**exponents, steps).ravel() for steps in STEPS]
+    plain = PLAIN[0] <= low and high <= PLAIN[1]
+    sets = [np.outer(10.0**exponents, steps).ravel() for steps in (STEPS if plain else STEPS[-1:])]
     sets += [10.0 ** exponents[exponents % each == 0] for each in range(2, 10)]
     for ticks in sets:
         within = ticks[(ticks >= low * (1 - ROUNDING)) & (ticks <= high * (1 + ROUNDING))]

@@ -102,6 +102,7 @@ def draw_variable_stars(table):
         period, size = star.loc[star["panel"] == "about", ["x", "y"]].iloc[0]
         left.set_title(f"{SUBCLASS_NAMES[name]}: {period:.3g} d, {size:.2g} mag", loc="left")
         right.set_xlabel(BESIDE[beside], labelpad=1)
+        right.locator_params(axis="x", nbins=2)
     for ax in axes[-1, ::2]:
         ax.set_xlabel("time (d)", labelpad=1)
     for ax in axes[:, 0]:
