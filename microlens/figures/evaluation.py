@@ -68,10 +68,9 @@ def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:
 
 def dataset_in_words(data) -> str:
     """The name of an open Dataset and what of its simulation decides what a network can make of it."""
-    config = data.config
-    preset, split = Path(config["binary_preset"]).stem, config["split"]
-    return (f"{Path(data.path).name} (preset {preset}, schedule {config['schedule']}, detector {config['detector']}, "
-            f"split {split})")
+    said = {"preset": Path(data.config["binary_preset"]).stem}
+    said |= {name: data.config[name] for name in ("schedule", "detector", "split") if data.config[name]}
+    return f"{Path(data.path).name} ({', '.join(f'{name} {value}' for name, value in said.items())})"
 
 
 def operating_points(config, attrs):

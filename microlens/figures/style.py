@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from microlens.config import CLASS_COLOURS, CLASSES, PARAMETERS
 from microlens.evaluate.metrics import LEVEL
@@ -44,7 +46,7 @@ UNITS = {"theta_E": EINSTEIN, "mag AB": "AB mag"}  # units whose name in files i
 SIGNAL = r"$\Delta\chi^2$"
 P_BINARY = r"$P(\mathrm{binary})$"
 MATHEMATICS = (
-    (r"delta[ _]chi\^?2", r"$\\Delta\\chi^2$"), (r"\bchi\^2", r"$\\chi^2$"), (r" sigma\b", r" $\\sigma$"),
+    (r"delta[ _]chi\^?2", r"$\\Delta\\chi^2$"), (r"(?<!\\)\bchi\^2", r"$\\chi^2$"), (r" sigma\b", r" $\\sigma$"),
     (r" x (?=\d)", " × "), (r"\b(\d+)e-0*(\d+)", r"$\1\\times10^{-\2}$"),
 )
 """How the plain letters in names of conditions and methods are printed: (regular expression, text of re.sub)."""
@@ -55,6 +57,7 @@ MARGIN = 0.04  # of a logarithmic axis, beyond its data
 LABEL = 0.42, 0.28  # inches that a label needs along the x axis and along the y axis
 NOTHING = 0.1  # where a logarithmic axis of shares ends that are all 0
 LINEAR, CROWDED = 10.0, 2e3  # errors: beyond the first a logarithmic axis is drawn, beyond both fewer labels
+N_COLOURS = 64  # of a PNG file
 ROUNDING = 1e-9  # below which the distance of a share from 1 is 0
 LOGARITHMIC = ("delta_chi2_pspl", "t_E", "s", "q", "rho", "f_s")  # quantities that are drawn on a logarithmic axis
 
@@ -296,8 +299,18 @@ def save(folder, name: str, table: pd.DataFrame, caption: str, formats=("png", "
         page.set_layout_engine("none")  # the layout, which takes longest, is that of all formats
         for path in out:
             page.savefig(path, metadata=metadata[path.suffix[1:]])
+            if path.suffix == ".png":
+                reduce_colours(path)
     write_captions(folder)
     return out
+
+
+def reduce_colours(path):
+    """Write a PNG file anew with a palette of N_COLOURS, which is seen by nobody and halves its size."""
+    with Image.open(path) as image:
+        said = PngInfo()
+        said.add_text("Description", image.info["Description"])
+        image.convert("RGB").quantize(N_COLOURS).save(path, pnginfo=said, dpi=image.info["dpi"], optimize=True)
 
 
 def caption_of(path) -> str:
