@@ -209,7 +209,7 @@ def logit_axis(axis, end: float):
 
     Its ends are labelled 0 and 1: draw there what lies beyond (np.clip).
     """
-    decades = np.arange(1, -np.log10(end))
+    decades = np.arange(1, -np.log10(end) - 1)  # the last one keeps off the label of the end
     powers = 10.0 ** -decades[:: max(1, -(-2 * len(decades) // (room(axis) - 2)))]
     axis.axes.set(**{f"{axis.axis_name}scale": "logit", f"{axis.axis_name}lim": (end, 1 - end)})
     axis.set_major_locator(FixedLocator([end, *powers, 0.5, *(1 - powers), 1 - end]))
