@@ -131,6 +131,7 @@ def figures(args):
         "draw those of a folder again from their tables. Notebook 06_figures does the same with more choices.")
     parser.add_argument("--experiment-name", metavar="NAME", help="a shipped network or a unique part of a run's name")
     parser.add_argument("--evaluation", metavar="FOLDER", help="an evaluation to draw; unset makes a small one")
+    parser.add_argument("--sky-table", metavar="FOLDER", help="the folder of the tables of `make sky`")
     parser.add_argument("--output", metavar="FOLDER", help="where the figures go; unset: figures/ in the runs folder")
     parser.add_argument("--redraw", metavar="FOLDER", help="draw the figures of this folder again from their tables")
     given = parser.parse_args(args)
@@ -139,7 +140,7 @@ def figures(args):
     if given.redraw:
         made = redraw(given.redraw)
     else:
-        made = thesis_figures(given.output, given.experiment_name, given.evaluation)
+        made = thesis_figures(given.output, given.experiment_name, given.evaluation, sky_table=given.sky_table)
     print(*made, sep="\n")
 
 

@@ -14,13 +14,75 @@ import pytest
 from matplotlib.ticker import FixedLocator
 
 from microlens import figures, lens
-from microlens.config import BINARY, CLASS_COLOURS, LENSING_CLASSES, VARIABLE_STARS
+from microlens.config import BINARY, CLASS_COLOURS, VARIABLE_STARS
 from microlens.data import open_dataset, quick_dataset
-from microlens.figures import inputs, style
+from microlens.figures import inputs, populations, style
 
 ROOT = Path(__file__).parents[1]
 TABLES = style.tables_of(ROOT / "figures")
 ASCII_MATHEMATICS = re.compile(r"chi\^2|u_0|t_0|t_E|m_base|f_s\b|log10|\brho\b|sigma\b|Einstein radi")
+
+
+# Machado, Oliveira & Fernandes (2009), severity 1: linear RGB as readers with such eyes see it.
+EYES = {
+    "all": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # of linear sRGB
+WHITE = XYZ.sum(axis=1)
+LEAST_DISTANCE = dict.fromkeys(EYES, 15.0) | {"grey": 10.0}
+"""Least distance of two colours used together (CIELAB 1976), and of their lightness where all else is equal."""
+
+
+def lab(linear):
+    """CIELAB of linear RGB (3,)."""
+    x = XYZ @ np.clip(linear, 0, 1) / WHITE
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def distances(a, b) -> dict:
+    """{eye: distance of two colours}, and the difference of their lightness as `grey`."""
+    rgb = [np.array(matplotlib.colors.to_rgb(colour)) for colour in (a, b)]
+    a, b = (np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4) for x in rgb)
+    out = {eye: float(np.linalg.norm(lab(np.array(seen) @ a) - lab(np.array(seen) @ b))) for eye, seen in EYES.items()}
+    return out | {"grey": float(abs(lab(a)[0] - lab(b)[0]))}
+
+
+def series_of(ax) -> set:
+    """(colour, line style, marker, width) of the named series of an axes."""
+    found = set()
+    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+        line = handle.lines[0] if isinstance(handle, matplotlib.container.ErrorbarContainer) else handle
+        if isinstance(line, matplotlib.lines.Line2D) and label:
+            style_of = (str(line.get_linestyle()), str(line._dash_pattern), str(line.get_marker()))
+            found.add((matplotlib.colors.to_hex(line.get_color()), *style_of, line.get_linewidth()))
+        elif isinstance(line, matplotlib.patches.Patch):
+            style_of = (str(line.get_linestyle()), str(line._dash_pattern), "")
+            found.add((matplotlib.colors.to_hex(line.get_edgecolor()), *style_of, line.get_linewidth()))
+    return found
+
+
+def test_the_distances_of_colours_are_those_of_eyes():
+    """Truth: white and black are 100 apart; to a deuteranope red and green of one lightness are alike."""
+    assert distances("w", "k") == pytest.approx(dict.fromkeys((*EYES, "grey"), 100.0), abs=0.5)
+    red, green = "#c05030", "#857000"
+    seen = distances(red, green)
+    assert seen["all"] > 40 and seen["deuteranopia"] < seen["all"] / 2
+
+
+@pytest.mark.parametrize("colours", [list(CLASS_COLOURS.values()), None], ids=["classes", "series"])
+def test_the_colours_used_together_stay_apart(colours):
+    if colours is None:
+        with matplotlib.style.context(style.STYLE):
+            colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    for a, b in itertools.combinations(colours, 2):
+        seen = distances(a, b)
+        assert min(seen[eye] for eye in EYES) > LEAST_DISTANCE["all"], (a, b, seen)
+    assert len(set(style.MARKERS.values())) == len(set(style.LINES.values())) == len(CLASS_COLOURS)  # the second cue
+    assert len(set(style.SERIES_MARKERS)) == len(set(style.SERIES_LINES)) == 6
 
 
 def printed(drawn):
@@ -58,9 +120,9 @@ def page(request):
 def test_committed_figure_can_be_read_at_its_printed_size(page):
     drawn, texts = page
     width, height = drawn.get_size_inches() * 25.4
-    assert width < 180.1 and height < 250
-    small = [t.get_text() for t, _ in texts if t.get_fontsize() < 6]
-    assert not small, f"smaller than 6 pt: {small}"
+    assert round(width) in (90, 180) and height < 250
+    small = [t.get_text() for t, _ in texts if t.get_fontsize() < 7]
+    assert not small, f"smaller than 7 pt: {small}"
     right, top = 72 * drawn.get_size_inches()
     outside = [t.get_text() for t, (a, b, c, d) in texts if a < -1 or b < -1 or c > right + 1 or d > top + 1]
     assert not outside, f"cut off: {outside}"
@@ -68,6 +130,27 @@ def test_committed_figure_can_be_read_at_its_printed_size(page):
     touching = [(s.get_text(), t.get_text()) for (s, p), (t, q) in itertools.combinations(texts, 2)
                 if min(p[2], q[2]) - max(p[0], q[0]) > 1 and min(p[3], q[3]) - max(p[1], q[1]) > 1]
     assert not touching, f"overlapping: {touching}"
+
+
+@pytest.mark.parametrize("page", TABLES, ids=lambda p: p.stem, indirect=True)
+def test_committed_legend_lies_on_no_axes(page):
+    drawn, _ = page
+    assert not [ax for ax in drawn.axes if ax.get_legend()]
+    with matplotlib.style.context(style.STYLE):
+        renderer = drawn._get_renderer()
+        for legend in drawn.legends:
+            box = legend.get_window_extent(renderer)
+            assert box.x0 > -1 and box.x1 < drawn.bbox.x1 + 1
+            assert not [ax for ax in drawn.axes if ax.get_visible() and ax.bbox.overlaps(box)]
+
+
+@pytest.mark.parametrize("page", TABLES, ids=lambda p: p.stem, indirect=True)
+def test_committed_figure_is_read_by_colour_blind_readers_and_in_greyscale(page):
+    for ax in page[0].axes:
+        for a, b in itertools.combinations(series_of(ax), 2):
+            if a[1:] == b[1:]:  # marker and line are the same: the colours alone tell them apart
+                close = {eye: d for eye, d in distances(a[0], b[0]).items() if d < LEAST_DISTANCE[eye]}
+                assert not close, (a, b)
 
 
 @pytest.mark.parametrize("page", TABLES, ids=lambda p: p.stem, indirect=True)
@@ -131,11 +214,19 @@ def test_drawing_changes_no_table():
         assert path.read_text() == f"# {caption}\n" + table.to_csv(index=False, float_format="%.6g"), path.stem
 
 
+NO_NETWORK = ("**noise_terms",)  # figures of data that speak of networks
+
+
 def test_committed_captions_and_texts():
     captions = (ROOT / "figures" / "captions.md").read_text()
     said = [line for line in captions.splitlines() if line.startswith("**")]
     assert len(said) == len(TABLES) and all(re.search(r"\bn >?= \d", line) for line in said)
     assert not ASCII_MATHEMATICS.search(re.sub(r"\$[^$]*\$", "", captions)) and "68 %" not in captions
+    assert captions.count(style.INTERVALS) == captions.count("Clopper-Pearson of a share") == 1
+    assert "Clopper-Pearson" not in "".join(said)  # what an interval is stands in one place
+    assert all(line.endswith(tuple(f"{style.PRINTED}{width}." for width in style.WIDTHS.values())) for line in said)
+    of_networks = [line for line in said if "etwork" in line and not line.startswith(NO_NETWORK)]
+    assert len(of_networks) > 10 and all(re.search(r"[Nn]etworks?:? \w+", line) for line in of_networks)
     for table in TABLES:
         assert figures.read_table(table)[1] in captions
         pdf = table.with_suffix(".pdf").read_bytes()
@@ -151,7 +242,8 @@ def test_figures_folder_is_complete_and_small():
     assert sum(f.stat().st_size for f in files) < 3.5e6
     assert {"survey_season", "noise_curve", "preset_examples", "preset_distributions", "observability",
             "learning_curves", "confusion_matrix", "roc_curves", "completeness_purity", "calibration", "recall",
-            "recall_s_q", "early_detection_curve", "alerts", "robustness", "real_light_curves"} <= drawn
+            "recall_s_q", "early_detection_curve", "alerts", "robustness", "classified_light_curves", "sky_conditions",
+            "sky_others", "variable_stars", "noise_terms", "annual_parallax"} <= drawn
 
 
 def test_only_exact_names_and_families_are_figures():
@@ -186,9 +278,13 @@ def test_a_palette_lasts_as_long_as_it_is_asked_for():
 
 def test_captions_with_a_hash_and_names_with_one_are_read_again(tmp_path):
     table = pd.DataFrame({"name": "event #3", "t": np.arange(60.0), "flux": 1.0, "called": "flat", "p_binary": 0.25})
-    figures.save(tmp_path, "real_light_curves", table, "caption # 1", formats=("png",))
-    read, caption = figures.read_table(tmp_path / "real_light_curves.csv")
-    assert caption == "caption # 1" and set(read["name"]) == {"event #3"} and len(read) == len(table)
+    name = "classified_light_curves"
+    figures.save(tmp_path, name, table, "caption # 1", formats=("png",))
+    read, caption = figures.read_table(tmp_path / f"{name}.csv")
+    figures.save(tmp_path, name, read, caption, formats=("png",))
+    assert figures.read_table(tmp_path / f"{name}.csv")[1] == caption  # the width is said once
+    assert caption == "caption # 1 Printed 18 cm wide (double column)."
+    assert set(read["name"]) == {"event #3"} and len(read) == len(table)
 
 
 def test_lens_plane_table_is_the_lens():
@@ -208,15 +304,15 @@ def test_presets_are_compared_on_common_bins_and_typical_events_chosen(tmp_path,
     monkeypatch.setenv("MICROLENS_DATA", str(tmp_path))
     with open_dataset(quick_dataset(1, 4, 8, seed=3)) as a, open_dataset(quick_dataset(1, 4, 8, seed=4)) as b:
         table, caption = figures.preset_distributions({"a": a.params, "b": b.params})
-        row = inputs.typical(b.params, BINARY)
+        row = figures.typical(b.params, BINARY)
         examples, said = figures.preset_examples({"a": a, "b": b})
         twice = figures.preset_examples({"a": a, "again": a})[1]
         seen = b.params[(b.params.label == BINARY) & (b.params.label_observable == BINARY)]
     assert np.allclose(table.groupby(["preset", "parameter"])["share"].sum(), 1) and "n >= 8" in caption
-    assert (table.groupby("parameter")[["low", "high"]].nunique() == inputs.N_BINS).all(axis=None)
+    assert (table.groupby("parameter")[["low", "high"]].nunique() == populations.N_BINS).all(axis=None)
     assert row in seen.index and (seen.delta_chi2_pspl >= seen.delta_chi2_pspl[row]).mean() <= 0.5
-    assert "n = 6:" in said and "n = 3:" in twice  # curves that differ
-    for kind in LENSING_CLASSES:
+    assert "(n = 4 different ones)" in said and "(n = 2 different ones)" in twice
+    for kind in populations.EXAMPLES:
         curves = [part[["x", "y"]].to_numpy() for _, part in examples[examples["panel"] == kind].groupby("preset")]
         assert not np.array_equal(*curves)
 
@@ -230,7 +326,11 @@ def test_what_lies_near_one_is_drawn_as_its_distance_from_one():
     left, right = figures.draw("early_detection_curve", table).axes
     assert left.get_yscale() == right.get_yscale() == "log"
     assert left.lines[0].get_ydata() == pytest.approx([0.01, 0.001])
-    assert right.lines[2].get_ydata() == pytest.approx([0.2, 0.1]) and np.isnan(right.lines[0].get_ydata()).all()
+    drawn = {line.get_label(): line.get_ydata() for line in right.lines}
+    assert drawn["binary lens"] == pytest.approx([0.2, 0.1]) and np.isnan(drawn["flat"]).all()
+    end = right.get_ylim()[0]
+    assert right.lines[1].get_ydata() == pytest.approx([end, end])  # none of the flats is missed
+    assert right.yaxis.get_major_formatter()(end, 0) == "0"
 
 
 def test_completeness_and_purity_are_at_their_place():
@@ -255,7 +355,64 @@ def test_each_kind_of_variable_star_has_a_season_and_what_it_is():
         assert len(beside) > 5 and (beside["panel"].iloc[0] != "phase" or beside["x"].between(0, 1).all()), name
     drawn = figures.draw("variable_stars", table)
     assert sum(ax.get_visible() for ax in drawn.axes) == 2 * len(VARIABLE_STARS)
-    assert drawn.axes[0].get_title(loc="left").startswith("rr lyrae ab: 0.")
+    assert drawn.axes[0].get_title(loc="left").startswith("RR Lyrae ab: 0.")
+
+
+def test_the_table_of_the_sky_is_drawn_with_its_intervals(tmp_path):
+    """Truth: the text of conditions.csv, by eye."""
+    path = tmp_path / "conditions.csv"
+    path.write_text(
+        "condition,method,n_binary,completeness,n_pspl,single_lenses_called_binary,n_flat,flats_called_binary\n"
+        '"OU 0.3 sigma, 1.0 d",net,10,"0.9000 [0.5550, 0.9975]",400,"0.0025 [0.0001, 0.0138]",200,none\n'
+        'errors x 1.3,net,12,"1.0000 [0.7354, 1.0000]",400,"0.0000 [0.0000, 0.0092]",200,"0.5 [0.4, 0.6]"\n')
+    table, caption = figures.sky_conditions(path)
+    assert "n = 400 single lenses, 200 flats and 10 to 12 observable binaries" in caption and "Networks: net" in caption
+    axes = figures.draw("sky_conditions", table).axes
+    missed, false, flats = (ax.containers[0] for ax in axes)
+    assert missed.lines[0].get_xdata() == pytest.approx([0.1, axes[0].get_xlim()[0]])  # none missed: at the end, 0
+    assert false.lines[2][0].get_segments()[0][:, 0] == pytest.approx([0.0001, 0.0138])
+    assert flats.lines[0].get_xdata() == pytest.approx([0.5])
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == [r"OU 0.3 $\sigma$, 1.0 d", "errors × 1.3"]
+
+
+def test_the_table_of_other_stars_names_each_with_its_number(tmp_path):
+    path = tmp_path / "others.csv"
+    path.write_text('subclass,method,n,called_binary,observable,observable_called_other\n'
+                    'delta_scuti,net,27,"0.0 [0.0, 0.1277]","0.85 [0.66, 0.95]","0.30 [0.13, 0.53]"\n'
+                    'flare,net,78,"0.0 [0.0, 0.0462]","0.0 [0.0, 0.0462]",none\n')
+    table, caption = figures.sky_others(path)
+    assert table["row"].unique().tolist() == [r"$\delta$ Scuti (27)", "flare (78)"] and "n = 27 to 78" in caption
+    assert table.loc[table["panel"] == "observable_called_other", "share"].isna().tolist() == [False, True]
+    figures.draw("sky_others", table).draw_without_rendering()
+
+
+def test_robustness_counts_the_false_alarms_of_flats_and_single_lenses():
+    """Truth: 1 of 20 flats and 2 of 30 single lenses are called binary, 9 of 10 observable binaries found."""
+    score = {"completeness_observable": 0.9, "false_alarms_flat": 0.05, "false_alarms_pspl": 2 / 30, "n_observable": 10}
+    summary = {"n": 60, "run": "net", "at_threshold": score, "most_probable_class": score,
+               "simulated_labels": {"per_class": {"flat": {"n": 20}, "pspl": {"n": 30}}}}
+    table, caption = figures.robustness({"as trained": (False, summary)})
+    assert table["share"].tolist() == pytest.approx([0.9, 3 / 50] * 2) and table["n"].tolist() == [10, 50] * 2
+    assert "Network net" in caption and "n >= 60" in caption
+
+
+def test_numbers_of_a_logarithmic_axis_are_of_one_kind():
+    _, ax = style.subplots()
+    lowest = style.share_axis(ax.yaxis, np.array([0, 1e-5, 0.5]))
+    labels = [ax.yaxis.get_major_formatter()(x, 0) for x in ax.yaxis.get_major_locator()()]
+    assert labels[0] == "0" and labels[-1] == "1" and all(x.startswith("$10") for x in labels[1:-1])
+    assert lowest < 1e-5 and len(labels) <= style.room(ax.yaxis)
+    assert style.share_axis(ax.yaxis, np.array([0.02, 0.5])) == pytest.approx(0.02 / 1.3)
+    assert "0" not in [ax.yaxis.get_major_formatter()(x, 0) for x in ax.yaxis.get_major_locator()()]
+    assert style.power(2e-3) == r"$2\times10^{-3}$" and style.power(1e-4) == "$10^{-4}$"
+    assert style.typeset("delta chi^2 of 3e-3 sigma x 2") == r"$\Delta\chi^2$ of $3\times10^{-3}$ $\sigma$ × 2"
+
+
+def test_calibration_bins_reach_from_0_to_1():
+    p = np.array([0.0, 1e-9, 0.5, 1 - 1e-12, 1.0])
+    table, _ = figures.calibration(p > 0.6, p, p, n_bins=6)
+    of_one = table[table["kind"] == "as it is"]
+    assert of_one["n"].tolist() == [2, 1, 2] and of_one["share"].tolist() == [0, 0, 1]
 
 
 def test_a_bin_without_a_mistake_shows_its_upper_limit():
@@ -263,7 +420,11 @@ def test_a_bin_without_a_mistake_shows_its_upper_limit():
     right = (u_0 > 0.5) | (labels == 1)
     table, _ = figures.u0_dependency(u_0, labels, right)
     ax = figures.draw("u0_dependency", table).axes[0]
-    limits = [y for line in ax.lines if line.get_marker() == "v" for y in line.get_ydata()]
+    lowest = ax.get_ylim()[0]
+    points = {c.get_label(): c.lines[0].get_ydata() for c in ax.containers}
+    ends = [segment[:, 1] for c in ax.containers for segment in c.lines[2][0].get_segments()]
+    limits = [high for low, high in ends if low == pytest.approx(lowest)]
+    assert points["simulated single lens"] == pytest.approx([lowest] * 2)
     assert limits == pytest.approx([1 - 0.025**0.1] * 3)
 
 

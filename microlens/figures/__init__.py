@@ -5,14 +5,16 @@
     figures.redraw("figures")                                                             # from the tables alone
     figures.draw_evaluation(folder)                                                       # all of an evaluation
 
-style       widths, colours, labels, saving     inputs        season, noise, light curves, populations, lens planes
-evaluation  all figures of an evaluation        scores        confusion, ROC, calibration, recall, learning curves
-thesis      all figures of the thesis           alerts        early detection, alerts, probabilities in time
-variables   everything that varies and is no lens
-                                                light_curves  light curves of files, and the hardest events
+style        widths, colours, axes, intervals, labels, saving   thesis       all figures of the thesis
+inputs       season, noise, light curves, lens planes           evaluation   all figures of an evaluation
+populations  presets, their events and parameters               variables    everything that varies and is no lens
+scores       confusion, ROC, calibration, learning curves       dependence   recall and mistakes against parameters
+alerts       early detection, alerts, probabilities in time     rows         classes, conditions, the table of the sky
+light_curves light curves of files, and the hardest events
 """
 
 from microlens.figures.alerts import alerts, early_detection_curve, evolution
+from microlens.figures.dependence import recall, recall_s_q, temporal_bias_check, u0_dependency
 from microlens.figures.evaluation import draw_evaluation
 from microlens.figures.inputs import (
     annual_parallax,
@@ -20,37 +22,28 @@ from microlens.figures.inputs import (
     example_light_curves,
     noise_curve,
     noise_terms,
+    survey_season,
+)
+from microlens.figures.light_curves import classified_light_curves, hardest_calls, mistakes, sets
+from microlens.figures.populations import (
     observability,
     parameter_distributions,
     preset_distributions,
     preset_examples,
-    survey_season,
+    typical,
 )
-from microlens.figures.light_curves import hardest_calls, mistakes, real_light_curves, sets
-from microlens.figures.scores import (
-    calibration,
-    completeness_purity,
-    confusion_matrix,
-    learning_curves,
-    per_class_metrics,
-    recall,
-    recall_s_q,
-    robustness,
-    roc_curves,
-    temporal_bias_check,
-    u0_dependency,
-)
+from microlens.figures.rows import per_class_metrics, robustness, sky_conditions, sky_others
+from microlens.figures.scores import calibration, completeness_purity, confusion_matrix, learning_curves, roc_curves
 from microlens.figures.style import COLOURS, DRAW, draw, read_table, redraw, save
 from microlens.figures.thesis import thesis_figures
 from microlens.figures.variables import variable_stars
 
 __all__ = [
-    "COLOURS", "DRAW", "alerts", "annual_parallax", "calibration", "completeness_purity", "confusion_matrix", "draw",
-    "draw_evaluation",
-    "early_detection_curve", "event_by_hand", "evolution", "example_light_curves", "hardest_calls", "learning_curves",
-    "mistakes", "noise_curve", "noise_terms", "observability", "parameter_distributions", "per_class_metrics",
-    "preset_distributions",
-    "preset_examples", "read_table", "real_light_curves", "recall", "recall_s_q", "redraw", "robustness", "roc_curves",
-    "save", "sets", "survey_season", "temporal_bias_check", "thesis_figures", "u0_dependency",
+    "COLOURS", "DRAW", "alerts", "annual_parallax", "calibration", "classified_light_curves", "completeness_purity",
+    "confusion_matrix", "draw", "draw_evaluation", "early_detection_curve", "event_by_hand", "evolution",
+    "example_light_curves", "hardest_calls", "learning_curves", "mistakes", "noise_curve", "noise_terms",
+    "observability", "parameter_distributions", "per_class_metrics", "preset_distributions", "preset_examples",
+    "read_table", "recall", "recall_s_q", "redraw", "robustness", "roc_curves", "save", "sets", "sky_conditions",
+    "sky_others", "survey_season", "temporal_bias_check", "thesis_figures", "typical", "u0_dependency",
     "variable_stars",
 ]

@@ -1,4 +1,4 @@
-"""Early detection: accuracy as the season unfolds, alerts, and single events in time."""
+"""Early detection: mistakes as the season unfolds, alerts, and single events in time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,31 @@ import numpy as np
 import pandas as pd
 
 from microlens.config import LENSING_CLASSES, THRESHOLD_PSPL
+from microlens.evaluate import metrics
 from microlens.evaluate.report import MARKED
-from microlens.figures.style import COLOURS, LINES, MARKERS, PAGE, SIGNAL, figure, subplots
+from microlens.figures.style import (
+    COLOURS,
+    COLUMN,
+    LINES,
+    MARKERS,
+    NAMES,
+    PAGE,
+    SIGNAL,
+    draw_line,
+    figure,
+    from_one,
+    legend_above,
+    logit_axis,
+    residual_axis,
+    share_axis,
+    subplots,
+)
+from microlens.fit import fit_single_lens, single_lens_model
 
-DELAYS = np.arange(-10, 20.25, 0.25)  # days: edges of the histogram of delays
-LEAST_SHARE = 0.002  # of the alerts in a bin at the ends of the histogram that is drawn
-MOST_EPOCHS, MOST_STEPS = 1500, 400  # that are drawn of one event
+DELAYS = np.arange(-5, 20.25, 0.25)  # days after the moment of observability at which the alerted are counted
+MOST_EPOCHS, MOST_STEPS = 700, 400  # that are drawn of one event
+PER_MEAN = 32  # residuals of neighbouring epochs that are averaged
+LEAST_P = 10**-4.5  # distance of a probability from 0 and from 1 beyond which its axis ends
 
 
 def early_detection_curve(fraction, accuracy, low, high, recall, n):
@@ -24,23 +43,27 @@ def early_detection_curve(fraction, accuracy, low, high, recall, n):
         table[f"recall_{c}"] = recall[:, i]
     table["marked"] = np.isclose(table["fraction"].to_numpy()[:, None], MARKED).any(axis=1)
     return table, (
-        "Share of events that the most probable class gets wrong after a fraction of the season, of all (left) and "
-        f"of each class (right); truth is the class observable by then. n = {n}; marks at 10, 20, 30, 50, 70 and 100 "
-        "%; band: 95 % Clopper-Pearson interval; a class without a wrong event is not drawn.")
+        "Share of events that are called wrongly after a fraction of the season, of all (left, with the band of its 95 "
+        "% interval) and of each class (right); truth is the class observable by then. "
+        f"n = {n}; marks at 10, 20, 30, 50, 70 and 100 %.")
 
 
 @figure
 def draw_early_detection_curve(table):
-    fig, (a, b) = subplots(1, 2, size=(PAGE, 2.5))
+    fig, (a, b) = subplots(1, 2, size=(PAGE, 2.6))
     marked, x = np.flatnonzero(table["marked"]).tolist(), table["fraction"]
-    a.fill_between(x, 1 - table["accuracy_high"], 1 - table["accuracy_low"], color="0.3", alpha=0.25, lw=0)
-    a.plot(x, 1 - table["accuracy"], "-o", ms=4, color="0.3", markevery=marked)
+    wrong, missed = (1 - table[[name for name in table if name.startswith(kind)]] for kind in ("accuracy", "recall_"))
+    lowest = share_axis(a.yaxis, wrong)
+    a.fill_between(x, *(np.maximum(wrong[f"accuracy_{end}"], lowest) for end in ("high", "low")), color="0.3",
+                   alpha=0.25, lw=0)
+    draw_line(a, x, wrong["accuracy"], lowest, "-o", ms=4, color="0.3", markevery=marked)
+    lowest = share_axis(b.yaxis, missed)
     for c in LENSING_CLASSES:
-        missed = 1 - table[f"recall_{c}"]
-        b.plot(x, missed.where(missed > 0), LINES[c] + MARKERS[c], ms=3.5, color=COLOURS[c], label=c, markevery=marked)
-    for ax, label in ((a, "1 - accuracy"), (b, "1 - recall of the class\nobservable by then")):
-        ax.set(xlabel="fraction of the season", ylabel=label, yscale="log", xlim=(0, 1.02))
-    fig.legend(*b.get_legend_handles_labels(), loc="outside upper right", ncols=3)
+        draw_line(b, x, missed[f"recall_{c}"], lowest, LINES[c] + MARKERS[c], ms=3.5, color=COLOURS[c],
+                  label=NAMES[c], markevery=marked)
+    for ax, label in ((a, "accuracy"), (b, "recall of the class\nobservable by then")):
+        ax.set(xlabel="fraction of the season", ylabel=from_one(label), xlim=(0, 1.02))
+    legend_above(fig, b)
     return fig
 
 
@@ -50,74 +73,78 @@ def alerts(time, purity, completeness, delay, summary):
     delay : NaN where there is no alert.   summary : as evaluate.alerts.report gives it.
     """
     a = pd.DataFrame({"panel": "time", "x": time, "purity": purity, "completeness": completeness})
-    raised = delay[np.isfinite(delay)]
-    counts, _ = np.histogram(np.clip(raised, DELAYS[0], DELAYS[-1] - 1e-9), DELAYS)
-    by_then = (raised[:, None] <= DELAYS[1:]).sum(axis=0) / max(len(delay), 1)
-    b = pd.DataFrame({"panel": "delay", "x": DELAYS[:-1], "width": np.diff(DELAYS), "count": counts, "share": by_then})
+    raised = np.sum(delay[:, None] <= DELAYS, axis=0)  # NaN is never raised
+    low, high = metrics.binomial_interval(raised, len(delay))
+    b = pd.DataFrame({"panel": "delay", "x": DELAYS, "share": raised / max(len(delay), 1), "share_low": low,
+                      "share_high": high})
     return pd.concat([a, b]), (
-        f"Alerts over a mixed stream, n = {summary['n']} light curves: purity and completeness of observable binaries "
-        f"so far; delay of {len(raised)} alerts after the anomaly of {len(delay)} binaries reached {SIGNAL} = "
-        f"{THRESHOLD_PSPL:g} (drawn where a bin holds more than {100 * LEAST_SHARE:g} % of them), and the share of all "
-        "alerted by then.")
+        f"Alerts over a mixed stream, n = {summary['n']} light curves. Left: what the alerts so far lack to a purity "
+        "and a completeness (of all observable binaries of the season) of 1; the dotted line is 5 %. Right: the share "
+        f"of the observable binaries, n = {len(delay)}, without an alert at a time after their anomaly reached "
+        f"{SIGNAL} = {THRESHOLD_PSPL:g}, with its 95 % interval; {int(np.isfinite(delay).sum())} have one by the end.")
 
 
 @figure
 def draw_alerts(table):
-    fig, (a, b) = subplots(1, 2, size=(PAGE, 2.5))
-    t = table[table["panel"] == "time"]
-    a.plot(t["x"], t["purity"], color="0.3", label="purity of the alerts so far")
-    a.plot(t["x"], t["completeness"], "--", color=COLOURS["binary"], label="completeness,\nall observable binaries")
-    a.set(xlabel="time (d into the season)", ylabel="share", ylim=(0, 1.02))
-    a.legend(loc="lower right")
-    d = table[table["panel"] == "delay"]
-    width, filled = d["width"].iloc[0], d["x"][d["count"] > LEAST_SHARE * d["count"].sum()]
-    b.bar(d["x"], d["count"], width=width, align="edge", color=COLOURS["binary"], edgecolor="black", lw=0.3)
-    b.axvline(0, color="k", lw=0.8)
-    b.set(xlabel="alert - moment of observability (d)", ylabel="observable binaries (bars)")
-    if len(filled):
-        b.set_xlim(filled.min() - width, filled.max() + 2 * width)
-    right = b.twinx()
-    right.spines["right"].set_visible(True)
-    right.tick_params(bottom=False, labelbottom=False)
-    right.plot(d["x"] + width, d["share"], color="0.3")
-    right.set(ylabel="share alerted by then (line)", ylim=(0, 1.02))
+    fig, (a, b) = subplots(1, 2, size=(PAGE, 2.6))
+    t, d = (table[table["panel"] == panel] for panel in ("time", "delay"))
+    lowest = share_axis(a.yaxis, 1 - t[["purity", "completeness"]])
+    draw_line(a, t["x"], 1 - t["purity"], lowest, color="0.3", label="purity")
+    draw_line(a, t["x"], 1 - t["completeness"], lowest, "--", color=COLOURS["binary"], label="completeness")
+    a.axhline(0.05, color="0.6", lw=0.6, ls=":")
+    a.set(xlabel="time (d into the season)", ylabel=from_one("share"))
+    lowest = share_axis(b.yaxis, 1 - d[["share", "share_low", "share_high"]])
+    b.fill_between(d["x"], *(np.maximum(1 - d[f"share_{end}"], lowest) for end in ("high", "low")),
+                   color=COLOURS["binary"], alpha=0.25, lw=0)
+    draw_line(b, d["x"], 1 - d["share"], lowest, color=COLOURS["binary"])
+    b.axvline(0, color="0.6", lw=0.6, ls=":")
+    b.set(xlabel="time after the moment of observability (d)", ylabel="share not yet alerted")
+    legend_above(fig, a)
     return fig
 
 
-def evolution(time, flux, steps_time, p, *, truth, t_observable=np.nan):
-    """One event: its light curve, the probabilities as the season unfolds, and the confidence.
+def evolution(time, flux, sigma, steps_time, p, *, truth, t_observable=np.nan):
+    """One event: its light curve, its residual to the best single lens, the probabilities as the season unfolds.
 
-    time (n,) days, flux (n,) of valid epochs; steps_time (K,) days, p (K, 3) after each network step; truth : its
-    class; t_observable : days.
+    time (n,) days, flux and error sigma (n,) of valid epochs; steps_time (K,) days, p (K, 3) after each network step;
+    truth : its class; t_observable : days.
     """
-    every = max(1, len(time) // MOST_EPOCHS)
-    a = pd.DataFrame({"panel": "light curve", "t": time[::every], "flux": flux[::every]})
-    every = max(1, len(steps_time) // MOST_STEPS)
-    b = pd.DataFrame(p[::every], columns=[f"p_{c}" for c in LENSING_CLASSES])
-    b = b.assign(panel="probability", t=steps_time[::every])
-    table = pd.concat([a, b]).assign(t_observable=t_observable)
-    return table, (
-        f"One {truth} event (n = 1): light curve, class probabilities and the largest of them (confidence) after each "
-        "network step.")
+    sigma = np.asarray(sigma, dtype=float)
+    residual = (flux - single_lens_model(time, fit_single_lens(time, flux, sigma, finite_source=True))) / sigma
+    n_means = len(time) // PER_MEAN
+    blocks = residual[: n_means * PER_MEAN].reshape(n_means, PER_MEAN)
+    middle = time[: n_means * PER_MEAN].reshape(n_means, PER_MEAN).mean(axis=1)
+    every, step = max(1, len(time) // MOST_EPOCHS), max(1, len(steps_time) // MOST_STEPS)
+    parts = [pd.DataFrame({"panel": "light curve", "t": time[::every], "y": flux[::every]}),
+             pd.DataFrame({"panel": "residual", "t": middle, "y": blocks.sum(axis=1) / np.sqrt(PER_MEAN)})]
+    parts += [pd.DataFrame({"panel": c, "t": steps_time[::step], "y": p[::step, i]})
+              for i, c in enumerate(LENSING_CLASSES)]
+    return pd.concat(parts).round(6).assign(t_observable=t_observable), (
+        f"One event (n = 1), {NAMES[truth]}: every {every}. epoch of its light curve; the residual to the best single "
+        f"lens of the whole season, means of {PER_MEAN} epochs over their errors; class probabilities after each "
+        "network step, on an axis that is logarithmic towards 0 and towards 1.")
 
 
 @figure
 def draw_evolution(table):
-    fig, (a, b, c) = subplots(3, 1, size=(PAGE, 4.2), sharex=True, height_ratios=(2, 2, 1))
-    t = table[table["panel"] == "light curve"]
-    a.plot(t["t"], t["flux"], ".", ms=1.5, color="0.3", rasterized=True)
-    a.set_ylabel("flux / baseline")
-    t = table[table["panel"] == "probability"]
+    fig, (a, b, c) = subplots(3, 1, size=(COLUMN, 4.4), sharex=True, height_ratios=(2, 1.3, 2))
+    panels = dict(list(table.groupby("panel", sort=False)))
+    a.plot(panels["light curve"]["t"], panels["light curve"]["y"], ".", ms=1.5, color="0.3", rasterized=True)
+    b.plot(panels["residual"]["t"], panels["residual"]["y"], ".", ms=2, color="0.3")
+    b.axhline(0, color="0.6", lw=0.6)
+    residual_axis(b, panels["residual"]["y"])
     for name in LENSING_CLASSES:
-        b.plot(t["t"], t[f"p_{name}"], LINES[name], color=COLOURS[name], label=name)
-    b.set(ylabel="probability", ylim=(-0.02, 1.02))
-    fig.legend(*b.get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    c.plot(t["t"], t[[f"p_{name}" for name in LENSING_CLASSES]].max(axis=1), color="0.3")
-    c.set(xlabel="time (d into the season)", ylabel="confidence", ylim=(0.3, 1.02))
+        t = panels[name]
+        c.plot(t["t"], np.clip(t["y"], LEAST_P, 1 - LEAST_P), LINES[name], color=COLOURS[name], label=NAMES[name])
+    logit_axis(c.yaxis, LEAST_P)
+    a.set_ylabel("flux / baseline")
+    b.set_ylabel(r"residual ($\sigma$)")
+    c.set(xlabel="time (d into the season)", ylabel="probability")
+    legend_above(fig, c)
     moment = table["t_observable"].iloc[0]
     if np.isfinite(moment):
         for ax in (a, b, c):
             ax.axvline(moment, color="k", lw=0.7, ls=":")
-        a.annotate("observable", (moment, 1), xycoords=("data", "axes fraction"), xytext=(0, 2),
-                   textcoords="offset points", fontsize=6, ha="center")
+        a.set_title("dotted: observable from here", loc="left", fontsize=7)
+    fig.align_ylabels([a, b, c])
     return fig

@@ -17,22 +17,17 @@ from microlens.data.packed import class_mix
 from microlens.evaluate import alerts as alert_scores
 from microlens.evaluate.report import SEED
 from microlens.figures.alerts import alerts, early_detection_curve, evolution
+from microlens.figures.dependence import recall, recall_s_q, temporal_bias_check, u0_dependency
 from microlens.figures.inputs import example_light_curves
 from microlens.figures.light_curves import PER_PAGE, mistakes, sets
-from microlens.figures.scores import (
-    calibration,
-    completeness_purity,
-    confusion_matrix,
-    per_class_metrics,
-    recall,
-    recall_s_q,
-    roc_curves,
-    temporal_bias_check,
-    u0_dependency,
-)
-from microlens.figures.style import palette, save
+from microlens.figures.rows import per_class_metrics
+from microlens.figures.scores import calibration, completeness_purity, confusion_matrix, roc_curves
+from microlens.figures.style import P_BINARY, palette, save
 
 NEARLY_1 = 0.9995  # from which a number is 1 in three digits
+AT_THRESHOLD = ("recall", "recall_s_q")  # figures of what is called binary at the threshold of whole curves
+OF_PROBABILITIES = ("roc_curves", "completeness_purity", "calibration", "evolution", "example_light_curves")
+"""Figures of probabilities or of data, which have no operating point; all other ones are of the most probable class."""
 
 
 def draw_evaluation(folder, into=None, formats: tuple[str, ...] | None = None) -> list[Path]:
@@ -59,22 +54,43 @@ def draw_evaluation(folder, into=None, formats: tuple[str, ...] | None = None) -
 
 
 def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:
-    """{name: (table, caption)} of all figures; captions end with dataset, network and the threshold, if any."""
+    """{name: (table, caption)} of all figures; captions end with dataset, network and operating point."""
     with open_dataset(attrs["data"]) as data:
         if data.checksum != attrs["data_checksum"]:
             raise FileNotFoundError(f"{attrs['data']}: is no longer the dataset that {folder} scored; evaluate again.")
         made = _whole_curves(summary, config, arrays, attrs, data)
         if "t_alert" in arrays:
             made |= _early(summary, arrays, data)
-    about = f"Dataset {Path(summary['data']).name}, network {summary['run']}."
+        about = f"Dataset {dataset_in_words(data)}; network {summary['run']}"
+    points = operating_points(config, attrs)
+    return {name: (table, f"{caption} {about}{points(name)}.") for name, (table, caption) in made.items()}
+
+
+def dataset_in_words(data) -> str:
+    """The name of an open Dataset and what of its simulation decides what a network can make of it."""
+    said = {"preset": Path(data.config["binary_preset"]).stem}
+    said |= {name: data.config[name] for name in ("schedule", "detector", "split") if data.config[name]}
+    return f"{Path(data.path).name} ({', '.join(f'{name} {value}' for name, value in said.items())})"
+
+
+def operating_points(config, attrs):
+    """A function of the name of a figure: the end of its caption, which states its operating point.
+
+    config : EvaluateConfig.   attrs : those of predictions.h5.
+    """
     chosen = f"{PURITY:.0%} purity and at most {config.false_alarms:.1%}".replace("%", " %")
     whole, alert = (f"{chosen} {what} on the validation events" for what in ("false alarms", "premature alerts"))
     if config.calibration is not None:
         whole = alert = attrs["threshold_from"]
-    thresholds = dict.fromkeys(("recall", "recall_s_q"), f"{_in_digits(attrs['threshold'])} ({whole})")
+    thresholds = dict.fromkeys(AT_THRESHOLD, f"{_in_digits(attrs['threshold'])} ({whole})")
     thresholds["alerts"] = f"{_in_digits(attrs['alert_threshold'])} ({alert})"
-    at = {name: f" Threshold: P(binary) >= {words}." for name, words in thresholds.items()}
-    return {name: (table, f"{caption} {about}{at.get(name, '')}") for name, (table, caption) in made.items()}
+
+    def point(name: str) -> str:
+        if name in thresholds:
+            return rf"; operating point: {P_BINARY} $\geq$ {thresholds[name]}"
+        return "" if name.startswith(OF_PROBABILITIES) else "; operating point: the most probable class"
+
+    return point
 
 
 def _in_digits(threshold: float) -> str:
@@ -123,12 +139,12 @@ def _early(summary, arrays, data) -> dict:
     made = {"early_detection_curve": curve, "alerts": alerts(grid, *over_time, delay, summary["early"]["alerts"])}
     for k, at in enumerate(arrays["example"]):
         row, kind = arrays["row"][at], LENSING_CLASSES[observable[at]]
-        flux, seen = data.flux(int(row)), np.isfinite(arrays["example_time"][k])
+        flux, sigma, seen = data.flux(int(row)), data.sigma(int(row)), np.isfinite(arrays["example_time"][k])
         valid = flux != 0
         moment = t_observable[at] if observable[at] == BINARY else np.nan
         steps = arrays["example_time"][k, seen], arrays["example_p"][k, seen]
-        made[f"evolution_{kind}_{row}"] = evolution(data.timestamps[valid], flux[valid], *steps, truth=kind,
-                                                    t_observable=moment)
+        made[f"evolution_{kind}_{row}"] = evolution(data.timestamps[valid], flux[valid], sigma[valid], *steps,
+                                                    truth=kind, t_observable=moment)
     return made
 
 
@@ -138,4 +154,5 @@ def _light_curves(folder: Path, summary: dict) -> dict:
     wrong = pd.read_csv(folder / "mistakes.csv")
     for page in range(-(-wrong["name"].nunique() // PER_PAGE)):
         made[f"mistakes_{page + 1}"] = mistakes(wrong, page, "Seasons called wrongly")
-    return {name: (table, f"{caption} Network {summary['run']}.") for name, (table, caption) in made.items()}
+    about = f"Network {summary['run']}; operating point: the class that `microlens classify` calls."
+    return {name: (table, f"{caption} {about}") for name, (table, caption) in made.items()}

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from microlens.config import BINARY, FLAT, LENSING_CLASSES
+from microlens.config import BINARY, LENSING_CLASSES
 from microlens.data import open_dataset, read_light_curves, read_predictions, seasons
 from microlens.evaluate.light_curves import WHOLE
+from microlens.figures.inputs import BRIGHT
 from microlens.figures.scores import draw_confusion
-from microlens.figures.style import COLOURS, COLUMN, MARKERS, PAGE, figure, subplots
+from microlens.figures.style import COLOURS, MARGIN, MARKERS, NAMES, P_BINARY, PAGE, SIGNAL, figure, log_axis, subplots
 from microlens.files import PACKAGE
 from microlens.fit import fit_single_lens, single_lens_model, smooth_error
 from microlens.fit.points import epochs_to_draw
@@ -21,11 +22,14 @@ PER_PAGE = 6  # mistakes
 MOST = 12  # seasons in the figure real_light_curves
 DETAIL = 60  # epochs drawn on each side of the largest residual
 SHORT = 8  # epochs whose summed squared residual tells where it is largest
+LEAST_SETS = 3  # for which there is room, so that a single one is not drawn large
+KNOWN_SETS = {"ogle_2025": "real: OGLE", "roman_dc1": "simulated: Data Challenge", "roman_gulls": "simulated: gulls"}
+"""What the sets of light curves are that the tests know, and how their names are printed."""
 LARGEST_DRAWN = 40  # residuals of a whole curve that are drawn in any case
 
 
-def real_light_curves(answers: pd.DataFrame):
-    """The first MOST seasons of a table of `microlens.evaluate.classify`, as the network reads them."""
+def classified_light_curves(answers: pd.DataFrame, network: str = ""):
+    """The first MOST seasons of a table of `microlens.evaluate.classify`, as the network of that name reads them."""
     of_seasons, parts = answers[answers["season"] != WHOLE], []
     for answer in of_seasons[:MOST].itertuples():
         curves = read_light_curves(answer.file)
@@ -35,25 +39,29 @@ def real_light_curves(answers: pd.DataFrame):
         parts.append(pd.DataFrame({
             "name": f"{Path(answer.file).name.split('.')[0]}, season {season.number}",
             "t": (season.time[keep] - season.time[0]).round(3), "flux": season.flux[keep].round(4),
-            "called": answers.at[answer.Index, "class"] or LENSING_CLASSES[FLAT],
-            "p_binary": round(answer.p_binary, 4)}))
+            "called": answers.at[answer.Index, "class"], "p_binary": round(answer.p_binary, 4)}))
     simulated = all(Path(file).resolve().parent == EXAMPLES for file in answers["file"])
-    what = f"{answers['file'].nunique()} {'simulated examples' if simulated else 'light-curve files'}"
-    said = f"{len(parts)} of n = {len(of_seasons)} seasons, with the class called and P(binary)"
-    return pd.concat(parts), f"{what}: {said}."
+    what = "the simulated examples that notebook 05 reads" if simulated else "other people's files"
+    return pd.concat(parts), (
+        f"Light curves of {what} ({answers['file'].nunique()}): {len(parts)} of n = {len(of_seasons)} seasons, thinned "
+        f"where nothing changes, with the class called and {P_BINARY}."
+        + (f" Network {network}; operating point: the class that `microlens classify` calls." if network else ""))
 
 
 @figure
-def draw_real_light_curves(table):
+def draw_classified_light_curves(table):
     groups = list(table.groupby("name", sort=False))
     rows = -(-len(groups) // 3)
     fig, axes = subplots(rows, 3, size=(PAGE, 0.4 + 1.6 * rows), squeeze=False)
     for ax in axes.flat[len(groups) :]:
         ax.set_visible(False)
     for ax, (name, t) in zip(axes.flat, groups, strict=False):
-        called = t["called"].iloc[0]
-        ax.plot(t["t"], t["flux"], MARKERS[called], ms=1.2, color=COLOURS[called], rasterized=True)
-        ax.set_title(f"{name}\n{called}, P(binary) = {t['p_binary'].iloc[0]:.3f}", fontsize=7)
+        called, p = t[["called", "p_binary"]].iloc[0]
+        known = called in NAMES  # a season of few points is not called anything
+        ax.plot(t["t"], t["flux"], MARKERS.get(called, "."), ms=1.2, color=COLOURS.get(called, "0.6"), rasterized=True)
+        ax.set_title(f"{name}\n{NAMES[called]}, {P_BINARY} = {p:.3f}" if known else f"{name}\nnot classified")
+        if t["flux"].max() > BRIGHT * t["flux"].min() > 0:
+            log_axis(ax.yaxis, t["flux"].min(), t["flux"].max(), MARGIN)
     for ax in axes.flat[max(len(groups) - 3, 0) : len(groups)]:
         ax.set_xlabel("time since the first epoch (d)")
     for ax in axes[:, 0]:
@@ -84,7 +92,7 @@ def mistakes(curves: pd.DataFrame, page=0, title="Wrong calls"):
     first = page * PER_PAGE + 1
     return pd.concat(parts), (
         f"{title}, {first} to {first + len(here) - 1} of n = {len(names)}: the light curve with its best single lens "
-        "(line), and the epochs around the largest residual; the class called and P(binary) above.")
+        f"(line), and the epochs around the largest residual; the class called and {P_BINARY} above.")
 
 
 def hardest_calls(folder):
@@ -100,7 +108,7 @@ def hardest_calls(folder):
             event, flux, sigma = data.params.iloc[row], data.flux(row), data.sigma(row)
             valid = flux != 0
             name = (f"row {row}, {LENSING_CLASSES[int(event.label)]} observable as {LENSING_CLASSES[truth[i]]}, "
-                    f"delta chi^2 = {event.delta_chi2_pspl:.0f}")
+                    f"{SIGNAL} = {event.delta_chi2_pspl:.0f}")
             curves.append(pd.DataFrame({
                 "name": name, "t": data.timestamps[valid], "flux": flux[valid], "flux_err": sigma[valid],
                 "called": LENSING_CLASSES[called[i]], "p_binary": p[i, BINARY]}))
@@ -121,8 +129,8 @@ def draw_mistakes(table):
                 ax.errorbar(d["t"], d["flux"], d["sigma"], fmt="none", ecolor="0.75", elinewidth=0.5)
             ax.plot(d["t"], d["flux"], MARKERS[called], ms=1.3, color=COLOURS[called], rasterized=True)
             ax.plot(d["t"], d["model"], "-", color="0.15", lw=0.7)
-        a.set_title(f"{name}: called {called}, P(binary) = {t['p_binary'].iloc[0]:.3f}", fontsize=7, loc="left")
-        a.set_ylabel("flux / baseline", fontsize=7)
+        a.set_title(f"{name}: called {called}, {P_BINARY} = {t['p_binary'].iloc[0]:.3f}", loc="left")
+        a.set_ylabel("flux / baseline")
     for ax in axes[-1]:
         ax.set_xlabel("time (d)")
     return fig
@@ -134,18 +142,20 @@ def sets(counts: dict):
     table = pd.DataFrame([{"set": name, "truth": a, "called": b, "n": int(np.asarray(c)[i, j])}
                           for name, c in counts.items() for i, a in classes for j, b in classes])
     return table, (
-        f"Seasons of other people's light curves, n = {table['n'].sum()}: truth against class called, for each set; a "
-        "class without a season has an empty row.")
+        f"Seasons of other people's light curves, n = {table['n'].sum()}: truth against class called, for each set, "
+        "shares of each true class and numbers of seasons; a class without a season has an empty row, and what is "
+        "called other counts as flat.")
 
 
 @figure
 def draw_sets(table):
     groups = list(table.groupby("set", sort=False))
-    size = (max(COLUMN, min(PAGE, 2.3 * len(groups))), 2.4)
-    fig, axes = subplots(1, len(groups), size=size, squeeze=False, sharey=True)
-    for ax, (name, t) in zip(axes[0], groups, strict=True):
+    fig, axes = subplots(1, max(len(groups), LEAST_SETS), size=(PAGE, 2.5), squeeze=False, sharey=True)
+    for ax in axes[0, len(groups) :]:
+        ax.set_visible(False)
+    for ax, (name, t) in zip(axes[0], groups, strict=False):
         counts = t["n"].to_numpy().reshape(len(LENSING_CLASSES), len(LENSING_CLASSES))
         draw_confusion(ax, counts)
-        ax.set(title=f"{name} (n = {counts.sum()})", xlabel="called")
+        ax.set(title=f"{KNOWN_SETS.get(name, name)} ($n$ = {counts.sum()})", xlabel="called")
     axes[0, 0].set_ylabel("truth")
     return fig

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from microlens import sky
-from microlens.config import VARIABLE_STARS
+from microlens.config import SUBCLASSES, VARIABLE_STARS
 from microlens.figures.style import COLOURS, PAGE, figure, subplots
 from microlens.fit.points import epochs_to_draw
 from microlens.sky.variables import VariableStar, subclasses
@@ -22,6 +22,12 @@ YEARS = 4.0 * 365.25  # d
 DETAIL = {"dwarf_nova": (-3.0, 25.0), "flare": (-0.03, 0.1)}  # d about the highest point that are drawn beside
 LONG = ("osarg", "semiregular", "mira", "be_outburst", "trend")  # sub-classes of which several years are drawn beside
 COLUMNS = 3
+SUBCLASS_NAMES = {name: name.replace("_", " ") for name in SUBCLASSES} | {
+    "rr_lyrae_ab": "RR Lyrae ab", "rr_lyrae_c": "RR Lyrae c", "delta_scuti": r"$\delta$ Scuti",
+    "cepheid_1": "classical cepheid", "cepheid_2": "type-II cepheid", "osarg": "OSARG", "mira": "Mira",
+    "be_outburst": "Be outburst", "eclipsing_detached": "detached", "eclipsing_semidetached": "semidetached",
+    "eclipsing_contact": "contact"}
+"""How the sub-classes are printed; the last three are eclipsing binaries."""
 BESIDE = {"phase": "phase", "days": "time (d)", "years": "time (yr)"}
 
 
@@ -38,7 +44,8 @@ def variable_stars(seed=1):
         f"{MAGNITUDE:g} mag that is not blended, right the same epochs against the phase, the highest outburst, or "
         f"four years without noise (line). Of {N_DRAWN} stars drawn the one at {SHOWN:.0%} of the range in a season is "
         f"shown (flares {SHOWN_FLARE:.0%}); its period (the mean time between outbursts) and its "
-        "range in the season are given above.").replace("%", " %")
+        "range in the season are given above. Detached, semidetached and contact are eclipsing binaries; two sources "
+        "behind one lens, the last sub-class of class other, are no variable star.").replace("%", " %")
 
 
 def _star(subclass, rng, t) -> pd.DataFrame:
@@ -77,7 +84,7 @@ def _star(subclass, rng, t) -> pd.DataFrame:
 def draw_variable_stars(table):
     names = [name for name in VARIABLE_STARS if (table["subclass"] == name).any()]
     rows = -(-len(names) // COLUMNS)
-    fig, axes = subplots(rows, 2 * COLUMNS, size=(PAGE, 0.3 + 1.55 * rows), squeeze=False,
+    fig, axes = subplots(rows, 2 * COLUMNS, size=(PAGE, 0.3 + 1.5 * rows), squeeze=False,
                          width_ratios=(1.5, 1) * COLUMNS)
     for ax in axes.flat[2 * len(names) :]:
         ax.set_visible(False)
@@ -87,17 +94,17 @@ def draw_variable_stars(table):
         (beside,) = set(star["panel"]) - {"about", "season"}
         for ax, panel in ((left, "season"), (right, beside)):
             part = star[star["panel"] == panel].sort_values("x")
-            style = "-" if panel == "years" else "."
-            ax.plot(part["x"], part["y"], style, ms=1.0, lw=0.6, color=COLOURS["other"] if style == "." else "0.3",
-                    rasterized=True)
-            ax.tick_params(labelsize=6, pad=1)
-            ax.locator_params(nbins=4)
+            style = {"ls": "-", "lw": 0.6, "color": "0.3"} if panel == "years" else {"ls": "", "marker": ".", "ms": 1.5}
+            ax.plot(part["x"], part["y"], **{"color": COLOURS["other"], "rasterized": True} | style)
+            ax.tick_params(pad=1)
+            ax.locator_params(nbins=3)
             ax.margins(y=0.08)
         period, size = star.loc[star["panel"] == "about", ["x", "y"]].iloc[0]
-        left.set_title(f"{name.replace('_', ' ')}: {period:.3g} d, {size:.2g} mag", fontsize=6, loc="left")
-        right.set_xlabel(BESIDE[beside], fontsize=6, labelpad=1)
+        left.set_title(f"{SUBCLASS_NAMES[name]}: {period:.3g} d, {size:.2g} mag", loc="left")
+        right.set_xlabel(BESIDE[beside], labelpad=1)
+        right.locator_params(axis="x", nbins=2)
     for ax in axes[-1, ::2]:
-        ax.set_xlabel("time (d)", fontsize=6)
+        ax.set_xlabel("time (d)", labelpad=1)
     for ax in axes[:, 0]:
-        ax.set_ylabel("flux / baseline", fontsize=6)
+        ax.set_ylabel("flux / baseline")
     return fig
