@@ -17,6 +17,7 @@ from microlens.config import CLASS_PARAMETERS, LENSING_CLASSES, PARAMETERS, Clas
 from microlens.data import open_dataset, simulate, write_predictions
 from microlens.data.format import Dataset
 from microlens.evaluate import classify
+from microlens.explore.season_view import Curve, SeasonView
 from microlens.explore import EventBrowser, LensExplorer, TrainingMonitor, browser, events, lens, panels, traces
 from microlens.fit import fit_noise_free
 from microlens.fit.points import FLUX_STEPS, epochs_to_draw
@@ -61,9 +62,16 @@ def geometry(p):
 # ---- the lens explorer ----------------------------------------------------------------------------------------------
 
 
+def arrays_of(view):
+    """What is drawn of a view."""
+    season = SeasonView(panels.curves())
+    season.draw(view.curve, traces.plane_traces(view.plane), "")
+    return season.panel.arrays
+
+
 def test_light_curve_shown_is_that_of_the_lens():
     view = lens.prepare(lens.START, seed=1)
-    t, flux = view.arrays["light curve"].T
+    t, flux = arrays_of(view)["light curve"].T
     sigma = 0.0089  # at m = 21; smaller where the event is brighter
     pull = (flux - binary(t, **geometry(lens.START), method="exact")) / sigma
     assert abs(np.median(pull)) < 0.1 and np.abs(pull[t < 5]).max() < 5
@@ -72,9 +80,9 @@ def test_light_curve_shown_is_that_of_the_lens():
 
 def test_parallax_bends_the_path_and_the_light_curve():
     straight, bent = (lens.prepare({**lens.START, "t_E": 60.0, "pi_EE": pi_EE}) for pi_EE in (0.0, 0.5))
-    for name in ("trajectory", "light curve"):
-        assert np.abs(bent.arrays[name] - straight.arrays[name][: len(bent.arrays[name])]).max() > 0.01
-    first, middle, last = bent.arrays["trajectory"][[0, 40, -1]]
+    assert np.abs(bent.plane.trajectory - straight.plane.trajectory).max() > 0.01
+    assert np.abs(bent.curve.lens - straight.curve.lens).max() > 0.01
+    first, middle, last = bent.plane.trajectory[[0, 40, -1]]
     assert abs(np.linalg.det([middle - first, last - first])) > 1e-3
 
 
