@@ -23,15 +23,14 @@ from microlens.fit.starts import (
     two_bump_starts,
 )
 
-COARSE = 1e-2  # tolerance of the curves that score starts
 SOFT, SOFTER = 0.01, 0.05  # errors added, in the flux above the baseline
 BASELINE = 0.2  # quantile of the flux that stands for the baseline
-N_PLANETS, N_GRID, N_LIBRARY = 24, 16, 32  # starts of each kind that descend
+N_PLANETS, N_GRID, N_LIBRARY = 10, 10, 14  # starts of each kind that descend
 FEW_TRIALS, SOME_TRIALS, MANY_TRIALS = 8, 12, 80  # of the solver: on softened data, to choose, to the end
-N_POLISHED = 6  # minima that descend to the end
+N_FOLLOWED, N_POLISHED = 16, 6  # of them, that descend on the data as they are, and to the end
 TWINS_OF = 2  # best minima whose twins are tried
 SAME_SHARE = 0.02  # difference of coordinates up to which two minima are the same
-SAME_CHI2 = 1.0  # and that of chi^2
+SAME_CHI2, ABOUT_SAME = 1.0, 0.3  # or of chi^2, where the coordinates differ by less than the second
 
 
 def binary_minima(problem: Problem, start: dict | None, progress: Callable[[float, str], None]
@@ -68,25 +67,25 @@ def binary_minima(problem: Problem, start: dict | None, progress: Callable[[floa
 def searched(problem: Problem, progress: Callable[[float, str], None]) -> list[dict]:
     """The most promising parameters of a binary lens without parallax, after short descents."""
     time, flux, sigma = problem.time, problem.flux, problem.sigma
-    progress(0.0, "single lenses and anomalies")
+    progress(0.0, "anomalies and planets")
     singles, anomalies = anomalous(time, flux, sigma)
-    scored = []
-    for name, starts, n in (("planets", planetary_starts(singles, anomalies), N_PLANETS),
-                            ("grid", grid_starts(singles), N_GRID)):
-        progress(0.05, f"{len(starts)} starts: {name}")
-        scored += distinct(_by_chi2(replace(problem, tolerance=COARSE), starts), n)
+    scored = planetary_starts(time, flux, sigma, singles, anomalies, N_PLANETS)
+    progress(0.1, "grid of s, q and alpha")
+    scored += grid_starts(time, flux, _softened(problem, SOFT), singles, N_GRID)
     softer = replace(problem, sigma=_softened(problem, SOFTER))
-    progress(0.25, "library of curves")
-    shapes = library_starts(time, flux, softer.sigma, singles[0], N_LIBRARY)
+    progress(0.2, "library of curves")
+    shapes = library_starts(time, flux, softer.sigma, singles[-1], N_LIBRARY)
     shapes += two_bump_starts(time, flux, sigma, singles)
     for k, start in enumerate(shapes):
         progress(0.35 + 0.15 * k / len(shapes), "descent on softened data")
         scored.append(_descended(softer, start, FEW_TRIALS)[0])
     soft, reached = replace(problem, sigma=_softened(problem, SOFT)), []
     for k, start in enumerate(scored):
-        progress(0.5 + 0.2 * k / len(scored), "short descents")
+        progress(0.4 + 0.3 * k / len(scored), "short descents")
         given, _ = _descended(soft, start, FEW_TRIALS)
-        reached.append(_descended(problem, given, SOME_TRIALS))
+        reached.append((given, problem.chi2(problem.coordinates(given))))
+    reached.sort(key=lambda pair: pair[1])
+    reached = [_descended(problem, given, SOME_TRIALS) for given in distinct((x for x, _ in reached), N_FOLLOWED)]
     reached.sort(key=lambda pair: pair[1])
     return distinct((given for given, _ in reached), N_POLISHED)
 
@@ -95,12 +94,6 @@ def _softened(problem: Problem, share: float) -> np.ndarray:
     """Errors (n,) with a share of the flux above the baseline added."""
     above = np.maximum(problem.flux - np.quantile(problem.flux, BASELINE), 0.0)
     return np.hypot(problem.sigma, share * above)
-
-
-def _by_chi2(problem: Problem, starts: list[dict]) -> list[dict]:
-    """Starts in the order of their chi^2."""
-    chi2 = np.array([problem.chi2(problem.coordinates(start)) for start in starts])
-    return [starts[k] for k in np.argsort(chi2)]
 
 
 def _descended(problem: Problem, start: dict, most_trials: int) -> tuple[dict, float]:
@@ -144,5 +137,6 @@ def normal_form(given: dict, with_parallax: bool) -> dict:
 def _same(x, chi2, other, other_chi2) -> bool:
     """Whether two minima are one, up to where the descent stopped."""
     difference = np.abs(x - other)
-    difference = np.minimum(difference, np.abs(difference - 2 * np.pi))  # of alpha; other coordinates differ by less
-    return bool(difference[1:].max() < SAME_SHARE or (abs(chi2 - other_chi2) < SAME_CHI2 and difference[1:].max() < 0.3))
+    difference = np.minimum(difference, np.abs(difference - 2 * np.pi))  # of alpha
+    largest = difference[1:].max()
+    return bool(largest < SAME_SHARE or (abs(chi2 - other_chi2) < SAME_CHI2 and largest < ABOUT_SAME))

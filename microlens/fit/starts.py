@@ -1,7 +1,7 @@
-"""Where the descent to a binary lens begins: from the anomaly, from a second bump, from a grid, from a library of curves.
+"""Where the descent to a binary lens begins: the anomaly, a second bump, a grid, a library of curves.
 
     singles, anomalies = anomalous(time, flux, sigma)
-    starts = planetary_starts(singles, anomalies) + grid_starts(singles)            # parameters by name, to be scored
+    starts = planetary_starts(time, flux, sigma, singles, anomalies, 16)            # parameters by name, best first
 
 A planet's anomaly tells where it is (Gould & Loeb 1992; Han 2006): the source then passes one of its caustics, which
 lies on the axis at the distance |s - 1/s| from the primary, so that s and alpha follow from the single lens and the
@@ -19,9 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from microlens import lens
-from microlens.fit.kernels import Points, without_parallax
+from microlens.fit.kernels import Points, best_fluxes, without_parallax
 from microlens.fit.points import bins
 from microlens.fit.single_lens import FEWEST_EPOCHS, SingleLensFit, fit_single_lens, single_lens_model
+from microlens.lens.caustics import caustic_polyline
+from microlens.lens.magnification import own_values
+from microlens.lens.path import Lens
 
 ANOMALIES = 3  # that are looked for, one after the other
 FEWEST_IN_ANOMALY = 4  # epochs
@@ -31,26 +34,32 @@ LEAST_EXCESS = 6.0  # standard deviations of chi^2 by which a window must be in 
 FEWEST_LEFT = 0.3  # of the epochs, that must be left for a single-lens fit
 
 PLANET_Q = tuple(np.geomspace(3e-6, 3e-2, 9))
-PLANET_RHO = (1e-3, 4e-3, 2e-2)
+PLANET_RHO = (1e-3, 1e-2)
 PLANET_OFFSETS = (-2.0, -1.0, -0.4, 0.0, 0.4, 1.0, 2.0)  # of the source's path from the caustic, in the caustic's size
 CLOSEST_START = 0.02  # u_0, Einstein radii: a start is no closer
 GRID_S = tuple(np.geomspace(0.3, 3.3, 13))
 GRID_Q = (1e-4, 1e-3, 1e-2, 0.1, 0.5)
 GRID_ALPHA = 32
 GRID_RHO = 1e-3
+HIGHEST = 1e4  # magnification of a point source that is taken for that of one on a caustic
+AROUND_ANOMALY = 2.0  # durations on either side of an anomaly whose epochs score a planet
 BUMP_Q = (1e-5, 1.0)  # the range of the mass ratio of two bumps
 
-LIBRARY_S = (0.4, 0.5, 0.63, 0.75, 0.87, 1.0, 1.15, 1.35, 1.6, 2.0, 2.6, 3.4)
-LIBRARY_Q = (0.01, 0.04, 0.12, 0.35, 1.0)
-LIBRARY_ALPHA = 20
-LIBRARY_U_0 = (0.02, 0.08, 0.16, 0.27, 0.4, 0.6, 0.9, 1.3, 1.8)
-LIBRARY_RHO, LIBRARY_TOLERANCE = 3e-3, 1e-2
-LIBRARY_REACH, LIBRARY_STEP = 6.0, 0.02  # Einstein times to which its curves reach, and between their values
+LIBRARY_S = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.45, 1.8, 2.4, 3.4)
+LIBRARY_Q = (0.02, 0.1, 0.35, 1.0)
+LIBRARY_ALPHA = 16
+LIBRARY_U_0 = (0.03, 0.12, 0.24, 0.4, 0.6, 0.9, 1.3, 1.8)
+LIBRARY_RHO = 3e-3  # of the starts; its curves are those of point sources
+LIBRARY_REACH, LIBRARY_STEP = 6.0, 0.04  # Einstein times to which its curves reach, and between their values
 LIBRARY_T_E = tuple(np.geomspace(0.35, 2.8, 9))  # in the t_E of the single lens
+LONGEST_T_E = 0.5  # of the light curve's length, as the middle of those: a blended peak gives any t_E
 LIBRARY_T_0 = tuple(np.linspace(-1.2, 1.2, 17))  # from the t_0 of the single lens, in t_E
-LIBRARY_POINTS = 300  # averages of the light curve
+FEW_POINTS = 300  # averages of the light curve, and epochs around an anomaly, for which starts are scored
 BLOCK = 2048  # curves at a time
 ALIKE_LN_S, ALIKE_LN_Q, ALIKE_ALPHA, ALIKE_U_0 = 0.1, 0.7, 0.15, 0.1  # differences of starts below which one will do
+
+
+SOURCELESS, NO_CAUSTIC = 0.0, caustic_polyline(1.0, 1.0, 8)  # which a point source has no use for
 
 
 class Anomaly(NamedTuple):
@@ -99,11 +108,32 @@ def _largest_excess(time, residual) -> Anomaly | None:
     return Anomaly(float(middle), float(time[window][-1] - time[window][0]))
 
 
-def planetary_starts(singles: list[SingleLensFit], anomalies: list[Anomaly]) -> list[dict]:
-    """Starts at which a planet's caustic lies where the source was at an anomaly, for several q, rho and offsets."""
-    return [start for single in (singles[0], singles[-1])[: len(singles)] for anomaly in anomalies
-            for q, rho, offset in itertools.product(PLANET_Q, PLANET_RHO, PLANET_OFFSETS)
-            for start in _planets_at(single, anomaly, q, rho, offset)]
+def planetary_starts(time, flux, sigma, singles: list[SingleLensFit], anomalies: list[Anomaly], n_best: int
+                     ) -> list[dict]:
+    """Starts at which a planet's caustic lies where the source was at an anomaly, for several q and offsets.
+
+    time, flux, sigma : (n,).   Those n_best that describe the epochs around their anomaly best.
+    """
+    scored, usable = [], [single for single in (singles[0], singles[-1]) if single.f_source > 0]
+    for single, anomaly in itertools.product(usable[-len(singles) :], anomalies):
+        near = np.flatnonzero(np.abs(time - anomaly.time) < (0.5 + AROUND_ANOMALY) * anomaly.duration)
+        near = near[:: len(near) // FEW_POINTS + 1]
+        expected = ((flux[near] - single_lens_model(time[near], single)) / sigma[near]) ** 2
+        for q, offset in itertools.product(PLANET_Q, PLANET_OFFSETS):
+            for start in _planets_at(single, anomaly, q, GRID_RHO, offset):
+                model = single.f_source * point_magnification(time[near], start) + single.f_blend
+                gain = (expected - ((flux[near] - model) / sigma[near]) ** 2).sum()
+                scored.append((-gain, start))
+    best = distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
+    return [start | {"rho": rho} for start in best for rho in PLANET_RHO]
+
+
+def point_magnification(time, given: dict) -> np.ndarray:
+    """Magnification (n,) of a point source behind a binary lens on a straight path; HIGHEST at the most."""
+    x, y = lens.source_position((time - given["t_0"]) / given["t_E"], given["u_0"], given["alpha"])
+    point = Lens(0.0, given["s"], given["q"], 0.0)
+    values = own_values(np.ascontiguousarray(x), np.ascontiguousarray(y), point, SOURCELESS, NO_CAUSTIC)
+    return np.minimum(np.where(np.isnan(values), HIGHEST, values), HIGHEST)
 
 
 def _planets_at(single: SingleLensFit, anomaly: Anomaly, q, rho, offset) -> list[dict]:
@@ -123,12 +153,15 @@ def _start(single: SingleLensFit, u_0, rho, s, q, alpha) -> dict:
             "alpha": float(alpha)}
 
 
-def grid_starts(singles: list[SingleLensFit]) -> list[dict]:
-    """Starts at the values of the quiet single lens, for a grid of s, q and alpha."""
+def grid_starts(time, flux, sigma, singles: list[SingleLensFit], n_best: int) -> list[dict]:
+    """Starts at the values of the quiet single lens, the n_best of a grid of s, q and alpha for averages of epochs."""
+    few = bins(without_parallax(time, flux, sigma**-2.0), max(1, len(time) // FEW_POINTS))
     turns = 2 * np.pi * np.arange(GRID_ALPHA) / GRID_ALPHA
-    u_0 = max(abs(singles[-1].u_0), CLOSEST_START)
-    return [_start(singles[-1], u_0, GRID_RHO, s, q, alpha)
-            for s, q, alpha in itertools.product(GRID_S, GRID_Q, turns)]
+    u_0, scored = max(abs(singles[-1].u_0), CLOSEST_START), []
+    for s, q, alpha in itertools.product(GRID_S, GRID_Q, turns):
+        start = _start(singles[-1], u_0, GRID_RHO, s, q, alpha)
+        scored.append((best_fluxes(few, point_magnification(few.t, start)).chi2, start))
+    return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
 
 
 def two_bump_starts(time, flux, sigma, singles: list[SingleLensFit]) -> list[dict]:
@@ -177,13 +210,9 @@ def library() -> Library:
     turns = 2 * np.pi * np.arange(LIBRARY_ALPHA) / LIBRARY_ALPHA
     tau = np.arange(-LIBRARY_REACH, LIBRARY_REACH + LIBRARY_STEP / 2, LIBRARY_STEP)
     shapes = np.array(list(itertools.product(LIBRARY_S, LIBRARY_Q, turns, LIBRARY_U_0)))
-    out = np.ones((len(shapes), len(tau)), dtype=np.float32)
+    out = np.empty((len(shapes), len(tau)), dtype=np.float32)
     for k, (s, q, alpha, u_0) in enumerate(shapes):
-        try:
-            nodes = lens.nodes(u_0, LIBRARY_RHO, s, q, alpha, tau[0], tau[-1], LIBRARY_TOLERANCE)
-            out[k] = lens.render(nodes.tau, nodes.log_A, tau)
-        except lens.MagnificationError:
-            pass  # a magnification of 1 fits nothing
+        out[k] = point_magnification(tau, {"t_0": 0.0, "t_E": 1.0, "u_0": u_0, "s": s, "q": q, "alpha": alpha})
     return Library(shapes, out)
 
 
@@ -192,10 +221,11 @@ def library_starts(time, flux, sigma, single: SingleLensFit, n_best: int) -> lis
 
     sigma : (n,), errors, so wide that a caustic crossing may be a little elsewhere.
     """
-    few = bins(without_parallax(time, flux, sigma**-2.0), max(1, len(time) // LIBRARY_POINTS))
+    few = bins(without_parallax(time, flux, sigma**-2.0), max(1, len(time) // FEW_POINTS))
     shapes, curves = library()
     best, where = np.full(len(shapes), np.inf), np.zeros((len(shapes), 2))
-    for t_E in single.t_E * np.array(LIBRARY_T_E):
+    longest = LONGEST_T_E * (time[-1] - time[0])
+    for t_E in min(single.t_E, longest) * np.array(LIBRARY_T_E):
         for t_0 in single.t_0 + t_E * np.array(LIBRARY_T_0):
             chi2 = _library_chi2(curves, few, t_0, t_E)
             better = chi2 < best
