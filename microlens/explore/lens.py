@@ -22,10 +22,11 @@ from microlens.config import BINARY_PRESETS, PARALLAX, PARAMETERS, THRESHOLD_PSP
 from microlens.data.events import fit_start, meets_caustic
 from microlens.explore import panels, traces
 from microlens.explore.controls import Control, Message, frame, row, user_path
+from microlens.explore.fits import Fits
 from microlens.explore.frames import FRAMES, PACKAGE
-from microlens.explore.season_view import Curve, SeasonView
+from microlens.explore.season_view import LENSES, Curve, SeasonView
 from microlens.files import parse_yaml
-from microlens.fit import fit_noise_free, fit_single_lens, single_lens_model
+from microlens.fit import SingleLensFit, fit_noise_free, fit_single_lens, single_lens_model
 from microlens.lens import ROMAN_FIELD, Field, binary, event_parallax, topology, trajectory
 from microlens.lens.plane import LensPlane, lens_plane
 from microlens.sky.season import SEASON_THESIS
@@ -201,6 +202,7 @@ class LensExplorer:
             name: Control(name, PARAMETERS[name].unit, (slider.low, slider.high), slider.logarithmic, slider.start,
                           self._moved, self.message.refuse) for name, slider in SLIDERS.items()}
         self.spans = {name: control.span for name, control in self.controls.items()}
+        self.fits = Fits(self)
         self._make_widgets()
         self.widget = self._layout()
         self._name_frame()
@@ -243,7 +245,7 @@ class LensExplorer:
         choices = row(self.preset, self.surprise, self.undo_button, self.frames, self.simulated)
         looks = row(widgets.Label("lens plane"), self.look, self.map, *self.season.controls)
         files = row(self.state, widgets.VBox([self.restore, row(self.file, self.save_button)]))
-        return frame(row(*sliders), choices, looks, self.message, self.panel, files)
+        return frame(row(*sliders), choices, looks, self.message, self.panel, self.fits.widget, files)
 
     # ---- parameters -------------------------------------------------------------------------------------------------
 
@@ -346,15 +348,34 @@ class LensExplorer:
         low, high = self.spans["t_0"]
         if not low <= self.controls["t_0"].value <= high:
             self.controls["t_0"].move((low + high) / 2)
-        for name, (low, high) in self.spans.items():
-            value = parameters.get(name, low)
-            span = min(low, value), max(high, value)
-            if name != "alpha":
-                self.spans[name] = span
-                self.controls[name].set_span(span, self.controls[name].unit)
+        self._widen(parameters)
         self.simulated.layout.display = None if measured is not None else "none"
         self._move(parameters)
         self.states = []
+        self.drawing.now()
+
+    def _widen(self, parameters: dict):
+        """Let the ranges of the sliders hold these values."""
+        for name, (low, high) in self.spans.items():
+            value = parameters.get(name, low)
+            if name != "alpha":
+                self.spans[name] = min(low, value), max(high, value)
+                self.controls[name].set_span(self.spans[name], self.controls[name].unit)
+
+    def keep_simulated(self):
+        """Make the simulated light curve that is shown a measured one, on which other lenses can be tried."""
+        c = self.view.curve
+        self.observe(Measured("the simulated event", c.t, c.flux, c.sigma, m_base=c.m_base), **self.parameters)
+
+    def set_lens(self, parameters: dict):
+        """Move the sliders to a lens, whose values may be outside their ranges, and draw."""
+        self._widen(parameters)
+        self._move(parameters)
+        self.drawing.now()
+
+    def set_single(self, single: SingleLensFit):
+        """Draw another single lens over the measured light curve, and the residual to it."""
+        self.single, self.season.compared.value = single, LENSES[0]
         self.drawing.now()
 
     def _as_single_lens(self) -> dict:

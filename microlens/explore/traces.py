@@ -33,6 +33,7 @@ MOST_IN_VIEW = 1500  # epochs that are drawn of the part of a season to which th
 LINEAR_SIGMAS = 10.0  # standard deviations up to which the axis of the residual is linear
 BIN = 0.25  # d, of the binned residual: between the length of a planetary anomaly and that of an event
 BINNED = "mean of 6 h, in its own sigma"  # the trace of the binned residual
+STRONG = 0.1  # of the largest squared significance; an anomaly ends where it is below
 USUAL = 4.0  # squared significance of a bin; noise stays below it in 95 % of the bins
 MAGNITUDE_STEPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 FLUX_DIGITS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))  # of the ticks in each decade, as many as find room
@@ -162,11 +163,12 @@ def binned_residual(t, residual) -> np.ndarray:
 def anomaly_window(t, residual) -> tuple[float, float] | None:
     """First and last time of the part of a light curve that deviates most from its best single lens.
 
-    It is the run of bins whose squared significance exceeds USUAL by the most in all (Kadane's algorithm), with a third
-    of its length on either side. None where there is no such bin.
+    It is the run of bins whose squared significance exceeds what is usual there by the most in all (Kadane's
+    algorithm), with a third of its length on either side. None where there is no such bin.
     """
     bins = binned_residual(t, residual)
-    excess = bins[:, 2] ** 2 - USUAL
+    squared = bins[:, 2] ** 2
+    excess = squared - max(USUAL, STRONG * squared.max(initial=0.0))
     best, total, first, found = 0.0, 0.0, 0, None
     for i, gain in enumerate(excess):
         if total <= 0:
