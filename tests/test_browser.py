@@ -46,11 +46,11 @@ def page():
 # anywidget's model, as far as panels.js uses it.
 ALONE = """<div class="microlens-explorer"><div id="el"></div></div>
 <script type="module">
-const state = STATE;
+const state = @STATE@;
 for (const name in state)
   if (name.startsWith("curve_") || name === "track") state[name] = new DataView(new Float64Array(state[name]).buffer);
 const listeners = {};
-const library = { get: () => SOURCE };
+const library = { get: () => @SOURCE@ };
 window.sent = [];
 window.model = {
   widget_manager: { get_model: async () => library },
@@ -58,7 +58,7 @@ window.model = {
   set: (values) => { Object.assign(state, values); Object.keys(values).forEach((k) => listeners[`change:${k}`]?.()); },
   on: (event, f) => (listeners[event] = f), off: (event) => delete listeners[event],
   send: (m) => { window.sent.push(m); if ("drawn" in m) window.drawn = (window.drawn ?? 0) + 1; } };
-const module = await import(URL.createObjectURL(new Blob([SCRIPT], { type: "text/javascript" })));
+const module = await import(URL.createObjectURL(new Blob([@SCRIPT@], { type: "text/javascript" })));
 module.default.render({ model: window.model, el: document.getElementById("el") });
 </script>"""
 RANGES = "() => ['xaxis', 'yaxis'].map((a) => document.querySelector('.js-plotly-plot')._fullLayout[a].range)"
@@ -79,7 +79,7 @@ def alone(panel, file: Path) -> str:
         state[name] = ["NaN" if v != v else float(v) for v in values]
     text = json.dumps(state, default=lambda a: a.tolist()).replace('"NaN"', "NaN")
     script, source = (json.dumps(x).replace("</", "<\\/") for x in (panel._esm, panel.library.source))
-    page = ALONE.replace("STATE", text).replace("SCRIPT", script).replace("SOURCE", source)
+    page = ALONE.replace("@STATE@", text).replace("@SCRIPT@", script).replace("@SOURCE@", source)
     file.write_text(f"<style>{panel._css}</style>" + page, encoding="utf-8")
     return file.as_uri()
 

@@ -107,8 +107,8 @@ class Fits:
             except fit.FitCancelled:
                 self._tell(0.0, "cancelled; there is no solution yet")
             except Exception as error:  # a thread's traceback would be seen by nobody
-                self._tell(0.0, "")
-                self.explorer.message.refuse(error)
+                self.progress.value = 0.0
+                self.words.value = f"<b class='microlens-error'>{html.escape(str(error))}</b>"
             self.cancel.disabled = True
 
         self.thread = threading.Thread(target=run, daemon=True)

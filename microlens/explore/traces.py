@@ -34,6 +34,7 @@ LINEAR_SIGMAS = 10.0  # standard deviations up to which the axis of the residual
 BIN = 0.25  # d, of the binned residual: between the length of a planetary anomaly and that of an event
 BINNED = "mean of 6 h, in its own sigma"  # the trace of the binned residual
 STRONG = 0.1  # of the largest squared significance; an anomaly ends where it is below
+STANDS_OUT = 20.0  # least sum of what is beyond the usual; the 290 bins of a season of noise stay below it
 USUAL = 4.0  # squared significance of a bin; noise stays below it in 95 % of the bins
 MAGNITUDE_STEPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 FLUX_DIGITS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))  # of the ticks in each decade, as many as find room
@@ -164,7 +165,7 @@ def anomaly_window(t, residual) -> tuple[float, float] | None:
     """First and last time of the part of a light curve that deviates most from its best single lens.
 
     It is the run of bins whose squared significance exceeds what is usual there by the most in all (Kadane's
-    algorithm), with a third of its length on either side. None where there is no such bin.
+    algorithm), with a third of its length on either side. None where nothing stands out of the noise.
     """
     bins = binned_residual(t, residual)
     squared = bins[:, 2] ** 2
@@ -176,7 +177,7 @@ def anomaly_window(t, residual) -> tuple[float, float] | None:
         total += gain
         if total > best:
             best, found = total, (first, i)
-    if found is None:
+    if best < STANDS_OUT:
         return None
     low, high = (bins[i, 0] for i in found)
     around = (high - low) / 3 + BIN
