@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from microlens import lens, sky
+from microlens import sky
 from microlens.config import SimulateConfig
 from microlens.data.events import make_event, preset_source, true_flux
 from microlens.data.lightcurve import seasons
@@ -43,8 +43,9 @@ def report(name, found, truth, chi2_truth=np.nan) -> tuple[bool, bool, float]:
     listed = found.solutions[k]
     values = "  ".join(f"{name} {truth[name]:.4g} / {listed.parameters[name]:.4g} +- {listed.errors[name]:.2g}"
                        for name in ("s", "q"))
+    above_truth = found.best.chi2 - chi2_truth
     print(f"{name}: {values}  off by {off[k]:.1f} sigma, solution {k + 1} of {len(off)}, chi^2 above the best "
-          f"{listed.chi2 - found.best.chi2:.1f}, best chi^2 minus that of the truth {found.best.chi2 - chi2_truth:.1f}, "
+          f"{listed.chi2 - found.best.chi2:.1f}, best chi^2 minus that of the truth {above_truth:.1f}, "
           f"{found.seconds:.0f} s", flush=True)
     return off[0] < RIGHT, off[k] < RIGHT, found.seconds
 
@@ -89,7 +90,8 @@ def dc1(folder, n=14):
     """The binaries of Data Challenge 1, each in the season of its event, without parallax."""
     rows, cpu = [], 0.0
     with open(Path(folder) / "truth.csv", newline="") as file:
-        events = [row for row in csv.DictReader(file) if row["set"] == "roman_dc1" and "binary" in row["class_by_season"]]
+        every = [row for row in csv.DictReader(file) if row["set"] == "roman_dc1"]
+    events = [row for row in every if "binary" in row["class_by_season"]]
     for row in events[: int(n)]:
         truth, k = json.loads(row["params"]), row["class_by_season"].split("|").index("binary")
         season = [part for part in seasons(read_light_curve(Path(folder) / row["file"])) if not part.sparse][k]
