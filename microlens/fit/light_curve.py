@@ -30,6 +30,7 @@ from microlens.fit.problem import (
 )
 from microlens.fit.search import binary_minima
 from microlens.fit.single_lens import FEWEST_EPOCHS, fit_single_lens
+from microlens.lens.engine import check_finite
 
 MODELS = {"PSPL": SINGLE, "FSPL": (*SINGLE, "rho"), "binary": BINARY}
 """Models that can be fitted, and their parameters without parallax."""
@@ -169,7 +170,7 @@ def _check(model: str, start: dict | None, limb_darkening: float):
         missing = [name for name in MODELS[model] if name not in start]
         if missing:
             raise ValueError(f"start lacks {', '.join(missing)}; {model} needs {', '.join(MODELS[model])}.")
-        lens.check_finite(**{name: start[name] for name in MODELS[model]})
+        check_finite(**{name: start[name] for name in MODELS[model]})
         low = [name for name in ("t_E", "rho", "s", "q") if name in MODELS[model] and not start[name] > 0]
         if low:
             raise ValueError(f"start has {low[0]} = {start[low[0]]!r}; expected a number above 0.")
@@ -183,7 +184,10 @@ def _reference_time(start: dict | None, single, time) -> float:
 
 
 def _single_minima(problem: Problem, start: dict | None, single):
-    """Coordinates and chi^2 of the best single lens, or of the one next to a start."""
+    """Coordinates and chi^2 of the best single lens, or of the one next to a start.
+
+    With parallax there are two, one for each sign of u_0, unless a start says which one is wanted.
+    """
     given = {"t_0": single.t_0, "u_0": single.u_0, "t_E": single.t_E, "rho": single.rho}
     if single.parallax is not None:
         given |= {"pi_EN": single.parallax.pi_EN, "pi_EE": single.parallax.pi_EE}
@@ -194,7 +198,10 @@ def _single_minima(problem: Problem, start: dict | None, single):
     if start is None and "pi_EN" in problem.names:  # the path passes the lens on either side
         trials += [given | {"u_0": -given["u_0"], "pi_EN": -given["pi_EN"]} for given in trials]
     minima = sorted((problem.polished(problem.coordinates(given)) for given in trials), key=lambda pair: pair[1])
-    return minima[:1]
+    sides = {}  # the best on either side of the lens, which parallax alone tells apart
+    for x, chi2 in minima:
+        sides.setdefault("pi_EN" in problem.names and problem.parameters(x)["u_0"] < 0, (x, chi2))
+    return list(sides.values())
 
 
 def _solution(model: str, problem: Problem, x) -> Solution:

@@ -54,7 +54,7 @@ STEP_IN_RHO = 0.1  # the same in source radii, as a light curve changes within o
 LN_RHO_STEP, LONGEST_LN_Q_STEP = 0.02, 0.02
 LONGEST_PARALLAX_STEP, PARALLAX_STEP = 0.01, 10.0  # the second over that of u_0: the Sun's offsets are some 0.1 au
 STEP_IN_SIGMA = 0.2  # of the final derivatives, in standard errors of the coordinate
-SETTLED = 1e-7  # relative change of chi^2 or of the coordinates at which the solver stops
+SETTLED, SETTLED_X = 5e-6, 1e-7  # relative change of chi^2, and of the coordinates, at which the solver stops
 FAILED = 1e4  # residual, in standard deviations, of a trial whose magnification is not known: it is not taken
 TOLERANCE = 1e-3  # relative error of a binary's magnification, unless the photometry is finer
 TOLERANCE_IN_SIGMA, FINEST_TOLERANCE = 0.3, 1e-5  # that error in the relative error of the best epochs
@@ -179,7 +179,7 @@ class Problem:
         if self._source_flux(start) == 0:
             return start, self.chi2(start)  # the flux depends on no coordinate
         found = least_squares(self.residuals, start, self.derivatives, (low, high), x_scale="jac", ftol=SETTLED,
-                              xtol=SETTLED, gtol=None, max_nfev=most_trials)
+                              xtol=SETTLED_X, gtol=None, max_nfev=most_trials)
         return found.x, 2 * float(found.cost)
 
     def _source_flux(self, x) -> float:

@@ -24,11 +24,14 @@ from microlens.fit.starts import (
 )
 
 SOFT, SOFTER = 0.01, 0.05  # errors added, in the flux above the baseline
+COARSE = 1e-2  # tolerance of the magnification there
 BASELINE = 0.2  # quantile of the flux that stands for the baseline
 N_PLANETS, N_GRID, N_LIBRARY = 10, 10, 14  # starts of each kind that descend
 FEW_TRIALS, SOME_TRIALS, MANY_TRIALS = 8, 12, 80  # of the solver: on softened data, to choose, to the end
 N_FOLLOWED, N_POLISHED = 16, 6  # of them, that descend on the data as they are, and to the end
+HOPE_CHI2, HOPE_SHARE = 400.0, 1.05  # chi^2 above the best up to which a minimum is followed to the end
 TWINS_OF = 2  # best minima whose twins are tried
+COMPARED = ("u_0", "t_E", "s", "q", "alpha")  # coordinates that tell minima apart
 SAME_SHARE = 0.02  # difference of coordinates up to which two minima are the same
 SAME_CHI2, ABOUT_SAME = 1.0, 0.3  # or of chi^2, where the coordinates differ by less than the second
 
@@ -52,16 +55,22 @@ def binary_minima(problem: Problem, start: dict | None, progress: Callable[[floa
     polished.sort(key=lambda pair: pair[1])
     for k, (given, _) in enumerate(polished[:TWINS_OF]):
         progress(0.85 + 0.03 * k, "degenerate twins")
-        polished += [_descended(straight, twin, MANY_TRIALS) for twin in twins(given)]
-    polished.sort(key=lambda pair: pair[1])
+        polished += [_descended(straight, twin, SOME_TRIALS) for twin in twins(given)]
+    polished = _hopeful(polished)
     for k, (given, _) in enumerate(polished):
         progress(0.9 + 0.1 * k / len(polished), "last descent")
-        for start_of_last in _last_starts(problem, given):
-            given_last, chi2 = _descended(problem, start_of_last, MANY_TRIALS)
-            x = problem.coordinates(normal_form(given_last, "pi_EN" in problem.names))
+        for last in _last_starts(problem, given):
+            reached, chi2 = _descended(problem, last, MANY_TRIALS)
+            x = problem.coordinates(normal_form(reached, "pi_EN" in problem.names))
             if not any(_same(x, chi2, *other) for other in done):
                 done.append((x, chi2))
                 yield x, chi2
+
+
+def _hopeful(reached: list[tuple[dict, float]]) -> list[tuple[dict, float]]:
+    """Those of some parameters and chi^2 that are close to the best, in the order of chi^2."""
+    reached = sorted(reached, key=lambda pair: pair[1])
+    return [pair for pair in reached if pair[1] < HOPE_SHARE * reached[0][1] + HOPE_CHI2][:N_POLISHED]
 
 
 def searched(problem: Problem, progress: Callable[[float, str], None]) -> list[dict]:
@@ -72,14 +81,14 @@ def searched(problem: Problem, progress: Callable[[float, str], None]) -> list[d
     scored = planetary_starts(time, flux, sigma, singles, anomalies, N_PLANETS)
     progress(0.1, "grid of s, q and alpha")
     scored += grid_starts(time, flux, _softened(problem, SOFT), singles, N_GRID)
-    softer = replace(problem, sigma=_softened(problem, SOFTER))
+    softer = replace(problem, sigma=_softened(problem, SOFTER), tolerance=COARSE)
     progress(0.2, "library of curves")
     shapes = library_starts(time, flux, softer.sigma, singles[-1], N_LIBRARY)
     shapes += two_bump_starts(time, flux, sigma, singles)
     for k, start in enumerate(shapes):
         progress(0.35 + 0.15 * k / len(shapes), "descent on softened data")
         scored.append(_descended(softer, start, FEW_TRIALS)[0])
-    soft, reached = replace(problem, sigma=_softened(problem, SOFT)), []
+    soft, reached = replace(problem, sigma=_softened(problem, SOFT), tolerance=COARSE), []
     for k, start in enumerate(scored):
         progress(0.4 + 0.3 * k / len(scored), "short descents")
         given, _ = _descended(soft, start, FEW_TRIALS)
@@ -135,8 +144,8 @@ def normal_form(given: dict, with_parallax: bool) -> dict:
 
 
 def _same(x, chi2, other, other_chi2) -> bool:
-    """Whether two minima are one, up to where the descent stopped."""
-    difference = np.abs(x - other)
-    difference = np.minimum(difference, np.abs(difference - 2 * np.pi))  # of alpha
-    largest = difference[1:].max()
+    """Whether two minima are one, up to where the descent stopped; t_0 follows the others, and rho is often unknown."""
+    compared = [BINARY.index(name) for name in COMPARED]
+    difference = np.abs(x - other)[compared]
+    largest = np.minimum(difference, np.abs(difference - 2 * np.pi)).max()  # alpha is a turn less or more
     return bool(largest < SAME_SHARE or (abs(chi2 - other_chi2) < SAME_CHI2 and largest < ABOUT_SAME))

@@ -34,7 +34,7 @@ LEAST_EXCESS = 6.0  # standard deviations of chi^2 by which a window must be in 
 FEWEST_LEFT = 0.3  # of the epochs, that must be left for a single-lens fit
 
 PLANET_Q = tuple(np.geomspace(3e-6, 3e-2, 9))
-PLANET_RHO = (1e-3, 1e-2)
+PLANET_RHO = 3e-3
 PLANET_OFFSETS = (-2.0, -1.0, -0.4, 0.0, 0.4, 1.0, 2.0)  # of the source's path from the caustic, in the caustic's size
 CLOSEST_START = 0.02  # u_0, Einstein radii: a start is no closer
 GRID_S = tuple(np.geomspace(0.3, 3.3, 13))
@@ -120,12 +120,11 @@ def planetary_starts(time, flux, sigma, singles: list[SingleLensFit], anomalies:
         near = near[:: len(near) // FEW_POINTS + 1]
         expected = ((flux[near] - single_lens_model(time[near], single)) / sigma[near]) ** 2
         for q, offset in itertools.product(PLANET_Q, PLANET_OFFSETS):
-            for start in _planets_at(single, anomaly, q, GRID_RHO, offset):
+            for start in _planets_at(single, anomaly, q, offset):
                 model = single.f_source * point_magnification(time[near], start) + single.f_blend
                 gain = (expected - ((flux[near] - model) / sigma[near]) ** 2).sum()
                 scored.append((-gain, start))
-    best = distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
-    return [start | {"rho": rho} for start in best for rho in PLANET_RHO]
+    return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
 
 
 def point_magnification(time, given: dict) -> np.ndarray:
@@ -136,16 +135,16 @@ def point_magnification(time, given: dict) -> np.ndarray:
     return np.minimum(np.where(np.isnan(values), HIGHEST, values), HIGHEST)
 
 
-def _planets_at(single: SingleLensFit, anomaly: Anomaly, q, rho, offset) -> list[dict]:
+def _planets_at(single: SingleLensFit, anomaly: Anomaly, q, offset) -> list[dict]:
     """The wide planet and the close ones, of which each of the two caustics is met, for one anomaly."""
     tau = (anomaly.time - single.t_0) / single.t_E
     u_0 = max(abs(single.u_0), CLOSEST_START)
-    size = max(2 * np.sqrt(q), rho)
+    size = max(2 * np.sqrt(q), PLANET_RHO)
     distance, angle = np.hypot(tau, u_0 + offset * size), np.arctan2(u_0 + offset * size, tau)
     wide = 0.5 * (distance + np.sqrt(distance**2 + 4))  # s - 1/s = distance
     aside = np.arctan2(2 * np.sqrt(q * max(1 - wide**-2, 0.0)) * wide, distance)  # of the close planet's two caustics
     pairs = [(wide, -angle)] + [(1 / wide, np.pi - angle + turn) for turn in (-aside, 0.0, aside)]
-    return [_start(single, u_0, rho, s, q, alpha) for s, alpha in pairs]
+    return [_start(single, u_0, PLANET_RHO, s, q, alpha) for s, alpha in pairs]
 
 
 def _start(single: SingleLensFit, u_0, rho, s, q, alpha) -> dict:
