@@ -3,6 +3,7 @@
 MICROLENS_SCREENSHOTS=folder keeps the screenshots.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -124,7 +126,8 @@ def test_a_zoom_of_the_user_stays_until_another_view_is_chosen(page, tmp_path):
     page.set_viewport_size({"width": 1100, "height": 900})
     page.wait_for_timeout(600)
     assert page.evaluate(RANGES)[1] == [-0.5, 0.5]
-    assert change(2, **{"xaxis.range": [-1, 1], "yaxis.range": [-1, 1], "meta": {"plane": "caustics", "event": ""}}) == [[-1, 1], [-1, 1]]
+    another = {"xaxis.range": [-1, 1], "yaxis.range": [-1, 1], "meta": {"plane": "caustics", "event": ""}}
+    assert change(2, **another) == [[-1, 1], [-1, 1]]
 
 
 AT = """() => { const box = (s) => document.querySelector(s).getBoundingClientRect();
@@ -235,37 +238,86 @@ N_CELLS = "() => window.jupyterapp.shell.currentWidget.content.widgets.length"
 SLIDER_WIDTHS = "() => [...document.querySelectorAll('.widget-slider .noUi-base')].map((s) => s.clientWidth)"
 
 
-@pytest.fixture
-def lab(tmp_path):
-    """The address of notebook 02 in a JupyterLab of its own, and its folder."""
+@contextlib.contextmanager
+def server(place: Path, module: str, *arguments, base: str = "/"):
+    """A Jupyter application of its own in a folder, with its settings there; yields its address."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    settings = tmp_path / "settings" / "@jupyterlab"
+    settings = place / "settings" / "@jupyterlab"
     for folder, content in (("apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}'),
                             ("docmanager-extension/plugin", '{"autosave": false}'),
                             ("notebook-extension/tracker", '{"windowingMode": "none"}')):
         path = settings / f"{folder}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+    home = {f"JUPYTER_{k}_DIR": str(place / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")}
+    home |= {"JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "OMP_NUM_THREADS": "1",
+             "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces")}
+    command = [sys.executable, "-m", module, "--no-browser", f"--port={port}", *arguments]
+    url = f"http://127.0.0.1:{port}{base}"
+    with open(place / "server.log", "w") as log:
+        process = subprocess.Popen(command, cwd=place, env={**os.environ, **home}, stdout=log, stderr=log)
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"{url}api?token=t", timeout=1)
+                    break
+                except urllib.error.HTTPError:  # it answers
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+LAB = ("--allow-root", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--IdentityProvider.token=t")
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of notebook 02 in a JupyterLab of its own, and its folder."""
     shutil.copy(ROOT / "notebooks" / "02_explore.ipynb", tmp_path)
-    home = {f"JUPYTER_{k}_DIR": str(tmp_path / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")}
-    home |= {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "OMP_NUM_THREADS": "1",
-             "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--ServerApp.port_retries=0", "--IdentityProvider.token=t", "--LabApp.expose_app_in_browser=True"]
-    with open(tmp_path / "lab.log", "w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **home}, stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{url}/api?token=t", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"{url}/lab/tree/02_explore.ipynb?token=t&reset", tmp_path
-        process.terminate()
-        process.wait(20)
+    with server(tmp_path, "jupyterlab", *LAB, "--LabApp.expose_app_in_browser=True") as url:
+        yield f"{url}lab/tree/02_explore.ipynb?token=t&reset", tmp_path
+
+
+PREFIX = "/user/someone/"  # as JupyterHub gives each user one
+PLACES = {
+    "JupyterLab behind a prefix": ("jupyterlab", (*LAB, "--LabApp.expose_app_in_browser=True",
+                                                  f"--ServerApp.base_url={PREFIX}"), PREFIX, "lab/tree/small.ipynb"),
+    "Notebook 7": ("notebook", (*LAB, "--JupyterNotebookApp.expose_app_in_browser=True"), "/", "notebooks/small.ipynb"),
+    "Voila": ("voila", ("small.ipynb",), "/", ""),
+    "Voila behind a prefix": ("voila", ("small.ipynb", f"--base_url={PREFIX}"), PREFIX, ""),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_explorer_runs_in(name, page, tmp_path):
+    import nbformat
+
+    module, arguments, base, path = PLACES[name]
+    pytest.importorskip(module, reason=f"{module} is not installed (pip install {module})")
+    cell = nbformat.v4.new_code_cell("from microlens.explore import LensExplorer\nLensExplorer().widget")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "small.ipynb")
+    with server(tmp_path, module, *arguments, base=base) as url:
+        page.goto(f"{url}{path}?token=t", timeout=120_000)
+        if module != "voila":
+            page.wait_for_function("() => window.jupyterapp", timeout=60_000)
+            page.evaluate(READY)
+            page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=240_000)
+        page.wait_for_function(f"() => ({TITLE})()?.includes('resonant')", timeout=60_000)
+        before = page.evaluate(CAUSTIC)
+        page.locator(".widget-slider .noUi-handle").nth(4).focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(f"() => ({CAUSTIC})() != {before}", timeout=60_000)
+        assert page.locator("img[class^=microlens-still]").is_hidden()  # the widget has taken its place
+        shots = Path(os.environ.get("MICROLENS_SCREENSHOTS", tmp_path))
+        page.screenshot(path=str(shots / f"{name.replace(' ', '_')}.png"))
 
 
 def test_notebook_02_by_keyboard(lab, page):
@@ -275,13 +327,17 @@ def test_notebook_02_by_keyboard(lab, page):
     page.wait_for_function("() => window.jupyterapp", timeout=60_000)
     page.evaluate(READY)
     page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=240_000)
+    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .legend').length > 1", timeout=240_000)
     page.wait_for_function("() => document.body.innerText.includes('ok  A at (0.01, 0.01)')", timeout=240_000)
     page.wait_for_selector(".microlens-table tbody tr", timeout=60_000)
     assert "resonant topology" in page.evaluate(TITLE)
 
     handles = page.locator(".widget-slider .noUi-handle")
     assert handles.count() == 11
+    names = [handles.nth(i).get_attribute("aria-label") for i in range(11)]
+    assert names[4] == "s (theta_E)" and all(names)
+    assert float(handles.nth(3).get_attribute("aria-valuetext")) == pytest.approx(0.003, rel=0.01)  # not its logarithm
+    assert page.locator(".microlens-box input").nth(4).get_attribute("title") == "s (theta_E): 0.2 to 5"
     page.evaluate(WATCH)
     handles.nth(4).focus()  # the fifth slider is s
     before, took = page.evaluate(CAUSTIC), []
@@ -327,7 +383,7 @@ def test_notebook_02_by_keyboard(lab, page):
     old = page.evaluate(TITLE)
     page.get_by_role("button", name="surprise me").press("Enter")
     page.wait_for_function(f"() => ({TITLE})() != {old!r}", timeout=20_000)
-    for width in (1500, 900):
+    for width in (2560, 1280, 1500, 800):
         page.set_viewport_size({"width": width, "height": 1400})
         page.wait_for_timeout(700)
         page.screenshot(path=str(shots / f"explorer_{width}.png"))
@@ -346,7 +402,7 @@ def test_notebook_02_by_keyboard(lab, page):
     page.wait_for_function("() => document.querySelectorAll('.microlens-table tbody tr')[1].ariaSelected == 'true'",
                            timeout=20_000)
     row = page.locator(".microlens-table tbody tr").nth(1).locator("td").first.inner_text()
-    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot')[1]._fullLayout.title.text"
+    page.wait_for_function("() => document.querySelectorAll('.microlens-explorer')[1].querySelectorAll('.js-plotly-plot')[1]._fullLayout.title.text"
                            f".startsWith('row {row}:')", timeout=20_000)
     page.locator(".microlens-table").scroll_into_view_if_needed()
     page.wait_for_timeout(500)

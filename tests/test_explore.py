@@ -437,6 +437,25 @@ def test_magnification_map_is_brightest_inside_the_caustic():
     assert cover[size // 2, size // 2] > cover[0, 0]
 
 
+def test_an_executed_notebook_holds_a_picture_and_plotly_once(tmp_path):
+    """Without a kernel a page once showed nothing, and each panel stored 4.6 MB of plotly.js."""
+    import nbformat
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import ExecutePreprocessor
+
+    source = ("from microlens.explore import LensExplorer\none, two = LensExplorer(), LensExplorer(s=2)", "one.widget",
+              "two.widget")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in source])
+    ExecutePreprocessor(timeout=300, kernel_name="python3").preprocess(notebook, {"metadata": {"path": str(tmp_path)}})
+    assert nbformat.writes(notebook).count("plotly.js v") == 1
+    for cell in notebook.cells[1:]:
+        picture = cell.outputs[0]["data"]["text/html"]
+        data = base64.b64decode(picture.split("base64,")[1].split('"')[0])
+        assert data.startswith(b"\x89PNG") and len(data) > 10_000
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert page.count('<img class="microlens-still-') == 2
+
+
 # ---- its fits -------------------------------------------------------------------------------------------------------
 
 

@@ -187,7 +187,7 @@ class EventBrowser:
             widgets.GridBox(ranges, layout={"grid_template_columns": "repeat(auto-fill, 270px)"}),
             self.message, self.scatter.widget, self.table,
             row(self.back, self.forward, self.note, self.explore_button), row(*self.view.controls),
-            self.truth, self.panel, row(self.file, self.export_button), self.workbench)
+            self.truth, self.panel, row(self.file, self.export_button), self.workbench, panel=self.panel)
 
     # ---- the dataset ------------------------------------------------------------------------------------------------
 

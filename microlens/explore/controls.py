@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import math
 from pathlib import Path
 
 import ipywidgets as widgets
+from IPython.display import HTML, display
 
 
 def row(*children) -> widgets.HBox:
@@ -14,10 +16,32 @@ def row(*children) -> widgets.HBox:
     return widgets.HBox(children, layout={"flex_flow": "row wrap", "align_items": "center"})
 
 
-def frame(*children) -> widgets.VBox:
-    """The outermost box of an explorer. panels.js keeps the keys pressed inside it from the notebook."""
-    box = widgets.VBox(children)
-    box.add_class("microlens-explorer")
+class Frame(widgets.VBox):
+    """The outermost box of an explorer. panels.js keeps the keys pressed inside it from the notebook.
+
+    picture : a function that makes a PNG of what is shown, for pages that no kernel stands behind.
+    """
+
+    def __init__(self, children, picture=None):
+        super().__init__(children)
+        self.picture = picture
+        self.add_class("microlens-explorer")
+
+    def _ipython_display_(self):
+        """Show the picture, which panels.js takes away when it draws the widget itself, and the widget."""
+        if self.picture is not None:
+            image = base64.b64encode(self.picture()).decode()
+            display(HTML(f'<img class="microlens-still-{self.model_id}" alt="the explorer as it began" '
+                         f'src="data:image/png;base64,{image}">'))
+        bundle = self._repr_mimebundle_()
+        display({**bundle, "text/plain": "(the widget needs a running kernel)"}, raw=True)
+
+
+def frame(*children, panel=None) -> Frame:
+    """Widgets one below the other as an explorer.   panel : the Panel whose picture stands for them."""
+    box = Frame(children, None if panel is None else panel.picture)
+    if panel is not None:
+        panel.still = box.model_id
     return box
 
 

@@ -245,7 +245,8 @@ class LensExplorer:
         choices = row(self.preset, self.surprise, self.undo_button, self.frames, self.simulated)
         looks = row(widgets.Label("lens plane"), self.look, self.map, *self.season.controls)
         files = row(self.state, widgets.VBox([self.restore, row(self.file, self.save_button)]))
-        return frame(row(*sliders), choices, looks, self.message, self.panel, self.fits.widget, files)
+        return frame(row(*sliders), choices, looks, self.message, self.panel, self.fits.widget, files,
+                     panel=self.panel)
 
     # ---- parameters -------------------------------------------------------------------------------------------------
 

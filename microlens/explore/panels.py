@@ -26,6 +26,7 @@ from plotly.subplots import make_subplots
 from microlens.config import CLASS_COLOURS, CLASSES, LENSING_CLASSES
 from microlens.explore.controls import user_path
 from microlens.explore.traces import NOTHING
+from microlens.figures.still import explorer_picture
 
 GREY, PALE_GREY = "#606060", "#999999"  # of data, and of critical curves
 DASH = dict(zip(CLASSES, ("solid", "dash", "dashdot", "dot"), strict=True))  # classes differ in greyscale, too
@@ -118,6 +119,11 @@ class Panel(anywidget.AnyWidget):
         if before.get("event") != after.get("event", before.get("event")):
             for axis in ("xaxis2", "xaxis3", "xaxis4", "yaxis2", "yaxis3"):
                 self.view.pop(f"{axis}.range", None)
+
+    def picture(self) -> bytes:
+        """What is drawn as PNG, without a browser."""
+        title = html.unescape(re.sub("<[^>]*>", "", self.layout_change.get("title.text", "")))
+        return explorer_picture(self.arrays, title, self.layout_change)
 
     def figure_now(self, arrays: dict | None = None, subtitle: str = "") -> go.Figure:
         """The figure with its data as the page shows it.
