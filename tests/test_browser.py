@@ -402,8 +402,9 @@ def test_notebook_02_by_keyboard(lab, page):
     page.wait_for_function("() => document.querySelectorAll('.microlens-table tbody tr')[1].ariaSelected == 'true'",
                            timeout=20_000)
     row = page.locator(".microlens-table tbody tr").nth(1).locator("td").first.inner_text()
-    page.wait_for_function("() => document.querySelectorAll('.microlens-explorer')[1].querySelectorAll('.js-plotly-plot')[1]._fullLayout.title.text"
-                           f".startsWith('row {row}:')", timeout=20_000)
+    browser_title = TITLE.replace("document", "document.querySelectorAll('.microlens-explorer')[1]")
+    browser_title = browser_title.replace("querySelector(", "querySelectorAll(").replace("?._full", "[1]?._full")
+    page.wait_for_function(f"() => ({browser_title})().startsWith('row {row}:')", timeout=20_000)
     page.locator(".microlens-table").scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     page.screenshot(path=str(shots / "browser.png"))

@@ -29,7 +29,7 @@ def explorer_picture(arrays: dict, title: str, ticks: dict) -> bytes:
 
     for name, colour in LINES.items():
         draw(axes["plane"], name, "-", colour)
-    draw(axes["plane"], "lenses", "ko", "black")
+    draw(axes["plane"], "lenses", "o", "black")
     for axis, key in (("x", "xaxis.range"), ("y", "yaxis.range")):
         if key in ticks:
             axes["plane"].set(**{f"{axis}lim": ticks[key]})
