@@ -115,7 +115,7 @@ def symlog(sigmas):
 def residual_ticks(sigmas) -> dict:
     """Ticks of the axis of a residual (n,), as changes of the layout for panels.put."""
     largest = np.abs(sigmas).max() if len(sigmas) else 1.0
-    steps = (2, 5, 10) if largest <= 2 * LINEAR_SIGMAS else (5, 10, 100, 1000, 10_000)
+    steps = (2, 5, 10) if largest <= 2 * LINEAR_SIGMAS else (10, 100, 1000, 10_000)
     ticks = np.array([*(-x for x in reversed(steps)), 0, *steps], dtype=float)
     return {"yaxis3__tickvals": symlog(ticks).tolist(), "yaxis3__ticktext": [f"{x:g}" for x in ticks]}
 

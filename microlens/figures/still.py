@@ -42,8 +42,11 @@ def explorer_picture(arrays: dict, title: str, ticks: dict) -> bytes:
     axes["flux"].set(yscale="log", ylabel=ticks.get("yaxis2.title.text", "flux"))
     axes["flux"].set_yticks(ticks.get("yaxis2.tickvals", []), ticks.get("yaxis2.ticktext", []), minor=False)
     axes["flux"].set_yticks([], minor=True)
+    limits = axes["residual"].get_ylim()
     axes["residual"].set_yticks(ticks.get("yaxis3.tickvals", []), ticks.get("yaxis3.ticktext", []))
-    axes["residual"].set(ylabel="residual (sigma)")
+    axes["residual"].set(ylabel="residual (sigma)", ylim=limits)
+    axes["residual"].sharex(axes["flux"])
+    axes["p"].sharex(axes["flux"])
     axes["p"].set(ylim=(-0.03, 1.03), ylabel="probability", xlabel=ticks.get("xaxis4.title.text", "time (d)"))
     for axis in axes.values():
         axis.tick_params(labelsize=7)
