@@ -64,6 +64,7 @@ async function render({ model, el }) {
     const { data, layout } = painted(structuredClone(model.get("figure")));
     const { paper_bgcolor = painted("white"), font } = layout;
     Object.assign(layout, { paper_bgcolor, font: { ...font, color: painted("#2a3f5f") } });
+    div.style.height = `${layout.height}px`; // a resize takes it from here
     data.forEach((trace, i) => {
       [trace.x, trace.y, trace.customdata] = curve(i);
       trace.opacity = opacity(i);
