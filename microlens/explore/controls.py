@@ -110,7 +110,7 @@ class Control:
                  changed, refused):
         self.name, self.logarithmic, self.value, self.turn = name, logarithmic, value, None
         self.changed, self.refused, self.moving = changed, refused, False
-        self.slider = widgets.FloatSlider(readout=False, style={"description_width": "96px"},
+        self.slider = widgets.FloatSlider(readout=False, style={"description_width": "116px"},
                                           layout={"flex": "1 1 200px", "width": "auto"})
         self.box = widgets.Text(value=self._text(value), continuous_update=False, layout={"width": "86px"})
         self.limits = widgets.HTML(layout={"width": "84px"})

@@ -241,7 +241,7 @@ class LensExplorer:
     def _layout(self) -> widgets.VBox:
         boxes = [control.widget for control in self.controls.values()]
         columns = [boxes[i : i + ROWS] for i in range(0, len(boxes), ROWS)]
-        sliders = [widgets.VBox(column, layout={"flex": "1 1 390px"}) for column in columns]
+        sliders = [widgets.VBox(column, layout={"flex": "1 1 390px", "align_self": "flex-start"}) for column in columns]
         choices = row(self.preset, self.surprise, self.undo_button, self.frames, self.simulated)
         looks = row(widgets.Label("lens plane"), self.look, self.map, *self.season.controls)
         files = row(self.state, widgets.VBox([self.restore, row(self.file, self.save_button)]))
