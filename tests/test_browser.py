@@ -3,6 +3,7 @@
 MICROLENS_SCREENSHOTS=folder keeps the screenshots.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,12 +11,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from microlens.explore import LensExplorer, panels
+from microlens.explore import LensExplorer
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = os.environ.get("BROWSER_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -45,16 +48,19 @@ def page():
 # anywidget's model, as far as panels.js uses it.
 ALONE = """<div class="microlens-explorer"><div id="el"></div></div>
 <script type="module">
-const state = STATE;
+const state = @STATE@;
 for (const name in state)
-  if (name.startsWith("curve_")) state[name] = new DataView(new Float64Array(state[name]).buffer);
+  if (name.startsWith("curve_") || name === "track") state[name] = new DataView(new Float64Array(state[name]).buffer);
 const listeners = {};
+const library = { get: () => @SOURCE@ };
+window.sent = [];
 window.model = {
+  widget_manager: { get_model: async () => library },
   get: (name) => state[name],
   set: (values) => { Object.assign(state, values); Object.keys(values).forEach((k) => listeners[`change:${k}`]?.()); },
   on: (event, f) => (listeners[event] = f), off: (event) => delete listeners[event],
-  send: () => (window.drawn = (window.drawn ?? 0) + 1) };
-const module = await import(URL.createObjectURL(new Blob([SCRIPT], { type: "text/javascript" })));
+  send: (m) => { window.sent.push(m); if ("drawn" in m) window.drawn = (window.drawn ?? 0) + 1; } };
+const module = await import(URL.createObjectURL(new Blob([@SCRIPT@], { type: "text/javascript" })));
 module.default.render({ model: window.model, el: document.getElementById("el") });
 </script>"""
 RANGES = "() => ['xaxis', 'yaxis'].map((a) => document.querySelector('.js-plotly-plot')._fullLayout[a].range)"
@@ -69,12 +75,14 @@ OVERLAP = """() => { const box = (s) => document.querySelector(s).getBoundingCli
 def alone(panel, file: Path) -> str:
     """A page with this panel and nothing else; its address."""
     state = {"figure": panel.figure, "config": panel.config, "layout_change": panel.layout_change,
-             "pale": [], "serial": 0}
-    for i, name in enumerate(panel.names):
-        state[f"curve_{i}"] = ["NaN" if v != v else float(v) for v in panel.arrays[name].T.ravel()]
+             "pale": [], "serial": 0, "library": "IPY_MODEL_x", "radius": panel.radius, "still": ""}
+    numbers = {f"curve_{i}": panel.arrays[name].T.ravel() for i, name in enumerate(panel.names)}
+    for name, values in {**numbers, "track": np.frombuffer(panel.track)}.items():
+        state[name] = ["NaN" if v != v else float(v) for v in values]
     text = json.dumps(state, default=lambda a: a.tolist()).replace('"NaN"', "NaN")
-    script = json.dumps(panels._script()).replace("</", "<\\/")
-    file.write_text(ALONE.replace("STATE", text).replace("SCRIPT", script), encoding="utf-8")
+    script, source = (json.dumps(x).replace("</", "<\\/") for x in (panel._esm, panel.library.source))
+    page = ALONE.replace("@STATE@", text).replace("@SCRIPT@", script).replace("@SOURCE@", source)
+    file.write_text(f"<style>{panel._css}</style>" + page, encoding="utf-8")
     return file.as_uri()
 
 
@@ -83,7 +91,7 @@ def test_a_panel_keeps_its_view_and_its_legend_at_every_width(page, tmp_path):
     wanted = [panel.layout_change["xaxis.range"], panel.layout_change["yaxis.range"]]
     page.goto(alone(panel, tmp_path / "panel.html"))
     page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
-    for width in (1500, 1300, 1500, 900, 1500, 2560, 1500):
+    for width in (1500, 1300, 1500, 800, 1500, 2560, 1500):
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_timeout(600)
         assert page.evaluate(RANGES) == [pytest.approx(r) for r in wanted], width
@@ -92,7 +100,8 @@ def test_a_panel_keeps_its_view_and_its_legend_at_every_width(page, tmp_path):
     buttons = page.eval_on_selector_all(".modebar-btn", "all => all.map((b) => b.dataset.title)")
     assert "Zoom" in buttons and not [b for b in buttons if "Share" in b or "Select" in b]
     # What has the focus carries the mark by which JupyterLab leaves its keys alone.
-    page.evaluate("() => document.querySelector('.microlens-explorer').insertAdjacentHTML('beforeend', '<button>x</button>')")
+    page.evaluate("() => document.querySelector('.microlens-explorer')"
+                  ".insertAdjacentHTML('beforeend', '<button>x</button>')")
     page.get_by_role("button", name="x", exact=True).focus()
     assert page.evaluate("() => document.activeElement.hasAttribute('data-lm-suppress-shortcuts')")
     assert not page.errors
@@ -103,8 +112,8 @@ def test_a_zoom_of_the_user_stays_until_another_view_is_chosen(page, tmp_path):
     page.goto(alone(panel, tmp_path / "panel.html"))
     page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
     page.wait_for_timeout(300)
-    page.evaluate("() => microlensPlotly.relayout(document.querySelector('.js-plotly-plot'), "
-                  "{'xaxis.range': [-0.5, 0.5], 'yaxis.range': [-0.5, 0.5]})")
+    page.evaluate("() => microlensPlotly.then((p) => p.relayout(document.querySelector('.js-plotly-plot'), "
+                  "{'xaxis.range': [-0.5, 0.5], 'yaxis.range': [-0.5, 0.5]}))")
 
     def change(serial, **layout):
         change = {**panel.layout_change, **layout}
@@ -117,7 +126,100 @@ def test_a_zoom_of_the_user_stays_until_another_view_is_chosen(page, tmp_path):
     page.set_viewport_size({"width": 1100, "height": 900})
     page.wait_for_timeout(600)
     assert page.evaluate(RANGES)[1] == [-0.5, 0.5]
-    assert change(2, **{"xaxis.range": [-1, 1], "yaxis.range": [-1, 1], "meta": "caustics"}) == [[-1, 1], [-1, 1]]
+    another = {"xaxis.range": [-1, 1], "yaxis.range": [-1, 1], "meta": {"plane": "caustics", "event": ""}}
+    assert change(2, **another) == [[-1, 1], [-1, 1]]
+
+
+AT = """() => { const box = (s) => document.querySelector(s).getBoundingClientRect();
+  const figure = document.querySelector('.js-plotly-plot'), layout = figure._fullLayout;
+  const place = figure.getBoundingClientRect();
+  const centre = (b, side, size) => b[side] + b[size] / 2 - place[side];
+  const line = box('.microlens-now'), source = box('.microlens-source');
+  return [layout.xaxis2.p2l(line.left + 0.5 - place.left - layout.xaxis2._offset),
+          layout.xaxis.p2l(centre(source, 'left', 'width') - layout.xaxis._offset),
+          layout.yaxis.p2l(centre(source, 'top', 'height') - layout.yaxis._offset)]; }"""
+TIME_PANEL = """() => { const figure = document.querySelector('.js-plotly-plot'), l = figure._fullLayout;
+  const b = figure.getBoundingClientRect();
+  return [b.left + l.xaxis2._offset, l.xaxis2._length, b.top + l.yaxis2._offset + 40]; }"""
+
+
+def test_the_source_follows_the_pointer_the_slider_of_time_and_plays(page, tmp_path):
+    explorer = LensExplorer()
+    p = explorer.parameters
+    page.goto(alone(explorer.panel, tmp_path / "panel.html"))
+    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    page.wait_for_timeout(300)
+
+    def in_step():
+        t, x, y = page.evaluate(AT)
+        tau = (t - p["t_0"]) / p["t_E"]
+        assert x == pytest.approx(tau * np.cos(p["alpha"]) - p["u_0"] * np.sin(p["alpha"]), abs=0.02)
+        assert y == pytest.approx(tau * np.sin(p["alpha"]) + p["u_0"] * np.cos(p["alpha"]), abs=0.02)
+        return t
+
+    left, width, top = page.evaluate(TIME_PANEL)
+    page.mouse.move(left + 0.4 * width, top)
+    page.mouse.move(left + 0.48 * width, top + 5)
+    page.wait_for_timeout(50)
+    first = in_step()
+    assert "of the baseline; source at (" in page.locator(".microlens-bar output").inner_text()
+    took = page.evaluate("""() => { const figure = document.querySelector('.js-plotly-plot');
+      const b = figure.getBoundingClientRect(), start = performance.now();
+      for (let i = 0; i < 50; i++) figure.dispatchEvent(new PointerEvent('pointermove', { bubbles: true,
+        clientX: b.left + figure._fullLayout.xaxis2._offset + 200 + i, clientY: b.top + 120 }));
+      document.querySelector('.microlens-source').getBoundingClientRect();
+      return (performance.now() - start) / 50; }""")
+    assert took < 100, took
+    page.locator(".microlens-bar input").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("Home")
+    for _ in range(5):
+        page.keyboard.press("PageUp")
+    assert in_step() != first
+    page.get_by_role("button", name="play the source's way").press("Enter")
+    page.wait_for_timeout(800)
+    page.get_by_role("button", name="play the source's way").press("Enter")
+    played = in_step()
+    page.wait_for_timeout(300)
+    assert in_step() == played > first - 20  # it stands still again
+    page.screenshot(path=str(Path(os.environ.get("MICROLENS_SCREENSHOTS", tmp_path)) / "follow.png"))
+    assert not page.errors
+    print(f"pointer to source: {took:.1f} ms")
+
+
+def test_a_zoom_is_reported_and_another_event_ends_it(page, tmp_path):
+    panel = LensExplorer().panel
+    page.goto(alone(panel, tmp_path / "panel.html"))
+    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    page.wait_for_timeout(500)
+    page.evaluate("() => microlensPlotly.then((p) => p.relayout(document.querySelector('.js-plotly-plot'), "
+                  "{'xaxis2.range': [30, 33]}))")
+    page.wait_for_function("() => window.sent.at(-1).view?.['xaxis2.range']", timeout=20_000)
+    view = page.evaluate("() => window.sent.at(-1)")
+    assert view["view"]["xaxis2.range"] == [30, 33] and view["width"] > 1000 and not view["zoomed"]
+    change = {**panel.layout_change, "meta": {"plane": "lenses", "event": "another"}}
+    page.evaluate("(s) => model.set(s)", {"layout_change": change, "serial": 1})
+    page.wait_for_function("() => window.drawn >= 1", timeout=20_000)
+    low, high = page.evaluate("() => document.querySelector('.js-plotly-plot')._fullLayout.xaxis2.range")
+    assert low < 1 and high > 71
+
+
+def test_a_dark_page_has_a_dark_figure(page, tmp_path):
+    panel = LensExplorer().panel
+    shots = Path(os.environ.get("MICROLENS_SCREENSHOTS", tmp_path))
+    page.goto(alone(panel, tmp_path / "panel.html"))
+    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    ground = "() => document.querySelector('.js-plotly-plot')._fullLayout.plot_bgcolor"
+    assert page.evaluate(ground) == "white"
+    page.evaluate("() => { document.body.style.background = '#111'; document.body.style.color = '#ddd'; }")
+    page.wait_for_function(f"() => ({ground})() === '#15181c'", timeout=20_000)
+    lenses = "() => document.querySelector('.js-plotly-plot')._fullData.find(t => t.name == 'lenses').marker.color"
+    assert page.evaluate(lenses) == "#f2f2f2"
+    page.wait_for_timeout(500)
+    page.screenshot(path=str(shots / "dark.png"))
+    page.evaluate("() => { document.body.style.background = '#fff'; }")
+    page.wait_for_function(f"() => ({ground})() === 'white'", timeout=20_000)
+    assert not page.errors
 
 
 # ---- notebook 02 in JupyterLab --------------------------------------------------------------------------------------
@@ -136,37 +238,86 @@ N_CELLS = "() => window.jupyterapp.shell.currentWidget.content.widgets.length"
 SLIDER_WIDTHS = "() => [...document.querySelectorAll('.widget-slider .noUi-base')].map((s) => s.clientWidth)"
 
 
-@pytest.fixture
-def lab(tmp_path):
-    """The address of notebook 02 in a JupyterLab of its own, and its folder."""
+@contextlib.contextmanager
+def server(place: Path, module: str, *arguments, base: str = "/"):
+    """A Jupyter application of its own in a folder, with its settings there; yields its address."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    settings = tmp_path / "settings" / "@jupyterlab"
+    settings = place / "settings" / "@jupyterlab"
     for folder, content in (("apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}'),
                             ("docmanager-extension/plugin", '{"autosave": false}'),
                             ("notebook-extension/tracker", '{"windowingMode": "none"}')):
         path = settings / f"{folder}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+    home = {f"JUPYTER_{k}_DIR": str(place / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")}
+    home |= {"JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "OMP_NUM_THREADS": "1",
+             "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces")}
+    command = [sys.executable, "-m", module, "--no-browser", f"--port={port}", *arguments]
+    url = f"http://127.0.0.1:{port}{base}"
+    with open(place / "server.log", "w") as log:
+        process = subprocess.Popen(command, cwd=place, env={**os.environ, **home}, stdout=log, stderr=log)
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"{url}api?token=t", timeout=1)
+                    break
+                except urllib.error.HTTPError:  # it answers
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+LAB = ("--allow-root", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--IdentityProvider.token=t")
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of notebook 02 in a JupyterLab of its own, and its folder."""
     shutil.copy(ROOT / "notebooks" / "02_explore.ipynb", tmp_path)
-    home = {f"JUPYTER_{k}_DIR": str(tmp_path / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")}
-    home |= {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "OMP_NUM_THREADS": "1",
-             "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--ServerApp.port_retries=0", "--IdentityProvider.token=t", "--LabApp.expose_app_in_browser=True"]
-    with open(tmp_path / "lab.log", "w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **home}, stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{url}/api?token=t", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"{url}/lab/tree/02_explore.ipynb?token=t&reset", tmp_path
-        process.terminate()
-        process.wait(20)
+    with server(tmp_path, "jupyterlab", *LAB, "--LabApp.expose_app_in_browser=True") as url:
+        yield f"{url}lab/tree/02_explore.ipynb?token=t&reset", tmp_path
+
+
+PREFIX = "/user/someone/"  # as JupyterHub gives each user one
+PLACES = {
+    "JupyterLab behind a prefix": ("jupyterlab", (*LAB, "--LabApp.expose_app_in_browser=True",
+                                                  f"--ServerApp.base_url={PREFIX}"), PREFIX, "lab/tree/small.ipynb"),
+    "Notebook 7": ("notebook", (*LAB, "--JupyterNotebookApp.expose_app_in_browser=True"), "/", "notebooks/small.ipynb"),
+    "Voila": ("voila", ("small.ipynb",), "/", ""),
+    "Voila behind a prefix": ("voila", ("small.ipynb", f"--base_url={PREFIX}"), PREFIX, ""),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_explorer_runs_in(name, page, tmp_path):
+    import nbformat
+
+    module, arguments, base, path = PLACES[name]
+    pytest.importorskip(module, reason=f"{module} is not installed (pip install {module})")
+    cell = nbformat.v4.new_code_cell("from microlens.explore import LensExplorer\nLensExplorer().widget")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "small.ipynb")
+    with server(tmp_path, module, *arguments, base=base) as url:
+        page.goto(f"{url}{path}?token=t", timeout=120_000)
+        if module != "voila":
+            page.wait_for_function("() => window.jupyterapp", timeout=60_000)
+            page.evaluate(READY)
+            page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=240_000)
+        page.wait_for_function(f"() => ({TITLE})()?.includes('resonant')", timeout=60_000)
+        before = page.evaluate(CAUSTIC)
+        page.locator(".widget-slider .noUi-handle").nth(4).focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(f"() => ({CAUSTIC})() != {before}", timeout=60_000)
+        assert page.locator("img[class^=microlens-still]").is_hidden()  # the widget has taken its place
+        shots = Path(os.environ.get("MICROLENS_SCREENSHOTS", tmp_path))
+        page.screenshot(path=str(shots / f"{name.replace(' ', '_')}.png"))
 
 
 def test_notebook_02_by_keyboard(lab, page):
@@ -176,13 +327,17 @@ def test_notebook_02_by_keyboard(lab, page):
     page.wait_for_function("() => window.jupyterapp", timeout=60_000)
     page.evaluate(READY)
     page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=240_000)
+    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .legend').length > 1", timeout=240_000)
     page.wait_for_function("() => document.body.innerText.includes('ok  A at (0.01, 0.01)')", timeout=240_000)
     page.wait_for_selector(".microlens-table tbody tr", timeout=60_000)
     assert "resonant topology" in page.evaluate(TITLE)
 
     handles = page.locator(".widget-slider .noUi-handle")
     assert handles.count() == 11
+    names = [handles.nth(i).get_attribute("aria-label") for i in range(11)]
+    assert names[4] == "s (theta_E)" and all(names)
+    assert float(handles.nth(3).get_attribute("aria-valuetext")) == pytest.approx(0.003, rel=0.01)  # not its logarithm
+    assert page.locator(".microlens-box input").nth(4).get_attribute("title") == "s (theta_E): 0.2 to 5"
     page.evaluate(WATCH)
     handles.nth(4).focus()  # the fifth slider is s
     before, took = page.evaluate(CAUSTIC), []
@@ -228,7 +383,7 @@ def test_notebook_02_by_keyboard(lab, page):
     old = page.evaluate(TITLE)
     page.get_by_role("button", name="surprise me").press("Enter")
     page.wait_for_function(f"() => ({TITLE})() != {old!r}", timeout=20_000)
-    for width in (1500, 900):
+    for width in (2560, 1280, 1500, 800):
         page.set_viewport_size({"width": width, "height": 1400})
         page.wait_for_timeout(700)
         page.screenshot(path=str(shots / f"explorer_{width}.png"))
@@ -247,8 +402,9 @@ def test_notebook_02_by_keyboard(lab, page):
     page.wait_for_function("() => document.querySelectorAll('.microlens-table tbody tr')[1].ariaSelected == 'true'",
                            timeout=20_000)
     row = page.locator(".microlens-table tbody tr").nth(1).locator("td").first.inner_text()
-    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot')[1]._fullLayout.title.text"
-                           f".startsWith('row {row}:')", timeout=20_000)
+    browser_title = TITLE.replace("document", "document.querySelectorAll('.microlens-explorer')[1]")
+    browser_title = browser_title.replace("querySelector(", "querySelectorAll(").replace("?._full", "[1]?._full")
+    page.wait_for_function(f"() => ({browser_title})().startsWith('row {row}:')", timeout=20_000)
     page.locator(".microlens-table").scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     page.screenshot(path=str(shots / "browser.png"))

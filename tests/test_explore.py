@@ -1,8 +1,12 @@
 """The explorers without a browser: numbers, drawing, callbacks, wrong use."""
 
 import asyncio
+import base64
+import io
 import json
 import os
+import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -12,12 +16,14 @@ import pytest
 import yaml
 
 import microlens
-from microlens import sky
+from microlens import fit, sky
 from microlens.config import CLASS_PARAMETERS, LENSING_CLASSES, PARAMETERS, ClassifyConfig, SimulateConfig
 from microlens.data import open_dataset, simulate, write_predictions
 from microlens.data.format import Dataset
 from microlens.evaluate import classify
 from microlens.explore import EventBrowser, LensExplorer, TrainingMonitor, browser, events, lens, panels, traces
+from microlens.explore.frames import FRAMES
+from microlens.explore.season_view import SeasonView
 from microlens.fit import fit_noise_free
 from microlens.fit.points import FLUX_STEPS, epochs_to_draw
 from microlens.lens import binary, crosses_caustic, straight_track
@@ -61,9 +67,16 @@ def geometry(p):
 # ---- the lens explorer ----------------------------------------------------------------------------------------------
 
 
+def arrays_of(view):
+    """What is drawn of a view."""
+    season = SeasonView(panels.curves())
+    season.draw(view.curve, traces.plane_traces(view.plane), "")
+    return season.panel.arrays
+
+
 def test_light_curve_shown_is_that_of_the_lens():
     view = lens.prepare(lens.START, seed=1)
-    t, flux = view.arrays["light curve"].T
+    t, flux = arrays_of(view)["light curve"].T
     sigma = 0.0089  # at m = 21; smaller where the event is brighter
     pull = (flux - binary(t, **geometry(lens.START), method="exact")) / sigma
     assert abs(np.median(pull)) < 0.1 and np.abs(pull[t < 5]).max() < 5
@@ -72,9 +85,9 @@ def test_light_curve_shown_is_that_of_the_lens():
 
 def test_parallax_bends_the_path_and_the_light_curve():
     straight, bent = (lens.prepare({**lens.START, "t_E": 60.0, "pi_EE": pi_EE}) for pi_EE in (0.0, 0.5))
-    for name in ("trajectory", "light curve"):
-        assert np.abs(bent.arrays[name] - straight.arrays[name][: len(bent.arrays[name])]).max() > 0.01
-    first, middle, last = bent.arrays["trajectory"][[0, 40, -1]]
+    assert np.abs(bent.plane.trajectory - straight.plane.trajectory).max() > 0.01
+    assert np.abs(bent.curve.lens - straight.curve.lens).max() > 0.01
+    first, middle, last = bent.plane.trajectory[[0, 40, -1]]
     assert abs(np.linalg.det([middle - first, last - first])) > 1e-3
 
 
@@ -240,7 +253,10 @@ def test_export_of_the_view(tmp_path, monkeypatch):
     assert page == tmp_path / "event.html" and "<title>resonant topology; delta chi^2" in text
     assert "plotly.js v" in text and '<script src="http' not in text  # stands alone: the library is inside
     assert '"modeBarButtonsToRemove": ["sendChartToCloud"' in text
-    assert explorer.panel.still().data[0].x.shape == explorer.panel.arrays["caustics"][:, 0].shape
+    assert "q = 0.05, alpha = 1 rad" in text and "about the centre of mass" in text  # the parameters of the lens
+    assert '"title":{"text":"time (d); ' in text
+    drawn = {trace.name: trace for trace in explorer.panel.figure_now().data}
+    assert len(drawn["caustics"].x) == len(explorer.panel.arrays["caustics"])
 
     def save(name):
         explorer.file.value = str(name)
@@ -259,8 +275,9 @@ def test_export_of_the_view(tmp_path, monkeypatch):
 
 def test_changes_that_come_while_one_is_drawn_become_one_and_the_slow_part_waits():
     class Page:
-        def on_drawn(self, function):
-            self.drawn = function
+        def on(self, event, function):
+            assert event == "drawn"
+            self.drawn = lambda: function(1)
 
     page, calls = Page(), []
     drawing = panels.Drawing(page, lambda: calls.append("work"), lambda: calls.append("later"), patience=5)
@@ -292,6 +309,213 @@ def test_a_page_that_never_answers_is_not_waited_for():
 
     asyncio.run(drag())
     assert calls == ["work", "later"]
+
+
+def test_drawn_epochs_are_said_and_a_zoom_draws_them_all():
+    explorer = LensExplorer()
+    said = explorer.panel.layout_change["xaxis4.title.text"]
+    n = len(explorer.panel.arrays["light curve"])
+    assert f"{n} of 6912 epochs are drawn" in said
+    explorer.panel._hear({"view": {"xaxis2.range": [10.0, 12.0]}, "width": 900, "zoomed": False})
+    t = explorer.panel.arrays["light curve"][:, 0]
+    assert ((t >= 10) & (t <= 12)).sum() == 193 and len(t) < n + 193
+    assert "all 193 epochs in view are drawn" in explorer.panel.layout_change["xaxis4.title.text"]
+
+
+def test_saved_figure_has_the_ranges_of_the_page_and_the_parameters():
+    """The whole season was once saved of a view that was zoomed, without a parameter."""
+    explorer = LensExplorer()
+    explorer.panel._hear({"view": {"xaxis2.range": [30.0, 33.0]}, "width": 900, "zoomed": False})
+    fig = explorer.panel.figure_now(subtitle=lens.in_words(explorer.parameters))
+    assert fig.layout.xaxis2.range == (30.0, 33.0) and "u_0 = 0.12 theta_E" in fig.layout.title.subtitle.text
+    wanted = explorer.panel.layout_change["xaxis.range"]
+    explorer.set(s=3.0)
+    assert explorer.panel.figure_now().layout.xaxis.range != tuple(wanted)  # the lens plane follows the lens
+
+
+def test_undo_goes_back_one_lens_at_a_time():
+    explorer = LensExplorer()
+    start = explorer.parameters
+    explorer.surprise.click()
+    one = explorer.parameters
+    explorer.surprise.click()
+    explorer.undo_button.click()
+    assert explorer.parameters == one
+    explorer.undo_button.click()
+    assert explorer.parameters == start
+    explorer.undo_button.click()
+    assert "nothing to undo" in explorer.message.value and explorer.parameters == start
+
+
+@pytest.mark.parametrize("name", list(FRAMES))
+def test_a_frame_states_the_same_lens(name):
+    explorer = LensExplorer(q=0.5, alpha=2.0)
+    p, before = explorer.parameters, explorer.view.curve.lens
+    explorer.frames.value = name
+    assert explorer.parameters == pytest.approx(p, abs=1e-12)
+    shown = {key: control.value for key, control in explorer.controls.items()}
+    distance = p["q"] * p["s"] / (1 + p["q"])  # of the primary from the centre of mass
+    t = np.linspace(p["t_0"] - 30, p["t_0"] + 30, 60_001)
+    tau = (t - p["t_0"]) / p["t_E"]
+    x = tau * np.cos(p["alpha"]) - p["u_0"] * np.sin(p["alpha"])
+    y = tau * np.sin(p["alpha"]) + p["u_0"] * np.cos(p["alpha"])
+    far = np.hypot(x + distance, y) if "primary" in name else np.hypot(x, y)
+    assert t[far.argmin()] == pytest.approx(shown["t_0"], abs=0.002) and far.min() == pytest.approx(abs(shown["u_0"]))
+    if "MulensModel" in name:
+        assert shown["alpha"] == pytest.approx(np.degrees(2.0) + 180)
+    explorer.set(q=0.5, alpha=2.0)
+    assert np.abs(explorer.view.curve.lens - before).max() < 1e-9
+
+
+def test_an_angle_beyond_its_range_is_the_same_angle_within():
+    explorer = LensExplorer()
+    explorer.controls["alpha"].box.value = "-1"
+    assert explorer.parameters["alpha"] == pytest.approx(2 * np.pi - 1) and not explorer.message.is_error
+
+
+def test_source_track_is_in_step_with_the_light_curve():
+    explorer = LensExplorer()
+    t, x, _, flux = np.frombuffer(explorer.panel.track).reshape(4, -1)
+    p = explorer.parameters
+    tau = (t - p["t_0"]) / p["t_E"]
+    assert np.allclose(x, tau * np.cos(p["alpha"]) - p["u_0"] * np.sin(p["alpha"]))
+    assert flux == pytest.approx(binary(t, **geometry(p)), rel=2e-3) and explorer.panel.radius == p["rho"]
+
+
+def test_the_anomaly_is_found_and_shown():
+    explorer = LensExplorer()
+    c = explorer.view.curve
+    deviation = np.abs(c.lens - c.single) / c.sigma
+    explorer.season.anomaly.click()
+    low, high = explorer.panel.window()
+    assert low < c.t[deviation.argmax()] < high and high - low < 20
+    flat = LensExplorer(q=1e-6, u_0=0.8).view.curve
+    assert traces.anomaly_window(flat.t, flat.residual()) is None  # noise alone
+    assert "in view are drawn" in explorer.panel.layout_change["xaxis4.title.text"]
+    explorer.season.whole.click()
+    assert explorer.panel.window() is None
+    t = np.arange(500) / 96
+    assert traces.anomaly_window(t, np.zeros(500)) is None
+
+
+def test_axis_of_magnitudes_has_the_baseline_magnitude_at_flux_one():
+    explorer = LensExplorer(m_base=21.0)
+    explorer.season.brightness.value = "magnitude"
+    layout = explorer.panel.layout_change
+    values, words = layout["yaxis2.tickvals"], [float(w) for w in layout["yaxis2.ticktext"]]
+    assert layout["yaxis2.title.text"] == "magnitude" and 3 <= len(values) <= 7
+    assert 21 - 2.5 * np.log10(values) == pytest.approx(words, abs=1e-6)
+    explorer.season.brightness.value = "flux"
+    assert [float(w) for w in explorer.panel.layout_change["yaxis2.ticktext"]] == pytest.approx(
+        explorer.panel.layout_change["yaxis2.tickvals"])
+
+
+def test_a_slow_deviation_that_no_epoch_shows_stands_out_in_the_bins():
+    t, rng = np.arange(6912) / 96, np.random.default_rng(0)
+    residual = rng.normal(size=len(t)) + 0.8 * np.exp(-0.5 * ((t - 40) / 1.0) ** 2)
+    bins = traces.binned_residual(t, residual)
+    assert np.abs(residual).max() < 5 and 39 < bins[bins[:, 2].argmax(), 0] < 41 and bins[:, 2].max() > 4.5
+    low, high = traces.anomaly_window(t, residual)
+    assert 36 < low < 39.5 and 40.5 < high < 44
+    assert traces.symlog(np.array([-1000.0, -10, -5, 0, 5, 100])).tolist() == [-3, -1, -0.5, 0, 0.5, 2]
+
+
+def test_magnification_map_is_brightest_inside_the_caustic():
+    from PIL import Image
+
+    explorer = LensExplorer()
+    assert explorer.panel.layout_change["images"] == []
+    explorer.map.value = True
+    (image,) = explorer.panel.layout_change["images"]
+    cover = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["source"].split(",")[1]))))[:, :, 1].astype(float)
+    size = len(cover)
+    x = image["x"] + (np.arange(size) / (size - 1)) * image["sizex"]
+    y = image["y"] - (np.arange(size) / (size - 1)) * image["sizey"]
+    i, j = np.unravel_index(cover.argmax(), cover.shape)
+    caustic = explorer.panel.arrays["caustics"]
+    assert np.nanmin(np.hypot(caustic[:, 0] - x[j], caustic[:, 1] - y[i])) < 0.1
+    assert cover[size // 2, size // 2] > cover[0, 0]
+
+
+def test_an_executed_notebook_holds_a_picture_and_plotly_once(tmp_path):
+    """Without a kernel a page once showed nothing, and each panel stored 4.6 MB of plotly.js."""
+    import nbformat
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import ExecutePreprocessor
+
+    source = ("from microlens.explore import LensExplorer\none, two = LensExplorer(), LensExplorer(s=2)", "one.widget",
+              "two.widget")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in source])
+    ExecutePreprocessor(timeout=300, kernel_name="python3").preprocess(notebook, {"metadata": {"path": str(tmp_path)}})
+    assert nbformat.writes(notebook).count("plotly.js v") == 1
+    for cell in notebook.cells[1:]:
+        picture = cell.outputs[0]["data"]["text/html"]
+        data = base64.b64decode(picture.split("base64,")[1].split('"')[0])
+        assert data.startswith(b"\x89PNG") and len(data) > 10_000
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert page.count('class="microlens-still-') == 2
+
+
+# ---- its fits -------------------------------------------------------------------------------------------------------
+
+
+def test_fit_buttons_fit_what_is_shown_and_draw_it(tmp_path):
+    explorer = LensExplorer(t_E=12.0, q=0.03)
+    truth, fits = explorer.parameters, explorer.fits
+    fits.buttons[0].click()  # PSPL
+    fits.wait(120)
+    assert explorer.measured.name == "the simulated event" and not explorer.message.is_error
+    assert fits.found.best.model == "PSPL" and "t_E" in fits.values.value and fits.cancel.disabled
+    assert explorer.single.t_E == fits.found.best.parameters["t_E"]
+    explorer.controls["q"].box.value = "0.028"  # not quite the true lens
+    worse = explorer.view.chi2
+    fits.buttons[2].click()  # from the sliders
+    fits.wait(300)
+    best = fits.found.best
+    assert not explorer.message.is_error and "solution" in fits.words.value and len(fits.solutions.options) >= 1
+    assert best.chi2 < worse - 10 and abs(best.parameters["q"] - truth["q"]) < 5 * best.errors["q"]
+    assert explorer.parameters["q"] == pytest.approx(best.parameters["q"])
+    assert explorer.view.chi2 == pytest.approx(best.chi2, rel=0.01)
+    fits.file.value = str(tmp_path / "fit.py")
+    fits.export_button.click()
+    assert "MulensModel" in (tmp_path / "fit.py").read_text() and (tmp_path / "fit.dat").is_file()
+    fits.file.value = str(tmp_path / "fit.json")
+    fits.export_button.click()
+    assert json.loads((tmp_path / "fit.json").read_text())
+    fits.file.value = str(tmp_path / "fit.doc")
+    fits.export_button.click()
+    assert "ends in .py or .json" in explorer.message.value
+    explorer.simulated.click()
+    assert explorer.measured is None and "threshold" in explorer.panel.layout_change["title.text"]
+
+
+def test_a_fit_shows_its_progress_and_can_be_cancelled(monkeypatch):
+    explorer, begun, told = LensExplorer(), threading.Event(), []
+
+    def slow(*_, progress, cancel, **__):
+        progress(0.25, "a quarter")
+        told.append((explorer.fits.progress.value, explorer.fits.words.value))
+        begun.set()
+        while not cancel():
+            time.sleep(0.01)
+        raise fit.FitCancelled("cancelled")
+
+    monkeypatch.setattr(fit, "fit_light_curve", slow)
+    explorer.fits.buttons[3].click()
+    assert begun.wait(10) and told == [(0.25, "a quarter")] and not explorer.fits.cancel.disabled
+    explorer.fits.buttons[0].click()
+    assert "a fit is running" in explorer.message.value
+    explorer.fits.cancel.click()
+    explorer.fits.wait(10)
+    assert "no solution yet" in explorer.fits.words.value and explorer.fits.cancel.disabled
+
+    def broken(*_, **__):
+        raise ValueError("5 epochs are too few.")
+
+    monkeypatch.setattr(fit, "fit_light_curve", broken)
+    explorer.fits.buttons[1].click()
+    explorer.fits.wait(10)
+    assert "microlens-error" in explorer.fits.words.value and "too few" in explorer.fits.words.value
 
 
 # ---- the event browser ----------------------------------------------------------------------------------------------
@@ -334,7 +558,9 @@ def test_browser_filters_sorts_steps_and_exports(data, predictions, tmp_path, mo
     b.step(-1)
     assert b.note.value == "odd one"
     b.open_button.click()  # the same dataset again, for instance with other predictions
-    assert b.notes == {first: "odd one"}
+    assert b.notes.on(first) == "odd one"
+    assert EventBrowser(data).dataset_notes.on(first) == "odd one"  # they are kept beside the dataset
+    assert EventBrowser(small_dataset(tmp_path / "other.h5", seed=3)).dataset_notes.on(first) == ""
 
 
 def test_browser_draws_a_single_lens_and_a_flat_event(data, network):
@@ -401,7 +627,8 @@ def test_wrong_use_of_the_browser_is_a_message_in_the_widget(data, predictions, 
     assert "no event passes" in b.message.value and "0 of 14" in b.message.value and b.row is None
     assert "no event" in b.panel.layout_change["title.text"] and len(b.panel.arrays["light curve"]) == 0
     b.note.value = "about nothing"
-    assert b.notes == {}
+    assert b.notes is None and not (data.with_suffix(".notes.csv").exists() and
+                                    "nothing" in data.with_suffix(".notes.csv").read_text())
     b.step(1)
     b.file.value = str(tmp_path / "nothing.csv")
     b.export_button.click()
@@ -444,19 +671,29 @@ def test_real_light_curve_gets_the_answer_of_classify(network, tmp_path):
             assert "not classified" in title
         assert answer["flags"] in title and ("(" + answer["flags"] + ")" in title or not answer["flags"])
         assert len(b.panel.arrays["residual"]) == len(b.panel.arrays["light curve"]) < 6000
-    assert "few points" in title and b.panel.layout_change["xaxis4.title.text"].endswith("- 2450000 (d)")
+    assert "few points" in title and "- 2450000 (d); all 40 epochs" in b.panel.layout_change["xaxis4.title.text"]
     assert 11_000 < b.panel.arrays["light curve"][0, 0] < 11_002
 
 
-def test_note_typed_for_a_light_curve_file_goes_to_no_event(data):
+def test_note_typed_for_a_light_curve_file_goes_to_no_event(data, tmp_path):
+    """It once went to the row of the dataset that was shown before."""
+    file = Path(shutil.copy(FOLDER / "light_curves" / "pspl.csv.gz", tmp_path))
     b = EventBrowser(data)
     b.step(1)
-    b.show_file(FOLDER / "light_curves" / "pspl.csv.gz")
-    assert b.note.disabled
+    row = b.row
+    b.show_file(file)
     b.note.value = "about the file"
-    assert b.notes == {}
+    assert b.dataset_notes.on(row) == "" and (tmp_path / ".pspl.csv.gz.notes.csv").is_file()
     b.step(1)
-    assert not b.note.disabled and b.note.value == ""
+    assert b.note.value == ""
+    b.show_file(file)
+    assert b.note.value == "about the file" and "t_E = " in b.truth.value
+
+
+def test_notes_that_are_none_are_named(data, tmp_path):
+    copy = Path(shutil.copy(data, tmp_path / "x.h5"))
+    copy.with_suffix(".notes.csv").write_text("a,b\n1,2\n")
+    assert "x.notes.csv: holds no notes" in EventBrowser(copy).message.value
 
 
 def test_curves_are_read_one_at_a_time(data, monkeypatch):
@@ -467,6 +704,50 @@ def test_curves_are_read_one_at_a_time(data, monkeypatch):
     b.kind.value = "binary"
     b.step(1)
     assert sorted(set(read)) == [0, 1, 2]  # one event for each of the three steps
+
+
+def test_filters_by_observable_class_and_the_word_class(data):
+    b = EventBrowser(data)
+    b.observable.value = "flat"
+    assert len(b.selected) and (b.selected["observable"] == "flat").all()
+    b.clear()
+    b.query.value = 'class == "binary" and s > 0'
+    assert len(b.selected) == 6 and not b.message.is_error
+
+
+def test_brush_of_the_scatter_filters_the_table(data):
+    b = EventBrowser(data)
+    b.scatter_button.value = True
+    s, q = b.events["s"].dropna().sort_values().to_numpy(), b.events["q"].dropna()
+    b.scatter.panel._hear({"selected": {"x": [s[1], s[3]], "y": [q.min() / 2, 1.0]}})
+    assert 0 < len(b.selected) < 6 and b.selected["s"].between(0.99 * s[1], 1.01 * s[3]).all()
+    binaries = b.scatter.panel.names.index("binary")
+    b.scatter.panel._hear({"clicked": [binaries, 0]})
+    assert b.row == b.scatter.rows["binary"][0]
+    b.scatter.panel._hear({"selected": None})
+    assert len(b.selected) == 14
+
+
+def test_an_event_goes_into_the_explorer_and_back(data):
+    b = EventBrowser(data)
+    b.kind.value = "binary"
+    shown = b.row
+    b.explore_button.click()
+    assert b.workbench.children[1] is b.explorer.widget and not b.message.is_error
+    assert b.explorer.parameters["q"] == pytest.approx(b.event["q"]) and b.explorer.measured is b.measured
+    view, n = b.explorer.view, len(b.measured.t)
+    assert view.chi2 == pytest.approx(n, abs=6 * np.sqrt(2 * n))  # the true lens goes through its light curve
+    assert f"row {shown}: chi^2 of this" in b.explorer.panel.layout_change["title.text"]
+    b.close_button.click()
+    assert b.workbench.children == () and b.row == shown
+
+
+def test_without_a_lens_plane_the_light_curve_has_the_whole_width(data):
+    b = EventBrowser(data)
+    b.kind.value = "flat"
+    assert not b.panel.layout_change["xaxis.visible"] and b.panel.layout_change["xaxis2.domain"][0] < 0.1
+    b.kind.value = "binary"
+    assert b.panel.layout_change["xaxis.visible"] and b.panel.layout_change["xaxis2.domain"][0] > 0.3
 
 
 # ---- the training monitor -------------------------------------------------------------------------------------------

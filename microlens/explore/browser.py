@@ -9,6 +9,7 @@ read one at a time.
 
 from __future__ import annotations
 
+import contextlib
 import html
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,31 +33,41 @@ from microlens.evaluate import classify
 from microlens.explore import panels, traces
 from microlens.explore.controls import Message, frame, number, row, user_path
 from microlens.explore.events import COLUMNS, cells, event_table, select
-from microlens.fit import fit_single_lens, single_lens_model
-from microlens.fit.points import epochs_to_draw
+from microlens.explore.lens import LensExplorer, Measured, source_track
+from microlens.explore.notes import Notes, notes_of
+from microlens.explore.scatter import Scatter
+from microlens.explore.season_view import Curve, SeasonView
+from microlens.fit import SingleLensFit, fit_single_lens, single_lens_model
+from microlens.lens import Field
 from microlens.lens.plane import lens_plane
 
 PAGE = 10  # rows of the table that are shown at once
-DATA_STEPS = 500  # steps of time of a measured light curve
 FULL_DATE = 2_400_000.0  # d; later times are Julian dates, drawn as days after EPOCH
 EPOCH = 2_450_000.0
+TRACK_POINTS = 400  # times at which the source's place is known to the page
 RANGED = ["delta_chi2_pspl", "m_base", "p_binary", *(p for p in PARAMETERS if p not in ("m_base", "alpha"))]
 
 
-def prepare(t, flux, sigma, params=None) -> tuple[dict, dict]:
-    """Traces of a light curve, its best single lens and, with true parameters, its lens plane; and that plane's ranges.
+def plane_of(curve: Curve, params: dict | None) -> tuple[dict, dict, np.ndarray]:
+    """Traces of the lens plane of an event with true parameters, the ranges of its axes, and the source's track.
 
-    t (n,) days, flux and sigma (n,) F/F_base of the valid epochs.
+    All are empty where the event is no lens or its parameters are not known.
     """
-    fit = fit_single_lens(t, flux, sigma, finite_source=True)
-    model = single_lens_model(t, fit)
-    drawn = epochs_to_draw(t, traces.log_flux(flux), (flux - model) / sigma, time_steps=DATA_STEPS)
-    arrays = traces.light_curve_traces(t, flux, sigma, model, drawn)
     if params is None or np.isnan(params["t_E"]):
-        return arrays | dict.fromkeys(traces.PLANE, traces.NOTHING), {}
-    plane = lens_plane(params, traces.season_tau(params, t))
+        return dict.fromkeys(traces.PLANE, traces.NOTHING), {}, np.empty((0, 4))
+    plane = lens_plane(params, traces.season_tau(params, curve.t))
     arrow, ranges = traces.view_of(plane, "lenses")
-    return arrays | traces.plane_traces(plane) | arrow, ranges
+    times = np.linspace(curve.t[0], curve.t[-1], TRACK_POINTS)
+    single = {**params, "alpha": 0.0} if np.isnan(params["q"]) else params
+    track = source_track(single, times, np.full(TRACK_POINTS, np.nan), Field())
+    return traces.plane_traces(plane) | arrow, ranges, track
+
+
+def fit_in_words(fit: SingleLensFit, n: int) -> str:
+    """The parameters of a best single lens through n epochs, in words."""
+    size = f", rho = {fit.rho:.4g}" if fit.rho > 0 else ""
+    return (f"best single lens: t_0 = {fit.t_0:.4f} d, u_0 = {fit.u_0:.4g}, t_E = {fit.t_E:.4g} d{size}, "
+            f"source flux = {fit.f_source:.4g}, blend flux = {fit.f_blend:.4g}; chi^2 = {fit.chi2:.6g} of {n} epochs")
 
 
 def season_answers(path, network) -> dict[int, str]:
@@ -105,14 +116,18 @@ class EventBrowser:
 
     def __init__(self, path=None, predictions=None, classifier=None):
         self.network = getattr(classifier, "network", classifier)
-        self.dataset, self.events, self.notes = None, pd.DataFrame(), {}
-        self.selected, self.at, self.curve, self.seasons, self.answers = self.events, 0, None, [], {}
+        self.dataset, self.events = None, pd.DataFrame()
+        self.dataset_notes: Notes | None = None
+        self.notes: Notes | None = None  # those on what is shown
+        self.selected, self.at, self.seasons, self.answers = self.events, 0, [], {}
+        self.measured, self.event = None, None  # what is shown: its light curve, and its true parameters
+        self.explorer, self.setting = None, False
         self._make_widgets(str(path or ""), str(predictions or ""))
         attempt = self.message.attempt
         self.drawing = panels.Drawing(self.panel, lambda: attempt(self.show), lambda: attempt(self.show_probabilities))
         limits = [box for pair in self.limits.values() for box in pair]
-        for widget in (self.kind, self.called, self.mistakes, self.query, *limits):
-            widget.observe(lambda _: attempt(self.filter), "value")
+        for widget in (self.kind, self.observable, self.called, self.mistakes, self.query, *limits):
+            widget.observe(lambda _: attempt(self._filtered), "value")
         self.table.on_msg(lambda _, content, __: attempt(self._on_table, content))
         self.note.observe(lambda change: attempt(self.write_note, change["new"]), "value")
         self.season.observe(lambda _: attempt(self.show_season), "value")
@@ -122,6 +137,9 @@ class EventBrowser:
         self.forward.on_click(lambda _: attempt(self.step, 1))
         self.export_button.on_click(lambda _: attempt(self.export, self.file.value))
         self.real_button.on_click(lambda _: attempt(self.show_file, self.real.value))
+        self.explore_button.on_click(lambda _: attempt(self.explore))
+        self.close_button.on_click(lambda _: attempt(self.close_explorer))
+        self.scatter_button.observe(lambda _: attempt(self.show_scatter), "value")
         if path:
             attempt(self.open)
 
@@ -132,6 +150,7 @@ class EventBrowser:
         self.open_button = button(description="open")
         choices = ("any", *CLASSES)
         self.kind = widgets.Dropdown(options=choices, description="simulated", layout={"width": "190px"})
+        self.observable = widgets.Dropdown(options=choices, description="observable as", layout={"width": "190px"})
         self.called = widgets.Dropdown(options=choices, description="called", layout={"width": "190px"})
         self.mistakes = widgets.Checkbox(description="mistakes only", indent=False, layout={"width": "120px"})
         self.query = box(placeholder="s > 1 or q < 1e-3", description="and", continuous_update=False,
@@ -141,6 +160,16 @@ class EventBrowser:
                                   layout={"width": "72px"}) for word in ("from", "to")] for name in RANGED}
         self.table, self.message, self.truth = Table(), Message(), widgets.HTML()
         self.panel = panels.curves(self.network)
+        self.view = SeasonView(self.panel)
+        self.scatter = Scatter(RANGED, lambda box: self.message.attempt(self.brush, box),
+                               lambda at: self.message.attempt(self.go_to_row, at))
+        self.scatter.widget.layout.display = "none"
+        self.scatter_button = widgets.ToggleButton(description="scatter", tooltip="two columns against one another; "
+                                                   "drag a box to filter", layout={"width": "90px"})
+        self.explore_button = button(description="explore this event", layout={"width": "150px"},
+                                     tooltip="put a lens with sliders on this light curve")
+        self.close_button = button(description="back to the browser", layout={"width": "170px"})
+        self.workbench = widgets.VBox([])
         self.back, self.forward = button(description="< previous"), button(description="next >")
         self.note = box(description="note", continuous_update=False, layout={"width": "420px"})
         self.file = box(value="selection.csv", description="export to", layout={"width": "300px"})
@@ -152,26 +181,29 @@ class EventBrowser:
                   for name, pair in self.limits.items()]
         self.widget = frame(
             row(self.path, self.predictions, self.open_button),
-            row(self.kind, self.called, self.mistakes, self.query, self.reset_button),
+            row(self.real, self.real_button, self.season),
+            row(self.kind, self.observable, self.called, self.mistakes, self.query, self.reset_button,
+                self.scatter_button),
             widgets.GridBox(ranges, layout={"grid_template_columns": "repeat(auto-fill, 270px)"}),
-            self.message, self.table, row(self.back, self.forward, self.note), self.truth, self.panel,
-            row(self.file, self.export_button), row(self.real, self.real_button, self.season))
+            self.message, self.scatter.widget, self.table,
+            row(self.back, self.forward, self.note, self.explore_button), row(*self.view.controls),
+            self.truth, self.panel, row(self.file, self.export_button), self.workbench, panel=self.panel)
 
     # ---- the dataset ------------------------------------------------------------------------------------------------
 
     def open(self) -> str:
-        """Open the dataset (and predictions) named in the boxes. Notes stay where the same dataset was open before."""
-        dataset = open_dataset(user_path(self.path.value))
+        """Open the dataset (and predictions) named in the boxes, with the notes that are kept beside it."""
+        path = user_path(self.path.value)
+        dataset = open_dataset(path)
         try:
             events = event_table(dataset, self.predictions.value or None)
+            notes = notes_of(path, dataset.checksum)
         except BaseException:
             dataset.close()
             raise
         if self.dataset is not None:
             self.dataset.close()
-        if self.dataset is None or dataset.checksum != self.dataset.checksum:
-            self.notes = {}
-        self.dataset, self.events = dataset, events
+        self.dataset, self.events, self.dataset_notes = dataset, events, notes
         return self.filter()
 
     def filter(self) -> str:
@@ -180,20 +212,60 @@ class EventBrowser:
             raise ValueError("no dataset is open.")
         ranges = {name: tuple(number(box.value, name) for box in pair) for name, pair in self.limits.items()}
         self.selected = select(
-            self.events, kind=self.kind.value, called=self.called.value, mistakes=self.mistakes.value, ranges=ranges,
-            query=self.query.value, sort=self.table.sort, descending=self.table.descending)
+            self.events, kind=self.kind.value, observable=self.observable.value, called=self.called.value,
+            mistakes=self.mistakes.value, ranges=ranges, query=self.query.value, sort=self.table.sort,
+            descending=self.table.descending)
         self.go(0)
+        if self.scatter_button.value:
+            self.scatter.draw(self.events, self.selected)
         said = f"{len(self.selected)} of {len(self.events)} events"
         return said if len(self.selected) else f"<b>no event passes the filters</b> ({said})"
 
+    def _filtered(self) -> str | None:
+        """The user has changed a filter."""
+        return None if self.setting else self.filter()
+
+    @contextlib.contextmanager
+    def _together(self):
+        """Several filters are set, after which the table is filtered once."""
+        self.setting = True
+        try:
+            yield
+        finally:
+            self.setting = False
+
     def clear(self) -> str:
         """Let every event pass."""
-        self.kind.value = self.called.value = "any"
-        self.mistakes.value, self.query.value = False, ""
-        for pair in self.limits.values():
-            for box in pair:
-                box.value = ""
+        with self._together():
+            self.kind.value = self.observable.value = self.called.value = "any"
+            self.mistakes.value, self.query.value = False, ""
+            for pair in self.limits.values():
+                for box in pair:
+                    box.value = ""
         return self.filter()
+
+    def brush(self, box: dict | None) -> str:
+        """Filter by a box that was drawn in the scatter, {column: (low, high)}; None: let what it held back pass."""
+        with self._together():
+            for name in box or (self.scatter.x.value, self.scatter.y.value):
+                limits = ("", "") if box is None else (f"{x:.6g}" for x in box[name])
+                for widget, text in zip(self.limits[name], limits, strict=True):
+                    widget.value = text
+        return self.filter()
+
+    def show_scatter(self):
+        """Show or hide the scatter."""
+        self.scatter.widget.layout.display = None if self.scatter_button.value else "none"
+        if self.scatter_button.value and self.dataset is not None:
+            self.scatter.draw(self.events, self.selected)
+
+    def go_to_row(self, row: int) -> str | None:
+        """Go to the event of a row of the dataset; one that the filters hold back is not shown."""
+        found = np.flatnonzero(self.selected["row"] == row)
+        if not len(found):
+            return f"row {row} does not pass the filters."
+        self.go(int(found[0]))
+        return None
 
     def _on_table(self, content):
         """What the user did with the table."""
@@ -222,9 +294,15 @@ class EventBrowser:
             self.table.rows = cells(self.selected.iloc[first : first + PAGE])
             self.table.chosen = self.at - first
             self.table.serial += 1
-        self.note.value = self.notes.get(self.row, "")
-        self.note.disabled = self.row is None
+        self._show_note(self.dataset_notes, self.row)
         self.drawing()
+
+    def _show_note(self, notes: Notes | None, item: int | None):
+        """Show the note on an item, a row of the dataset or a season of a light-curve file; None: on nothing."""
+        self.notes, self.noted = None, item  # the box changes by itself now
+        self.note.value = "" if item is None else notes.on(item)
+        self.note.disabled = item is None
+        self.notes = notes if item is not None else None
 
     @property
     def row(self) -> int | None:
@@ -233,9 +311,9 @@ class EventBrowser:
 
     def show(self):
         """Draw the chosen event."""
-        self.curve = None
+        self.measured = self.event = None
         if self.row is None:
-            panels.put(self.panel, dict.fromkeys(self.panel.names, traces.NOTHING), "no event passes the filters")
+            self.view.draw(None, {}, "no event passes the filters", meta={"event": ""})
             self.truth.value = ""
             return
         flux, sigma, delta_t = self.dataset.flux(self.row), self.dataset.sigma(self.row), self.dataset.delta_t(self.row)
@@ -244,29 +322,56 @@ class EventBrowser:
         if event["called"]:
             title += f", called {event['called']} with P(binary) = {event['p_binary']:.3f}"
         title += f"; delta chi^2 = {event['delta_chi2_pspl']:.4g}"
-        self._draw(self.dataset.timestamps[valid], flux[valid], sigma[valid], delta_t[valid], title, "time (d)", event)
-        self.truth.value = f"truth: {true_parameters(event)}"
+        measured = Measured(f"row {self.row}", self.dataset.timestamps[valid].astype(float), flux[valid].astype(float),
+                            sigma[valid].astype(float), delta_t[valid], event["m_base"])
+        fitted = self._draw(measured, title, event)
+        self.truth.value = f"truth: {true_parameters(event)}<br>{fitted}"
 
-    def _draw(self, t, flux, sigma, delta_t, title: str, time_title: str, event: dict | None = None):
-        """Draw a light curve of valid epochs, each (n,); event : its true parameters, of a simulated one."""
-        t, flux, sigma = t.astype(float), flux.astype(float), sigma.astype(float)
-        self.curve = t, flux, delta_t
-        arrays, ranges = prepare(t, flux, sigma, event)
+    def _draw(self, measured: Measured, title: str, event: dict | None = None) -> str:
+        """Draw a light curve and return its best single lens in words.
+
+        event : its true parameters, of a simulated one.
+        """
+        fit = fit_single_lens(measured.t, measured.flux, measured.sigma, finite_source=True)
+        curve = Curve(measured.t, measured.flux, measured.sigma, single_lens_model(measured.t, fit),
+                      m_base=measured.m_base, time_title=measured.time_title)
+        self.measured, self.event = measured, event
+        arrays, ranges, track = plane_of(curve, event)
         pale = traces.PROBABILITIES if self.network is not None else ()
-        panels.put(self.panel, arrays, html.escape(title), pale, **{panels.TIME_AXIS: time_title}, **ranges)
+        panels.put_track(self.panel, track, 0.0 if event is None or not len(track) else event["rho"])
+        self.view.draw(curve, arrays, html.escape(title), pale, meta={"event": f"{measured.name} {self.path.value}"},
+                       **panels.columns_for(bool(ranges)), **ranges)
+        return fit_in_words(fit, len(measured.t))
 
     def show_probabilities(self):
         """Draw what the classifier says of the chosen event as the season unfolds."""
-        if self.network is not None and self.curve is not None:
-            panels.put(self.panel, traces.probability_traces(self.network, *self.curve))
+        if self.network is not None and self.measured is not None:
+            m = self.measured
+            panels.put(self.panel, traces.probability_traces(self.network, m.t, m.flux, m.delta_t))
 
-    def write_note(self, text: str):
-        """Keep a note on the chosen event of the dataset; it goes into the export."""
-        if self.note.disabled:  # no event of the dataset is shown
-            return
-        self.notes.pop(self.row, None)
-        if text:
-            self.notes[self.row] = text
+    def write_note(self, text: str) -> str | None:
+        """Keep a note on what is shown, in a file beside it; notes on events go into the export."""
+        if self.notes is None:  # nothing is shown, or the box was changed by the browser itself
+            return None
+        self.notes.write(self.noted, text)
+        return html.escape(f"the note is kept in {self.notes.path}")
+
+    # ---- the lens explorer ------------------------------------------------------------------------------------------
+
+    def explore(self):
+        """Open a LensExplorer on the light curve that is shown; a simulated binary starts with its true lens."""
+        if self.measured is None:
+            raise ValueError("no light curve is shown.")
+        if self.explorer is None:
+            self.explorer = LensExplorer(self.network)
+        is_binary = self.event is not None and self.event["class"] == "binary"
+        lens = {name: float(self.event[name]) for name in self.explorer.parameters} if is_binary else {}
+        self.explorer.observe(self.measured, **{k: v for k, v in lens.items() if np.isfinite(v)})
+        self.workbench.children = (self.close_button, self.explorer.widget)
+
+    def close_explorer(self):
+        """Take the explorer away again; the browser shows the event that it showed before."""
+        self.workbench.children = ()
 
     def export(self, path) -> str:
         """Write the selected events with their notes as CSV."""
@@ -275,7 +380,7 @@ class EventBrowser:
             raise ValueError(f"export to: came {str(path)!r}, expected a name that ends in .csv.")
         if not len(self.selected):
             raise ValueError("no event is selected; nothing was written.")
-        out = self.selected.assign(note=[self.notes.get(i, "") for i in self.selected["row"]])
+        out = self.selected.assign(note=[self.dataset_notes.on(i) for i in self.selected["row"]])
         out.to_csv(path, index=False)
         return html.escape(f"{len(out)} events written to {path}")
 
@@ -285,6 +390,7 @@ class EventBrowser:
         """Draw a season of a real light-curve file; the season box steps through them."""
         path = user_path(path)
         self.seasons = seasons(read_light_curve(path))
+        self.file_notes = notes_of(path)
         self.answers = season_answers(path, self.network) if self.network is not None else {}
         self.season.max, self.season.value = len(self.seasons), 1
         return self.show_season()
@@ -293,14 +399,16 @@ class EventBrowser:
         """Draw the season of the real light curve that the box names, with the answer of `microlens classify`."""
         if not self.seasons:
             raise ValueError("no light curve is loaded.")
-        self.note.disabled, self.note.value = True, ""  # notes belong to the events of the dataset
         s = self.seasons[self.season.value - 1]
+        self._show_note(self.file_notes, s.number)
         title = f"{s.name}, season {s.number} of {len(self.seasons)}: {len(s.time)} epochs"
         if self.answers:
             title += f", {self.answers[s.number]}"
         is_date = s.time[0] > FULL_DATE
         time_title = f"{s.time_system} - {EPOCH:.0f} (d)" if is_date else "time (d)"
-        self._draw(s.time - EPOCH * is_date, s.flux, s.flux_err, s.delta_t, title, time_title)
+        measured = Measured(f"{s.name}, season {s.number}", s.time - EPOCH * is_date, s.flux.astype(float),
+                            s.flux_err.astype(float), s.delta_t, s.m_base, time_title,
+                            Field(season_start=EPOCH) if is_date else Field())
+        self.truth.value = html.escape(self._draw(measured, title))
         self.show_probabilities()
-        self.truth.value = ""
         return html.escape(f"{s.name}: time in {s.time_system}" + (f", m_base = {s.m_base:.2f}" if s.m_base else ""))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import math
 from pathlib import Path
 
 import ipywidgets as widgets
+from IPython.display import HTML, display
 
 
 def row(*children) -> widgets.HBox:
@@ -14,10 +16,32 @@ def row(*children) -> widgets.HBox:
     return widgets.HBox(children, layout={"flex_flow": "row wrap", "align_items": "center"})
 
 
-def frame(*children) -> widgets.VBox:
-    """The outermost box of an explorer. panels.js keeps the keys pressed inside it from the notebook."""
-    box = widgets.VBox(children)
-    box.add_class("microlens-explorer")
+class Frame(widgets.VBox):
+    """The outermost box of an explorer. panels.js keeps the keys pressed inside it from the notebook.
+
+    picture : a function that makes a PNG of what is shown, for pages that no kernel stands behind.
+    """
+
+    def __init__(self, children, picture=None):
+        super().__init__(children)
+        self.picture = picture
+        self.add_class("microlens-explorer")
+
+    def _ipython_display_(self):
+        """Show the picture, which panels.js takes away when it draws the widget itself, and the widget."""
+        if self.picture is not None:
+            image = base64.b64encode(self.picture()).decode()
+            display(HTML(f'<img class="microlens-still-{self.model_id}" alt="the explorer as it began" '
+                         f'src="data:image/png;base64,{image}">'))
+        bundle = self._repr_mimebundle_()
+        display({**bundle, "text/plain": "(the widget needs a running kernel)"}, raw=True)
+
+
+def frame(*children, panel=None) -> Frame:
+    """Widgets one below the other as an explorer.   panel : the Panel whose picture stands for them."""
+    box = Frame(children, None if panel is None else panel.picture)
+    if panel is not None:
+        panel.still = box.model_id
     return box
 
 
@@ -55,7 +79,7 @@ class Message(widgets.HTML):
 
     def refuse(self, error):
         """Show what went wrong."""
-        self.value, self.is_error = f"<b style='color:#b00'>{html.escape(str(error))}</b>", True
+        self.value, self.is_error = f"<b class='microlens-error'>{html.escape(str(error))}</b>", True
 
     def attempt(self, function, *arguments):
         """Call a function and show the text that it returns, or what it raised: a log would be seen by nobody.
@@ -72,9 +96,11 @@ class Message(widgets.HTML):
 
 
 class Control:
-    """One parameter: a slider, whose position may be logarithmic, and a number box, which holds the value exactly.
+    """One parameter: a slider, whose position may be logarithmic, a number box, which holds the value exactly, and the
+    range of both.
 
     changed() is called after a move by the user, refused(error) for a value that is none or is out of range.
+    turn : of an angle; a value outside the range is then taken as the same angle inside it.
     """
 
     LOG_STEP = 0.005  # of log10
@@ -82,20 +108,35 @@ class Control:
 
     def __init__(self, name: str, unit: str, span: tuple[float, float], logarithmic: bool, value: float,
                  changed, refused):
-        self.name, self.unit, self.span, self.logarithmic, self.value = name, unit, span, logarithmic, value
+        self.name, self.logarithmic, self.value, self.turn = name, logarithmic, value, None
         self.changed, self.refused, self.moving = changed, refused, False
-        low, high = (self._position(x) for x in span)
-        self.step = self.LOG_STEP if logarithmic else (high - low) / self.LINEAR_STEPS
-        label, tooltip = (f"{name} ({unit})" if unit else name), f"{name}: {self.range}"
-        self.slider = widgets.FloatSlider(
-            value=self._position(value), min=low, max=high, step=self.step, readout=False, description=label,
-            tooltip=tooltip, style={"description_width": "96px"}, layout={"flex": "1 1 230px", "width": "auto"})
-        self.box = widgets.Text(value=self._text(value), continuous_update=False, tooltip=tooltip,
-                                layout={"width": "86px"})
+        self.slider = widgets.FloatSlider(readout=False, style={"description_width": "116px"},
+                                          layout={"flex": "1 1 200px", "width": "auto"})
+        self.box = widgets.Text(value=self._text(value), continuous_update=False, layout={"width": "86px"})
+        self.limits = widgets.HTML(layout={"width": "84px"})
         self.box.add_class("microlens-box")
+        self.limits.add_class("microlens-range")
+        self.set_span(span, unit)
         self.slider.observe(self._on_slider, "value")
         self.box.observe(self._on_box, "value")
-        self.widget = widgets.HBox([self.slider, self.box])
+        self.widget = widgets.HBox([self.slider, self.box, self.limits])
+        self.widget.add_class("microlens-control")
+        if logarithmic:
+            self.widget.add_class("microlens-log")
+
+    def set_span(self, span: tuple[float, float], unit: str, turn: float | None = None):
+        """Give the slider another range and unit; the value stays as it is."""
+        self.span, self.unit, self.turn = span, unit, turn
+        low, high = (self._position(x) for x in span)
+        self.step = self.LOG_STEP if self.logarithmic else (high - low) / self.LINEAR_STEPS
+        self.moving = True
+        with self.slider.hold_trait_notifications():  # the new lower end may be above the old upper one
+            self.slider.min, self.slider.max, self.slider.step = low, high, self.step
+            self.slider.value = min(max(self._position(self.value), low), high)
+        self.moving = False
+        self.slider.description = f"{self.name} ({unit})" if unit else self.name
+        self.slider.tooltip = self.box.tooltip = f"{self.name}: {self.range}"
+        self.limits.value = f"{span[0]:.4g} to {span[1]:.4g}"
 
     @property
     def range(self) -> str:
@@ -113,11 +154,14 @@ class Control:
         """Whether the slider stands at `position` as nearly as its steps allow."""
         return abs(position - self._position(self.value)) <= 0.5001 * self.step
 
-    def check(self, value):
-        """Raise ValueError, naming the parameter, where a value is no number within the range."""
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    def checked(self, value) -> float:
+        """The value, an angle within the range. ValueError, naming the parameter, for no number or one out of range."""
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if is_number and self.turn and not self.span[0] <= value <= self.span[1]:
+            value = value % self.turn
         if not is_number or not self.span[0] <= value <= self.span[1]:
             raise ValueError(f"{self.name}: came {value!r}, expected {self.range}.")
+        return float(value)
 
     def _on_slider(self, change):
         # The page moves a slider to its nearest step and reports that: no move of the user's.
@@ -131,8 +175,7 @@ class Control:
         if self.moving:
             return
         try:
-            value = number(change["new"], self.name)
-            self.check(value)
+            value = self.checked(number(change["new"], self.name))
         except ValueError as error:
             self.move(self.value)
             self.refused(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,18 +64,22 @@ def event_table(dataset, predictions=None) -> pd.DataFrame:
     return out.rename_axis("row").reset_index()
 
 
-def select(events: pd.DataFrame, *, kind="any", called="any", mistakes=False, ranges=None, query="", sort="row",
-           descending=False) -> pd.DataFrame:
+def _quoted(query: str) -> str:
+    """The expression with the column `class` in backticks, without which Python's word `class` is none of pandas'."""
+    return re.sub(r"(?<![`'\"\w.])class(?![`'\"\w])", "`class`", query)
+
+
+def select(events: pd.DataFrame, *, kind="any", observable="any", called="any", mistakes=False, ranges=None,
+           query="", sort="row", descending=False) -> pd.DataFrame:
     """The events that pass the filters, sorted.
 
     ranges : {column: (low, high)}, None = no limit.   query : a pandas expression, e.g. 'q < 1e-3 and m_base < 21'.
     Raises ValueError naming what is wrong with the query.
     """
     keep = np.ones(len(events), dtype=bool)
-    if kind != "any":
-        keep &= (events["class"] == kind).to_numpy()
-    if called != "any":
-        keep &= (events["called"] == called).to_numpy()
+    for column, wanted in (("class", kind), ("observable", observable), ("called", called)):
+        if wanted != "any":
+            keep &= (events[column] == wanted).to_numpy()
     if mistakes:
         keep &= ((events["called"] != "") & (events["called"] != events["observable"])).to_numpy()
     for name, (low, high) in (ranges or {}).items():
@@ -85,7 +90,7 @@ def select(events: pd.DataFrame, *, kind="any", called="any", mistakes=False, ra
     out = events[keep]
     if query.strip():
         try:
-            out = out.query(query)
+            out = out.query(_quoted(query))
         except Exception as error:  # pandas raises whatever the expression provokes
             raise ValueError(f"the filter {query!r} is no expression of columns ({error}).") from error
     return out.sort_values(sort, ascending=not descending, kind="stable")

@@ -2,11 +2,13 @@
 
     explorer = LensExplorer(s=1.1, q=0.05, classifier=microlens.load());  explorer.widget
     explorer.set(q=1e-3);  explorer.parameters;  explorer.save("event.html")
+    explorer.observe(Measured("my star", t, flux, sigma))     # the lens of the sliders over a light curve of your own
 """
 
 from __future__ import annotations
 
 import functools
+import html
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +22,12 @@ from microlens.config import BINARY_PRESETS, PARALLAX, PARAMETERS, THRESHOLD_PSP
 from microlens.data.events import fit_start, meets_caustic
 from microlens.explore import panels, traces
 from microlens.explore.controls import Control, Message, frame, row, user_path
+from microlens.explore.fits import Fits
+from microlens.explore.frames import FRAMES, PACKAGE
+from microlens.explore.season_view import LENSES, Curve, SeasonView
 from microlens.files import parse_yaml
-from microlens.fit import fit_noise_free, single_lens_model
-from microlens.fit.points import epochs_to_draw
-from microlens.lens import ROMAN_FIELD, binary, event_parallax, topology
+from microlens.fit import SingleLensFit, fit_noise_free, fit_single_lens, single_lens_model
+from microlens.lens import ROMAN_FIELD, Field, binary, event_parallax, topology, trajectory
 from microlens.lens.plane import LensPlane, lens_plane
 from microlens.sky.season import SEASON_THESIS
 
@@ -53,34 +57,63 @@ SLIDERS = {
 START = {name: slider.start for name, slider in SLIDERS.items()}
 GEOMETRY = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha", "pi_EN", "pi_EE")  # what the magnification depends on
 ROWS = 4  # of sliders, in columns side by side
+MOST_UNDONE = 100  # states that `undo` goes back
 MOST_DRAWS = 1000  # of "surprise me", until a binary meets the condition of its preset
+
+
+class Measured(NamedTuple):
+    """A light curve to put the lens of the sliders on.
+
+    t : (n,) days after field.season_start.   flux, sigma : (n,) F/F_base.   delta_t : (n,) days since the epoch before.
+    """
+
+    name: str
+    t: np.ndarray
+    flux: np.ndarray
+    sigma: np.ndarray
+    delta_t: np.ndarray | None = None
+    m_base: float | None = None
+    time_title: str = "time (d)"
+    field: Field = ROMAN_FIELD
 
 
 class View(NamedTuple):
     """What is shown of an event.
 
-    arrays : traces by name, without the probabilities.   t (T,) days, flux (T,) F/F_base, with noise.
-    delta_chi2 : of the best single lens through the noise-free curve.
+    delta_chi2 : of the best single lens: in a simulated event against its noise-free curve, in a measured one against
+    the binary lens.   chi2 : of that binary lens over a measured light curve, None in a simulated one.
+    track : (k, 4) for panels.put_track.
     """
 
-    arrays: dict
+    curve: Curve
     plane: LensPlane
-    t: np.ndarray
-    flux: np.ndarray
     delta_chi2: float
+    chi2: float | None
     topology: str
+    track: np.ndarray
 
 
 @functools.lru_cache(maxsize=8)
 def _magnification(schedule, *geometry):
     """The season's curve of a lens of this GEOMETRY: it does not change while only brightness and blending do."""
     event = dict(zip(GEOMETRY, geometry, strict=True))
-    lens = [event[name] for name in GEOMETRY if name not in PARALLAX]
-    return binary(sky.epochs(schedule), *lens, parallax=event_parallax(event))
+    return lens_magnification(event, sky.epochs(schedule), ROMAN_FIELD)
+
+
+def lens_magnification(p: dict, t, field: Field) -> np.ndarray:
+    """Magnification (n,) of the lens with the parameters of GEOMETRY at t (n,) days after field.season_start."""
+    return binary(t, *(p[name] for name in GEOMETRY if name not in PARALLAX), parallax=event_parallax(p, field))
+
+
+def source_track(p: dict, t, flux, field: Field) -> np.ndarray:
+    """Where the source is: (k, 4) days, x and y in Einstein radii, flux, at epochs t (k,) with flux (k,)."""
+    parallax = event_parallax(p, field)
+    x, y = trajectory(t, p["t_0"], p["u_0"], p["t_E"], p["alpha"], parallax)
+    return np.column_stack([t, x, y, flux])
 
 
 def prepare(parameters: dict, detector="roman", seed=0, schedule="thesis") -> View:
-    """What the panels show of an event with these parameters (those of SLIDERS).
+    """What the panels show of a simulated event with these parameters (those of SLIDERS).
 
     The magnification is exact to 1e-3 (adaptive nodes); the noise keeps its random numbers while the lens moves. Where
     the event has parallax, in the Roman fields and the first season, the best single lens has it, too.
@@ -90,17 +123,48 @@ def prepare(parameters: dict, detector="roman", seed=0, schedule="thesis") -> Vi
     sigma = sky.sigma_flux(flux_true, p["m_base"], detector)
     flux = flux_true + sigma * np.random.default_rng(seed).normal(size=len(t))
     fit = fit_noise_free(t, flux_true, sigma, fit_start(p), field=ROMAN_FIELD if event_parallax(p) else None)
-    plane = lens_plane(p, traces.season_tau(p, t))
-    drawn = epochs_to_draw(t, np.log(flux_true))
-    arrays = traces.plane_traces(plane) | traces.light_curve_traces(t, flux, sigma, single_lens_model(t, fit), drawn)
-    return View(arrays, plane, t, flux, fit.chi2, topology(p["s"], p["q"]))
+    curve = Curve(t, flux, sigma, single_lens_model(t, fit), flux_true, p["m_base"])
+    return _view(p, curve, fit.chi2, None, ROMAN_FIELD)
 
 
-def title(view: View) -> str:
-    """The title of the panels: topology, delta chi^2 and the verdict."""
+def prepare_measured(parameters: dict, measured: Measured, single) -> View:
+    """What the panels show of the lens of the sliders over a measured light curve.
+
+    Of the parameters f_s and m_base are not used: the fluxes of source and blend are those that fit best.
+    single : the best single lens through the light curve, a SingleLensFit.
+    """
+    t, flux, sigma = measured.t, measured.flux, measured.sigma
+    magnification = lens_magnification(parameters, t, measured.field)
+    design = np.column_stack([magnification, np.ones(len(t))]) / sigma[:, None]
+    fluxes, *_ = np.linalg.lstsq(design, flux / sigma, rcond=None)
+    lens = fluxes[0] * magnification + fluxes[1]
+    chi2 = float((((flux - lens) / sigma) ** 2).sum())
+    curve = Curve(t, flux, sigma, single_lens_model(t, single), lens, measured.m_base, measured.time_title)
+    return _view(parameters, curve, single.chi2 - chi2, chi2, measured.field)
+
+
+def _view(p: dict, curve: Curve, delta_chi2: float, chi2: float | None, field: Field) -> View:
+    plane = lens_plane(p, traces.season_tau(p, curve.t), field=field)
+    at = traces.epochs_in_view(curve.t, traces.log_flux(curve.lens))
+    track = source_track(p, curve.t[at], curve.lens[at], field)
+    return View(curve, plane, delta_chi2, chi2, topology(p["s"], p["q"]), track)
+
+
+def title(view: View, name: str = "") -> str:
+    """The title of the panels: topology, delta chi^2 and the verdict; of a measured light curve its name and chi^2."""
+    if view.chi2 is not None:
+        compared = "better" if view.delta_chi2 > 0 else "worse"
+        return (f"{html.escape(name)}: chi^2 of this {view.topology} lens = {view.chi2:.6g} for {len(view.curve.t)} "
+                f"epochs, <b>{abs(view.delta_chi2):.4g} {compared}</b> than the best single lens")
     verdict = "observable" if view.delta_chi2 > THRESHOLD_PSPL else "not observable"
     return (f"{view.topology} topology; delta chi^2 against the best single lens = {view.delta_chi2:.3g}: "
             f"<b>{verdict}</b> (threshold {THRESHOLD_PSPL:g})")
+
+
+def in_words(parameters: dict) -> str:
+    """The parameters of a lens, with units, and the frame that they are stated in."""
+    words = [f"{name} = {value:.6g} {PARAMETERS[name].unit}".rstrip() for name, value in parameters.items()]
+    return ", ".join(words) + "; about the centre of mass, alpha from the lens axis to the source's motion"
 
 
 def draw_binary(preset: sky.Preset, rng: np.random.Generator, timestamps) -> dict:
@@ -131,43 +195,65 @@ class LensExplorer:
         self.network = getattr(classifier, "network", classifier)
         self.observing = {"detector": detector, "seed": seed, "schedule": schedule}
         self.rng, self.message, self.panel = np.random.default_rng(seed), Message(), panels.curves(self.network)
-        later = self.show_probabilities if self.network is not None else None
-        self.drawing = panels.Drawing(self.panel, self.show, later)
+        self.season = SeasonView(self.panel)
+        self.drawing = panels.Drawing(self.panel, self.show, self.show_later)
+        self.measured, self.single, self.states, self.frame = None, None, [], PACKAGE
         self.controls = {
             name: Control(name, PARAMETERS[name].unit, (slider.low, slider.high), slider.logarithmic, slider.start,
                           self._moved, self.message.refuse) for name, slider in SLIDERS.items()}
+        self.spans = {name: control.span for name, control in self.controls.items()}
+        self.fits = Fits(self)
+        self._make_widgets()
+        self.widget = self._layout()
+        self._name_frame()
+        self._move(parameters)
+        self.drawing.now()
+
+    def _make_widgets(self):
+        button, attempt = widgets.Button, self.message.attempt
         self.preset = widgets.Dropdown(options=BINARY_PRESETS, value="baseline", description="preset",
                                        layout={"width": "190px"})
-        self.surprise = widgets.Button(description="surprise me", tooltip="draw a binary from the preset")
+        self.surprise = button(description="surprise me", tooltip="draw a binary from the preset")
+        self.undo_button = button(description="undo", tooltip="back to the lens before", layout={"width": "80px"})
+        self.frames = widgets.Dropdown(options=list(FRAMES), description="frame", layout={"width": "330px"})
         self.look = widgets.ToggleButtons(
             options=traces.LOOKS, style={"button_width": "80px"},
             tooltips=["lenses and critical curves", "the caustics", "the source, to scale"])
+        self.map = widgets.Checkbox(description="map", indent=False, layout={"width": "70px"},
+                                    tooltip="magnification of a point source behind the caustics")
+        self.simulated = button(description="back to simulated events", layout={"width": "200px", "display": "none"})
         self.state = widgets.Textarea(description="state (YAML)", style={"description_width": "90px"},
                                       layout={"width": "330px", "height": "180px"})
-        self.restore = widgets.Button(description="restore", tooltip="move the sliders to the state in the box")
+        self.restore = button(description="restore", tooltip="move the sliders to the state in the box")
         self.file = widgets.Text(value="event.html", description="save as", layout={"width": "240px"})
-        self.save_button = widgets.Button(
+        self.save_button = button(
             description="save", tooltip=".html, .png, .pdf or .svg of the view, .yaml of the state")
-        self.surprise.on_click(lambda _: self.message.attempt(self.draw_from_preset))
-        self.restore.on_click(lambda _: self.message.attempt(self.from_yaml, self.state.value))
-        self.save_button.on_click(lambda _: self.message.attempt(lambda: f"saved {self.save(self.file.value)}"))
+        self.surprise.on_click(lambda _: attempt(self.draw_from_preset))
+        self.undo_button.on_click(lambda _: attempt(self.undo))
+        self.simulated.on_click(lambda _: attempt(self.observe, None))
+        self.restore.on_click(lambda _: attempt(self.from_yaml, self.state.value))
+        self.save_button.on_click(lambda _: attempt(lambda: f"saved {html.escape(str(self.save(self.file.value)))}"))
         self.look.observe(self.drawing, "value")
-        self.widget = self._layout()
-        self._move(parameters)
-        self.drawing.now()
+        self.map.observe(lambda _: self.show_map(), "value")
+        self.frames.observe(lambda change: attempt(self.set_frame, change["new"]), "value")
+        self.panel.on("view", lambda _: self.show_map())
 
     def _layout(self) -> widgets.VBox:
         boxes = [control.widget for control in self.controls.values()]
         columns = [boxes[i : i + ROWS] for i in range(0, len(boxes), ROWS)]
-        sliders = [widgets.VBox(column, layout={"flex": "1 1 340px"}) for column in columns]
-        choices = row(self.preset, self.surprise, widgets.Label("lens plane"), self.look)
+        sliders = [widgets.VBox(column, layout={"flex": "1 1 390px", "align_self": "flex-start"}) for column in columns]
+        choices = row(self.preset, self.surprise, self.undo_button, self.frames, self.simulated)
+        looks = row(widgets.Label("lens plane"), self.look, self.map, *self.season.controls)
         files = row(self.state, widgets.VBox([self.restore, row(self.file, self.save_button)]))
-        return frame(row(*sliders), choices, self.message, self.panel, files)
+        return frame(row(*sliders), choices, looks, self.message, self.panel, self.fits.widget, files,
+                     panel=self.panel)
+
+    # ---- parameters -------------------------------------------------------------------------------------------------
 
     @property
     def parameters(self) -> dict:
-        """Current values by name: what a parameter file of notebook 02 takes."""
-        return {name: control.value for name, control in self.controls.items()}
+        """Current values by name, in the frame of the package: what a parameter file of notebook 02 takes."""
+        return self.frame.parameters({name: control.value for name, control in self.controls.items()})
 
     def set(self, **parameters):
         """Move sliders and draw. ValueError for an unknown name or a value out of range; then nothing is moved."""
@@ -178,52 +264,178 @@ class LensExplorer:
         unknown = sorted(set(parameters) - set(self.controls))
         if unknown:
             raise ValueError(f"unknown parameter {', '.join(unknown)}; there are {', '.join(self.controls)}.")
-        for name, value in parameters.items():
-            self.controls[name].check(value)
-        for name, value in parameters.items():
-            self.controls[name].move(float(value))
+        values = {name: self._checked(name, value) for name, value in parameters.items()}
+        for name, value in self.frame.shown(self.parameters | values).items():
+            if name in values or value != self.controls[name].value:
+                self.controls[name].move(float(value))
+
+    def _checked(self, name: str, value) -> float:
+        """A value in the frame of the package; see Control.checked."""
+        control = self.controls[name]
+        if self.frame == PACKAGE or name not in ("t_0", "u_0", "alpha"):
+            return control.checked(value)
+        (low, high), unit = self.spans[name], PARAMETERS[name].unit
+        if name == "alpha" and isinstance(value, (int, float)) and math.isfinite(value):
+            value = value % (2 * math.pi)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError(f"{name}: came {value!r}, expected {low:g} to {high:g} {unit}.")
+        return float(value)
 
     def _moved(self):
         """The user has moved a control."""
         self.message.say("")
         self.drawing()
 
+    def set_frame(self, name: str):
+        """State t_0, u_0 and alpha in another frame, one of FRAMES; the lens stays as it is."""
+        if name not in FRAMES:
+            raise ValueError(f"frame: came {name!r}, expected one of {', '.join(FRAMES)}.")
+        parameters, self.frame, self.frames.value = self.parameters, FRAMES[name], name
+        self._name_frame()
+        for key, value in self.frame.shown(parameters).items():
+            if key in ("t_0", "u_0", "alpha"):
+                self.controls[key].move(value)
+
+    def _name_frame(self):
+        """Give alpha the unit and the range of the frame."""
+        turn = self.frame.turn
+        span = self.spans["alpha"] if self.frame == PACKAGE else (0.0, turn)
+        self.controls["alpha"].set_span(span, self.frame.unit, turn)
+
     def from_yaml(self, text: str):
         """Move the sliders to a state copied from the text box or a parameter file."""
         values = parse_yaml(text)
         if not isinstance(values, dict):
             raise ValueError("expected lines 'name: value'.")
-        self.set(**values)
+        self._move(values)
+        self.drawing()
 
     def draw_from_preset(self):
         """Another binary from the chosen preset."""
-        self.set(**draw_binary(sky.load_preset(self.preset.value), self.rng, sky.epochs(self.observing["schedule"])))
+        self._move(draw_binary(sky.load_preset(self.preset.value), self.rng, sky.epochs(self.observing["schedule"])))
+        self.drawing()
+
+    def undo(self) -> str | None:
+        """Go back to the lens that was shown before."""
+        if self.states and self.states[-1] == self.parameters:
+            self.states.pop()
+        if not self.states:
+            self.states = [self.parameters]
+            return "there is nothing to undo."
+        self._move(self.states.pop())
+        self.drawing()
+        return None
+
+    def _remember(self):
+        """Keep the state that the user has come to rest at."""
+        if not self.states or self.states[-1] != self.parameters:
+            self.states = [*self.states[-MOST_UNDONE:], self.parameters]
+
+    # ---- a measured light curve -------------------------------------------------------------------------------------
+
+    def observe(self, measured: Measured | None, **parameters):
+        """Put the lens on a measured light curve (None: on simulated ones again) and move the sliders to `parameters`.
+
+        Without parameters the lens starts as the best single lens with a planet too small to be seen. Ranges widen
+        where a value is outside of them. Raises ValueError for an unknown parameter.
+        """
+        self.measured = measured
+        slider = SLIDERS["t_0"]
+        self.spans["t_0"] = (slider.low, slider.high)
+        if measured is not None:
+            self.single = fit_single_lens(measured.t, measured.flux, measured.sigma, finite_source=True)
+            self.spans["t_0"] = (float(measured.t[0]), float(measured.t[-1]))
+            parameters = parameters or self._as_single_lens()
+        low, high = self.spans["t_0"]
+        if not low <= self.controls["t_0"].value <= high:
+            self.controls["t_0"].move((low + high) / 2)
+        self._widen(parameters)
+        self.simulated.layout.display = None if measured is not None else "none"
+        self._move(parameters)
+        self.states = []
+        self.drawing.now()
+
+    def _widen(self, parameters: dict):
+        """Let the ranges of the sliders hold these values."""
+        for name, (low, high) in self.spans.items():
+            value = parameters.get(name, low)
+            if name != "alpha":
+                self.spans[name] = min(low, value), max(high, value)
+                self.controls[name].set_span(self.spans[name], self.controls[name].unit)
+
+    def keep_simulated(self):
+        """Make the simulated light curve that is shown a measured one, on which other lenses can be tried."""
+        c = self.view.curve
+        self.observe(Measured("the simulated event", c.t, c.flux, c.sigma, m_base=c.m_base), **self.parameters)
+
+    def set_lens(self, parameters: dict):
+        """Move the sliders to a lens, whose values may be outside their ranges, and draw."""
+        self._widen(parameters)
+        self._move(parameters)
+        self.drawing.now()
+
+    def set_single(self, single: SingleLensFit):
+        """Draw another single lens over the measured light curve, and the residual to it."""
+        self.single, self.season.compared.value = single, LENSES[0]
+        self.drawing.now()
+
+    def _as_single_lens(self) -> dict:
+        """The best single lens through the measured light curve as a lens with a negligible companion."""
+        fit, near = self.single, {"s": 1.0, "q": SLIDERS["q"].low, "alpha": 1.0, "pi_EN": 0.0, "pi_EE": 0.0}
+        values = near | {"t_0": fit.t_0, "u_0": fit.u_0, "t_E": fit.t_E, "rho": fit.rho}
+        return {name: float(np.clip(value, *self.spans[name])) for name, value in values.items()}
+
+    # ---- drawing ----------------------------------------------------------------------------------------------------
 
     def save(self, path) -> Path:
         """Save the view (see panels.export) or, with the ending .yaml, the state as a parameter file of notebook 02."""
         path = user_path(path)
         if path.suffix not in (".yaml", ".yml"):
-            return panels.export(self.panel, path)
+            return panels.export(self.panel, path, in_words(self.parameters), self.season.everything())
         path.write_text(yaml.safe_dump(self.parameters, sort_keys=False))
         return path
 
     def show(self):
         """Compute and draw the current values; the probabilities of the values before turn pale."""
         try:
-            self.view = prepare(self.parameters, **self.observing)
+            if self.measured is None:
+                self.view = prepare(self.parameters, **self.observing)
+            else:
+                self.view = prepare_measured(self.parameters, self.measured, self.single)
         except (ValueError, RuntimeError) as error:
             self.message.refuse(error)
             return
         arrow, ranges = traces.view_of(self.view.plane, self.look.value)
         pale = traces.PROBABILITIES if self.network is not None else ()
-        panels.put(self.panel, self.view.arrays | arrow, title(self.view), pale, meta=self.look.value, **ranges)
-        if self.network is None:
-            self._show_state()
+        name = "" if self.measured is None else self.measured.name
+        meta = {"plane": self.look.value, "event": name}
+        self.panel.follow({"meta": meta})  # a zoom ends where another view was chosen
+        panels.put_track(self.panel, self.view.track, self.parameters["rho"])
+        self.season.draw(self.view.curve, traces.plane_traces(self.view.plane) | arrow, title(self.view, name), pale,
+                         meta=meta, **ranges, **self._map(ranges))
 
-    def show_probabilities(self):
-        """What the classifier says of the curve that is shown."""
-        panels.put(self.panel, traces.probability_traces(self.network, self.view.t, self.view.flux))
-        self._show_state()
-
-    def _show_state(self):
+    def show_later(self):
+        """What the classifier says of the curve that is shown, and the state in words: what may wait."""
+        if self.network is not None:
+            curve, delta_t = self.view.curve, None if self.measured is None else self.measured.delta_t
+            panels.put(self.panel, traces.probability_traces(self.network, curve.t, curve.flux, delta_t))
+        self._remember()
         self.state.value = yaml.safe_dump(self.parameters, sort_keys=False)
+
+    def show_map(self):
+        """Draw the magnification map of what the lens plane shows, or take it away."""
+        change = self._map({})
+        if change["images"] != self.panel.layout_change.get("images"):
+            pale = [self.panel.names[i] for i in self.panel.pale]
+            panels.put(self.panel, {}, pale=pale, **change)
+
+    def _map(self, ranges: dict) -> dict:
+        """The magnification map behind the lens plane as a change of the layout; ranges : those that will be shown."""
+        if not self.map.value:
+            return {"images": []}
+        x, y = (ranges.get(f"{axis}__range") for axis in ("xaxis", "yaxis"))
+        if self.panel.zoomed or x is None:
+            shown = self.panel.layout_change | self.panel.view
+            x, y = shown["xaxis.range"], shown["yaxis.range"]
+        p = self.parameters
+        return {"images": [traces.magnification_image(x, y, p["s"], p["q"])]}

@@ -10,11 +10,13 @@ function render({ model, el }) {
   const cell = (kind, text) => Object.assign(document.createElement(kind), { textContent: text });
 
   function draw() {
+    const focused = el.contains(document.activeElement) ? document.activeElement.dataset.column : undefined;
     const table = document.createElement("table"), head = table.createTHead().insertRow();
     for (const name of model.get("columns")) {
       const th = document.createElement("th"), sorted = model.get("sort") === name;
       const button = cell("button", name + (sorted ? (model.get("descending") ? " ▼" : " ▲") : ""));
       button.title = `sort by ${name}`;
+      button.dataset.column = name;
       button.onclick = () => model.send({ sort: name });
       th.setAttribute("aria-sort", sorted ? (model.get("descending") ? "descending" : "ascending") : "none");
       th.append(button);
@@ -28,6 +30,7 @@ function render({ model, el }) {
       row.onclick = () => { el.focus(); model.send({ choose: i }); };
     });
     el.replaceChildren(table);
+    if (focused) [...el.querySelectorAll("th button")].find((button) => button.dataset.column === focused)?.focus();
   }
   const key = (event) => {
     if (!(event.key in MOVES) || event.target !== el) return;

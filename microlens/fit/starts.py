@@ -1,0 +1,268 @@
+"""Where the descent to a binary lens begins: the anomaly, a second bump, a grid, a library of curves.
+
+    singles, anomalies = anomalous(time, flux, sigma)
+    starts = planetary_starts(time, flux, sigma, singles, anomalies, 16)            # parameters by name, best first
+
+A planet's anomaly tells where it is (Gould & Loeb 1992; Han 2006): the source then passes one of its caustics, which
+lies on the axis at the distance |s - 1/s| from the primary, so that s and alpha follow from the single lens and the
+time of the anomaly. Two bumps of a wide pair are two single lenses, whose Einstein times have the ratio sqrt(q) (Di
+Stefano & Mao 1996). Curves of two stars at about an Einstein radius are looked for in a library, which is moved and
+stretched over the light curve.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from microlens import lens
+from microlens.fit.kernels import Points, best_fluxes, without_parallax
+from microlens.fit.points import bins
+from microlens.fit.single_lens import FEWEST_EPOCHS, SingleLensFit, fit_single_lens, single_lens_model
+from microlens.lens.caustics import caustic_polyline
+from microlens.lens.magnification import own_values
+from microlens.lens.path import Lens
+
+ANOMALIES = 3  # that are looked for, one after the other
+FEWEST_IN_ANOMALY = 4  # epochs
+LONGEST_ANOMALY = 8  # of the light curve's epochs an anomaly has at most one in so many
+ANOMALY_MARGIN = 1.0  # of its duration, on either side, that is left out of the next single-lens fit
+LEAST_EXCESS = 6.0  # standard deviations of chi^2 by which a window must be in excess to be an anomaly
+FEWEST_LEFT = 0.3  # of the epochs, that must be left for a single-lens fit
+
+PLANET_Q = tuple(np.geomspace(3e-6, 3e-2, 9))
+PLANET_RHO = 3e-3
+PLANET_OFFSETS = (-2.0, -1.0, -0.4, 0.0, 0.4, 1.0, 2.0)  # of the source's path from the caustic, in the caustic's size
+CLOSEST_START = 0.02  # u_0, Einstein radii: a start is no closer
+GRID_S = tuple(np.geomspace(0.3, 3.3, 13))
+GRID_Q = (1e-4, 1e-3, 1e-2, 0.1, 0.5)
+GRID_ALPHA = 32
+GRID_RHO = 1e-3
+HIGHEST = 1e4  # magnification of a point source that is taken for that of one on a caustic
+AROUND_ANOMALY = 2.0  # durations on either side of an anomaly whose epochs score a planet
+BUMP_Q = (1e-5, 1.0)  # the range of the mass ratio of two bumps
+
+LIBRARY_S = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.45, 1.8, 2.4, 3.4)
+LIBRARY_Q = (0.02, 0.1, 0.35, 1.0)
+LIBRARY_ALPHA = 16
+LIBRARY_U_0 = (0.03, 0.12, 0.24, 0.4, 0.6, 0.9, 1.3, 1.8)
+LIBRARY_RHO = 3e-3  # of the starts; its curves are those of point sources
+LIBRARY_REACH, LIBRARY_STEP = 6.0, 0.04  # Einstein times to which its curves reach, and between their values
+LIBRARY_T_E = tuple(np.geomspace(0.35, 2.8, 9))  # in the t_E of the single lens
+LONGEST_T_E = 0.5  # of the light curve's length, as the middle of those: a blended peak gives any t_E
+LIBRARY_T_0 = tuple(np.linspace(-1.2, 1.2, 17))  # from the t_0 of the single lens, in t_E
+FEW_POINTS = 300  # averages of the light curve, and epochs around an anomaly, for which starts are scored
+BLOCK = 2048  # curves at a time
+ALIKE_LN_S, ALIKE_LN_Q, ALIKE_ALPHA, ALIKE_U_0 = 0.1, 0.7, 0.15, 0.1  # differences of starts below which one will do
+
+
+SOURCELESS, NO_CAUSTIC = 0.0, caustic_polyline(1.0, 1.0, 8)  # which a point source has no use for
+
+
+class Anomaly(NamedTuple):
+    """Part of a light curve that a single lens does not describe: its middle and its duration, days."""
+
+    time: float
+    duration: float
+
+
+def anomalous(time, flux, sigma) -> tuple[list[SingleLensFit], list[Anomaly]]:
+    """Single lenses through a light curve, of which ever more is left out, and the anomalies that were left out.
+
+    time, flux, sigma : (n,).   The first single lens is that of all epochs, the last that of the quiet ones.
+    """
+    kept, anomalies = np.ones(len(time), dtype=bool), []
+    singles = [fit_single_lens(time, flux, sigma)]
+    for _ in range(ANOMALIES):
+        residual = (flux - single_lens_model(time, singles[-1])) / sigma
+        found = _largest_excess(time, np.where(kept, residual, 1.0))
+        if found is None:
+            break
+        anomalies.append(found)
+        kept &= np.abs(time - found.time) > (0.5 + ANOMALY_MARGIN) * found.duration
+        if kept.sum() < max(FEWEST_LEFT * len(time), FEWEST_EPOCHS):
+            break
+        singles.append(fit_single_lens(time[kept], flux[kept], sigma[kept]))
+    return singles, anomalies
+
+
+def _largest_excess(time, residual) -> Anomaly | None:
+    """The window of neighbours whose chi^2 is most standard deviations above its expectation; None if none is.
+
+    residual : (n,), standard deviations.
+    """
+    total = np.concatenate([[0.0], np.cumsum(residual**2 - 1.0)])
+    best, window, n = LEAST_EXCESS, None, FEWEST_IN_ANOMALY
+    while n <= len(time) // LONGEST_ANOMALY:
+        excess = (total[n:] - total[:-n]) / np.sqrt(2.0 * n)
+        k = int(np.argmax(excess))
+        if excess[k] > best:
+            best, window = excess[k], slice(k, k + n)
+        n *= 2
+    if window is None:
+        return None
+    middle = np.average(time[window], weights=residual[window] ** 2)
+    return Anomaly(float(middle), float(time[window][-1] - time[window][0]))
+
+
+def planetary_starts(time, flux, sigma, singles: list[SingleLensFit], anomalies: list[Anomaly], n_best: int
+                     ) -> list[dict]:
+    """Starts at which a planet's caustic lies where the source was at an anomaly, for several q and offsets.
+
+    time, flux, sigma : (n,).   Those n_best that describe the epochs around their anomaly best.
+    """
+    scored, usable = [], [single for single in (singles[0], singles[-1]) if single.f_source > 0]
+    for single, anomaly in itertools.product(usable[-len(singles) :], anomalies):
+        near = np.flatnonzero(np.abs(time - anomaly.time) < (0.5 + AROUND_ANOMALY) * anomaly.duration)
+        near = near[:: len(near) // FEW_POINTS + 1]
+        expected = ((flux[near] - single_lens_model(time[near], single)) / sigma[near]) ** 2
+        for q, offset in itertools.product(PLANET_Q, PLANET_OFFSETS):
+            for start in _planets_at(single, anomaly, q, offset):
+                model = single.f_source * point_magnification(time[near], start) + single.f_blend
+                gain = (expected - ((flux[near] - model) / sigma[near]) ** 2).sum()
+                scored.append((-gain, start))
+    return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
+
+
+def point_magnification(time, given: dict) -> np.ndarray:
+    """Magnification (n,) of a point source behind a binary lens on a straight path; HIGHEST at the most."""
+    x, y = lens.source_position((time - given["t_0"]) / given["t_E"], given["u_0"], given["alpha"])
+    point = Lens(0.0, given["s"], given["q"], 0.0)
+    values = own_values(np.ascontiguousarray(x), np.ascontiguousarray(y), point, SOURCELESS, NO_CAUSTIC)
+    return np.minimum(np.where(np.isnan(values), HIGHEST, values), HIGHEST)
+
+
+def _planets_at(single: SingleLensFit, anomaly: Anomaly, q, offset) -> list[dict]:
+    """The wide planet and the close ones, of which each of the two caustics is met, for one anomaly."""
+    tau = (anomaly.time - single.t_0) / single.t_E
+    u_0 = max(abs(single.u_0), CLOSEST_START)
+    size = max(2 * np.sqrt(q), PLANET_RHO)
+    distance, angle = np.hypot(tau, u_0 + offset * size), np.arctan2(u_0 + offset * size, tau)
+    wide = 0.5 * (distance + np.sqrt(distance**2 + 4))  # s - 1/s = distance
+    aside = np.arctan2(2 * np.sqrt(q * max(1 - wide**-2, 0.0)) * wide, distance)  # of the close planet's two caustics
+    pairs = [(wide, -angle)] + [(1 / wide, np.pi - angle + turn) for turn in (-aside, 0.0, aside)]
+    return [_start(single, u_0, PLANET_RHO, s, q, alpha) for s, alpha in pairs]
+
+
+def _start(single: SingleLensFit, u_0, rho, s, q, alpha) -> dict:
+    return {"t_0": single.t_0, "u_0": float(u_0), "t_E": single.t_E, "rho": float(rho), "s": float(s), "q": float(q),
+            "alpha": float(alpha)}
+
+
+def grid_starts(time, flux, sigma, singles: list[SingleLensFit], n_best: int) -> list[dict]:
+    """Starts at the values of the quiet single lens, the n_best of a grid of s, q and alpha for averages of epochs."""
+    few = bins(without_parallax(time, flux, sigma**-2.0), max(1, len(time) // FEW_POINTS))
+    turns = 2 * np.pi * np.arange(GRID_ALPHA) / GRID_ALPHA
+    u_0, scored = max(abs(singles[-1].u_0), CLOSEST_START), []
+    for s, q, alpha in itertools.product(GRID_S, GRID_Q, turns):
+        start = _start(singles[-1], u_0, GRID_RHO, s, q, alpha)
+        scored.append((best_fluxes(few, point_magnification(few.t, start)).chi2, start))
+    return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
+
+
+def two_bump_starts(time, flux, sigma, singles: list[SingleLensFit]) -> list[dict]:
+    """Starts of a wide binary, from the single lens of the light curve and one through what it leaves over."""
+    starts = []
+    for first in (singles[0], singles[-1])[: len(singles)]:
+        left = flux - single_lens_model(time, first) + first.f_source
+        second = fit_single_lens(time, left, sigma)
+        if second.f_source > 0 and first.f_source > 0:
+            starts += [_wide_pair(*pair, side) for side in (-1, 1) for pair in ((first, second), (second, first))]
+    return [start for start in starts if BUMP_Q[0] < start["q"] <= BUMP_Q[1]]
+
+
+def _wide_pair(primary: SingleLensFit, secondary: SingleLensFit, side: int) -> dict:
+    """The wide binary whose lenses are two single lenses, passed on the same side (1) or on either side (-1).
+
+    In units of the total Einstein radius the track is the axis of an auxiliary frame: each lens stands at the time of
+    its peak along it and at its u_0 aside of it.
+    """
+    q = (secondary.t_E / primary.t_E) ** 2
+    t_E = np.hypot(primary.t_E, secondary.t_E)
+    asides = -primary.u_0 / np.sqrt(1 + q), -side * secondary.u_0 * np.sqrt(q / (1 + q))
+    along, across = (secondary.t_0 - primary.t_0) / t_E, asides[1] - asides[0]
+    apart = np.hypot(along, across)
+    s = 0.5 * (apart + np.sqrt(apart**2 + 4))  # the bumps are 1/s closer than the lenses: each bends the other's light
+    share = q / (1 + q)
+    u_0 = -(asides[0] + share * across)
+    rho = max(primary.rho, secondary.rho, GRID_RHO)
+    return {"t_0": float(primary.t_0 + share * along * t_E), "u_0": float(u_0), "t_E": float(t_E), "rho": float(rho),
+            "s": float(s), "q": float(q), "alpha": float(-np.arctan2(across, along))}
+
+
+# ---- a library of curves --------------------------------------------------------------------------------------------
+
+
+class Library(NamedTuple):
+    """Curves of binary lenses: s, q, alpha, u_0 (m, 4) and their magnification (m, k) at equal steps of tau."""
+
+    shapes: np.ndarray
+    magnification: np.ndarray
+
+
+@functools.cache
+def library() -> Library:
+    """The library of curves; it is computed once in a process."""
+    turns = 2 * np.pi * np.arange(LIBRARY_ALPHA) / LIBRARY_ALPHA
+    tau = np.arange(-LIBRARY_REACH, LIBRARY_REACH + LIBRARY_STEP / 2, LIBRARY_STEP)
+    shapes = np.array(list(itertools.product(LIBRARY_S, LIBRARY_Q, turns, LIBRARY_U_0)))
+    out = np.empty((len(shapes), len(tau)), dtype=np.float32)
+    for k, (s, q, alpha, u_0) in enumerate(shapes):
+        out[k] = point_magnification(tau, {"t_0": 0.0, "t_E": 1.0, "u_0": u_0, "s": s, "q": q, "alpha": alpha})
+    return Library(shapes, out)
+
+
+def library_starts(time, flux, sigma, single: SingleLensFit, n_best: int) -> list[dict]:
+    """Starts from the curves of the library that come closest to the light curve, each at its best t_0 and t_E.
+
+    sigma : (n,), errors, so wide that a caustic crossing may be a little elsewhere.
+    """
+    few = bins(without_parallax(time, flux, sigma**-2.0), max(1, len(time) // FEW_POINTS))
+    shapes, curves = library()
+    best, where = np.full(len(shapes), np.inf), np.zeros((len(shapes), 2))
+    longest = LONGEST_T_E * (time[-1] - time[0])
+    for t_E in min(single.t_E, longest) * np.array(LIBRARY_T_E):
+        for t_0 in single.t_0 + t_E * np.array(LIBRARY_T_0):
+            chi2 = _library_chi2(curves, few, t_0, t_E)
+            better = chi2 < best
+            best[better], where[better] = chi2[better], (t_0, t_E)
+    starts = ({"t_0": float(where[k, 0]), "u_0": float(shapes[k, 3]), "t_E": float(where[k, 1]), "rho": LIBRARY_RHO,
+               "s": float(shapes[k, 0]), "q": float(shapes[k, 1]), "alpha": float(shapes[k, 2])}
+              for k in np.argsort(best))
+    return distinct(starts, n_best)
+
+
+def distinct(starts, n: int) -> list[dict]:
+    """The first n of some starts, in their order, of which no two are alike in s, q, alpha and u_0."""
+    kept = []
+    for start in starts:
+        if not any(_alike(start, other) for other in kept):
+            kept.append(start)
+        if len(kept) == n:
+            break
+    return kept
+
+
+def _alike(one: dict, other: dict) -> bool:
+    """Whether two starts lead to the same minimum as a rule."""
+    turn = (one["alpha"] - other["alpha"] + np.pi) % (2 * np.pi) - np.pi
+    return (abs(np.log(one["s"] / other["s"])) < ALIKE_LN_S and abs(np.log(one["q"] / other["q"])) < ALIKE_LN_Q
+            and abs(turn) < ALIKE_ALPHA and abs(one["u_0"] - other["u_0"]) < ALIKE_U_0)
+
+
+def _library_chi2(curves, few: Points, t_0, t_E) -> np.ndarray:
+    """chi^2 (m,) of all curves at one t_0 and t_E, each with its best fluxes."""
+    place = np.clip(np.rint(((few.t - t_0) / t_E + LIBRARY_REACH) / LIBRARY_STEP), 0, curves.shape[1] - 1).astype(int)
+    y, w = (few.y - np.average(few.y, weights=few.w)), few.w
+    columns = np.stack([w, w * y], axis=1).astype(np.float32)
+    out = np.empty(len(curves))
+    for first in range(0, len(curves), BLOCK):
+        a = curves[first : first + BLOCK][:, place] - np.float32(1.0)
+        (sa, say), saa = (a @ columns).T.astype(float), (np.square(a) @ columns[:, 0]).astype(float)
+        saa -= sa**2 / w.sum()
+        gain = np.where((say > 0) & (saa > 0), say, 0.0) ** 2 / np.maximum(saa, 1e-12)
+        out[first : first + BLOCK] = (w * y * y).sum() - gain
+    return out
