@@ -80,7 +80,7 @@ def _methods(solution: Solution, time) -> list[str]:
     name = "VBM" if solution.model == "binary" else "finite_source_uniform_WittMao94"
     if solution.limb_darkening > 0:
         name = "VBM" if solution.model == "binary" else "finite_source_LD_WittMao94"
-    lines = [f"model.set_magnification_methods([{time[0] - 1!r}, {name!r}, {time[-1] + 1!r}])"]
+    lines = [f"model.set_magnification_methods([{time[0] - 1:.3f}, {name!r}, {time[-1] + 1:.3f}])"]
     if solution.model == "binary":
         accuracy = f'{{"accuracy": {ACCURACY}, "relative_accuracy": {ACCURACY}}}'
         lines.append(f'model.set_magnification_methods_parameters({{"VBM": {accuracy}}})')
