@@ -157,7 +157,7 @@ def test_mulensmodel_finds_the_same_chi2(tmp_path, monkeypatch, capsys, model, t
     monkeypatch.chdir(tmp_path)
     fit.save_epochs(found, "light_curve.dat")
     exec(compile(fit.to_mulensmodel(found), "script.py", "exec"), {})
-    assert float(capsys.readouterr().out.split("chi^2 =")[1].split()[0]) == pytest.approx(found.best.chi2, abs=0.5)
+    assert float(capsys.readouterr().out.split("chi^2 =")[1].split()[0]) == pytest.approx(found.best.chi2, abs=0.8)
 
 
 @EXPORTED
