@@ -18,7 +18,6 @@ SINGLE = {"t_0": 31.0, "u_0": 0.2, "t_E": 14.0}
 LARGE = {"t_0": 31.0, "u_0": 0.02, "t_E": 14.0, "rho": 0.05}
 BENT = {"t_0": 31.0, "u_0": 0.3, "t_E": 40.0, "pi_EN": 0.3, "pi_EE": -0.2}
 PAIR = {"t_0": 35.0, "u_0": 0.15, "t_E": 12.0, "rho": 0.01, "s": 1.1, "q": 0.2, "alpha": 1.0}
-PLANET = {"t_0": 30.0, "u_0": 0.3, "t_E": 15.0, "rho": 5e-3, "s": 1.22, "q": 3e-3, "alpha": 2.2}
 
 EXPORTED = pytest.mark.parametrize(("model", "truth", "field"), [
     ("FSPL", LARGE, None), ("PSPL", BENT, lens.ROMAN_FIELD), ("binary", PAIR, None)],
@@ -82,12 +81,6 @@ def test_a_binary_lens_from_a_start_with_progress():
     assert np.abs(off_by(found.best, PAIR, ("t_0", "u_0", "t_E", "s", "q", "alpha"))).max() < 3.5
     assert [s.chi2 for s in found.solutions] == sorted(s.chi2 for s in found.solutions)
     assert words[-1] == (1.0, "done") and all(0 <= share <= 1 for share, _ in words)
-
-
-@pytest.mark.parametrize("truth", [PAIR, PLANET], ids=["stars", "planet"])
-def test_a_binary_lens_that_nobody_tells_about(truth):
-    found = fit.fit_light_curve(*light_curve(truth, sigma=0.005), "binary")
-    assert min(np.abs(off_by(s, truth, ("s", "q"))).max() for s in found.solutions) < 3
 
 
 def test_cancelling(monkeypatch):
