@@ -19,6 +19,7 @@ from microlens.fit.light_curve import LightCurveFit, Solution
 
 DATA_FILE = "light_curve.dat"
 ACCURACY = 1e-5  # asked of the binary lens in MulensModel
+NEAR = 1.5  # source radii from the lens within which its Witt & Mao is the better one, beyond which the approximation
 BAND = "0"  # microlens-submit numbers the bands; this one is the only one
 SUBMIT_NAMES = {"t_0": "t0", "u_0": "u0", "t_E": "tE", "pi_EN": "piEN", "pi_EE": "piEE", "f_source": f"F{BAND}_S",
                 "f_blend": f"F{BAND}_B"}
@@ -77,10 +78,17 @@ def _methods(solution: Solution, time) -> list[str]:
     """Lines of the script that say how MulensModel computes the magnification of a finite source."""
     if "rho" not in solution.parameters:
         return []
-    name = "VBM" if solution.model == "binary" else "finite_source_uniform_WittMao94"
-    if solution.limb_darkening > 0:
-        name = "VBM" if solution.model == "binary" else "finite_source_LD_WittMao94"
-    lines = [f"model.set_magnification_methods([{time[0] - 1!r}, {name!r}, {time[-1] + 1!r}])"]
+    first, last = f"{time[0] - 1:.3f}", f"{time[-1] + 1:.3f}"
+    if solution.model == "binary":
+        lines = [f'model.set_magnification_methods([{first}, "VBM", {last}])']
+    else:
+        is_dark = solution.limb_darkening > 0
+        near = f'"finite_source_{"LD" if is_dark else "uniform"}_WittMao94"'
+        far = '"finite_source_LD_Yoo04"' if is_dark else '"finite_source_uniform_Gould94"'
+        peak = time_zero(solution) + solution.parameters["t_0"]
+        half = NEAR * solution.parameters["rho"] * solution.parameters["t_E"]
+        spans = f"{first}, {far}, {peak - half:.6f}, {near}, {peak + half:.6f}, {far}, {last}"
+        lines = [f"model.set_magnification_methods([{spans}])"]
     if solution.model == "binary":
         accuracy = f'{{"accuracy": {ACCURACY}, "relative_accuracy": {ACCURACY}}}'
         lines.append(f'model.set_magnification_methods_parameters({{"VBM": {accuracy}}})')

@@ -43,6 +43,7 @@ GRID_ALPHA = 32
 GRID_RHO = 1e-3
 HIGHEST = 1e4  # magnification of a point source that is taken for that of one on a caustic
 AROUND_ANOMALY = 2.0  # durations on either side of an anomaly whose epochs score a planet
+AT_EINSTEIN_RADIUS = 3 / np.sqrt(5)  # the magnification at u = 1
 BUMP_Q = (1e-5, 1.0)  # the range of the mass ratio of two bumps
 
 LIBRARY_S = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.45, 1.8, 2.4, 3.4)
@@ -167,14 +168,19 @@ def two_bump_starts(time, flux, sigma, singles: list[SingleLensFit]) -> list[dic
     """Starts of a wide binary, from the single lens of the light curve and one through what it leaves over."""
     starts = []
     for first in (singles[0], singles[-1])[: len(singles)]:
-        left = flux - single_lens_model(time, first) + first.f_source
-        second = fit_single_lens(time, left, sigma)
-        if second.f_source > 0 and first.f_source > 0:
-            starts += [_wide_pair(*pair, side) for side in (-1, 1) for pair in ((first, second), (second, first))]
+        model = single_lens_model(time, first)
+        outside = model < first.f_source * AT_EINSTEIN_RADIUS + first.f_blend
+        if first.f_source == 0 or outside.sum() < max(FEWEST_LEFT * len(time), FEWEST_EPOCHS):
+            continue
+        second = fit_single_lens(time[outside], (flux - model + first.f_source)[outside], sigma[outside])
+        excess = single_lens_model(time, second) - second.f_source - second.f_blend
+        first = fit_single_lens(time, flux - excess, sigma)
+        if second.f_source > 0:
+            starts += [wide_pair(*pair, side) for side in (-1, 1) for pair in ((first, second), (second, first))]
     return [start for start in starts if BUMP_Q[0] < start["q"] <= BUMP_Q[1]]
 
 
-def _wide_pair(primary: SingleLensFit, secondary: SingleLensFit, side: int) -> dict:
+def wide_pair(primary: SingleLensFit, secondary: SingleLensFit, side: int) -> dict:
     """The wide binary whose lenses are two single lenses, passed on the same side (1) or on either side (-1).
 
     In units of the total Einstein radius the track is the axis of an auxiliary frame: each lens stands at the time of
