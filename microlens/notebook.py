@@ -54,14 +54,14 @@ def run_name(begin: str, config: TrainConfig) -> str:
 
 
 def light_curve_files(folder) -> list[Path]:
-    """The files in a folder and below it, without truth.csv and README.md.
+    """The files in a folder and below it, without hidden ones, truth.csv and README.md.
 
     Raises FileNotFoundError where the folder does not exist or holds none.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder.absolute()}: no such folder.")
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in NOT_CURVES)
+    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in NOT_CURVES and p.name[0] != ".")
     if not found:
         raise FileNotFoundError(f"{folder.absolute()}: holds no files.")
     return found
