@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from microlens.config import CLASSES
 from microlens.files import weights_dir
 from microlens.network import Run, load_run
 from microlens.network.model import n_parameters
@@ -29,7 +30,7 @@ preset `{preset}`.
 | sees | {sees} (view `{view}`) |
 | answers | at every epoch, streams, raises alerts |
 | size | {n_parameters:,} parameters: width {d_model}, {n_layers} GRU layers, {stem_stride} epochs a network step |
-| training | {n_train:,} of {n_events:,} events, {epochs} passes, {minutes:.0f} minutes on one CPU core |
+| training | {n_train:,} of {n_events:,} events{extra_events}, {epochs} passes, {minutes:.0f} minutes on one CPU core |
 | validation | {n_val:,} events; loss after each pass: {losses} |
 
 On {n:,} independent events of another season (preset `{preset}`, seed 5, split `test`; half of them flat, a quarter
@@ -46,14 +47,14 @@ are taken from both.
 
 The network is made again, with `--seed 2` for another split, initialisation and order of the events, by
 
-    microlens simulate -f slurm/simulate_{name}.yaml --output data/raw/{data}
+    microlens simulate -f slurm/simulate_{name}.yaml --output data/raw/{data}{extra_command}
     microlens train -f slurm/train_{name}.yaml --data data/raw/{data}
     microlens export {experiment_name} FOLDER
 """
 
 
-CLASSES = {3: "flat, single-lens and binary-lens light curves",
-           4: "constant stars, single lenses, binary lenses and all else that varies"}
+TOLD_APART = {3: "flat, single-lens and binary-lens light curves",
+              4: "constant stars, single lenses, binary lenses and all else that varies"}
 NOT_FOR = {3: "nightly ground-based cadences, correlated noise, variable stars, or more than two lenses",
            4: "nightly ground-based cadences, or more than two lenses"}
 SEES = {"running": "flux and time step, and the best single lens through the past",
@@ -91,10 +92,17 @@ def score_text(value, low, high) -> str:
 def model_card(run: Run, log: list[dict], scores: dict) -> str:
     """The text of a card. log : the lines of log.jsonl.   scores : as scores_of gives them."""
     rows = [f"| {name} | {score_text(*value)} |" for name, value in scores.items() if name != "n"]
+    extra_events, extra_command = "", ""
+    if "extra" in run.data:
+        config = run.data["extra"]["config"]
+        n_extra = sum(config.get(f"n_{kind}", 0) for kind in CLASSES)
+        extra_events = f" and {n_extra:,} rare ones beside them"
+        extra_command = (f"\n    microlens simulate -f slurm/simulate_{run.name}_hard.yaml --output "
+                         f"data/raw/{run.config['extra_data']}")
     return CARD.format(
         **run.config,
         name=run.name,
-        classes=CLASSES[run.network.n_classes],
+        classes=TOLD_APART[run.network.n_classes],
         not_for=NOT_FOR[run.network.n_classes],
         sees=SEES[run.network.view],
         preset=run.data["config"]["binary_preset"],
@@ -108,6 +116,8 @@ def model_card(run: Run, log: list[dict], scores: dict) -> str:
         losses=", ".join(f"{line['val_loss']:.4f}" for line in log),
         n=scores["n"],
         scores="\n".join(rows),
+        extra_events=extra_events,
+        extra_command=extra_command,
     )
 
 

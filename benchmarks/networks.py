@@ -71,7 +71,7 @@ def inference(n=5, batch=128):
                                 output=f"{folder}/x.h5")
         with open_dataset(simulate(config, progress=False)) as data:
             flux, delta_t = data.flux(), data.delta_t()
-    shipped, thesis = microlens.load(), thesis_network(1)
+    shipped, thesis = microlens.load("baseline"), thesis_network(1)
     wide = Classifier(d_model=shipped.d_model, n_layers=shipped.gru.num_layers, stem_stride=32, view="running").eval()
     for network in (shipped, wide):
         network.log_prob(flux[:2], delta_t[:2])
@@ -86,7 +86,7 @@ def inference(n=5, batch=128):
 
 def streaming(n=256, n_curves=1000):
     """A stream of many light curves brought up to date by one epoch."""
-    network = microlens.load()
+    network = microlens.load("baseline")
     stream, stride = network.stream(n_curves), network.stem_stride
     flux, delta_t = np.ones(n_curves), np.full(n_curves, CADENCE)
     took = 1e3 * np.array([seconds(lambda: stream.update(flux, delta_t)) for _ in range(n)])

@@ -77,7 +77,7 @@ def nightly(stars=STARS, late_stars=LATE_STARS, late_nights=LATE_NIGHTS):
     more, memory = ((large[i] - small[i]) / (many - few) for i in (0, 2))
     print(f"a further star: {1e3 * more:.3f} ms of CPU time and {1e3 * memory:.2f} kB of memory a night; a run by "
           f"itself {small[0] - few * more:.1f} s and {small[2] - few * memory:.0f} MB", flush=True)
-    took, run = [], load_run()
+    took, run = [], load_run("baseline")
     with tempfile.TemporaryDirectory() as folder:
         for k in range(late_nights):
             write_night(f"{folder}/night.parquet", late_stars, k)
@@ -94,7 +94,7 @@ def reference_flux(n=150, epochs=(16, 32, 64, 119, 476)):
                                 output=f"{folder}/x.h5")
         with open_dataset(simulate(config, progress=False)) as data:
             flux, delta_t, labels = data.flux(), data.delta_t(), data.labels_observable
-    network = microlens.load()
+    network = microlens.load("baseline")
     called = network.log_prob(flux, delta_t).argmax(axis=1)
     print(f"reference flux known: {np.mean(called == labels):.4f} of {len(labels)} light curves called right")
     for k in epochs:

@@ -404,8 +404,8 @@ class NetworkConfig(Config):
     """Which network answers."""
 
     experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
-                                         "run's folder or checkpoint. Unset means the shipped baseline "
-                                         "network.", path=True)
+                                         "run's folder or checkpoint. Unset means the shipped network "
+                                         "sky.", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,8 @@ def test_single_lenses_are_those_of_seed_and_season(folder):
 
 def test_command_writes_a_file_that_says_what_was_found(folder, run, made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["calibrate", str(folder), "--false-alarms", str(RATE), "--injections", "2"]) == 0
+    words = ["calibrate", str(folder), "--experiment-name", "baseline", "--false-alarms", str(RATE), "--injections", "2"]
+    assert main(words) == 0
     assert capsys.readouterr().out.strip() == "calibration.json"
     assert (tmp_path / "calibration.json").read_bytes() == made.read_bytes()  # the same bytes of the same stars
     found = read_calibration(made, run)
@@ -167,7 +168,8 @@ def test_command_writes_a_file_that_says_what_was_found(folder, run, made, tmp_p
 def test_stars_of_the_training_are_left_out(folder, run, tmp_path, caplog):
     learnt = {f"star_{k:02d}.dat": part for k, part in enumerate(["train"] * 3 + ["val", "test"])}
     own = dataclasses.replace(run, data={**run.data, "stars": learnt})
-    config = CalibrateConfig(false_alarms=RATE, injections=1, output=str(tmp_path / "own.json"))
+    config = CalibrateConfig(experiment_name="baseline", false_alarms=RATE, injections=1,
+                             output=str(tmp_path / "own.json"))
     found = read_calibration(calibrate(folder, config, own, progress=False), own)
     assert set(found.stars) == {f"star_{k:02d}.dat" for k in range(4, N_STARS)}
     assert "4 of 16 seasons are left out, of stars that baseline was trained on" in caplog.text
@@ -286,13 +288,14 @@ def test_evaluate_takes_it_and_leaves_its_stars_out(folder, run, tmp_path, monke
                             output=str(tmp_path / "own.h5"))
     data = simulate(config, progress=False)
     n_train = sum(split_of(f"star_{k:02d}.dat") == "train" for k in range(N_STARS))
-    path = calibrate(folder, CalibrateConfig(false_alarms=RATE, injections=1, split="train",
+    path = calibrate(folder, CalibrateConfig(experiment_name="baseline", false_alarms=RATE, injections=1, split="train",
                                              output=str(tmp_path / "own.json")), run, progress=False)
     # Beyond half precision, in which alerts are found without a calibration, and within single precision.
     known = dataclasses.replace(read_calibration(path, run), alert=0.99995)
     assert known.n_stars == n_train >= 9
     write_calibration(path, known)
-    config = EvaluateConfig(data=str(data), calibration=str(path), output=str(tmp_path / "out"), **QUICK)
+    config = EvaluateConfig(experiment_name="baseline", data=str(data), calibration=str(path),
+                            output=str(tmp_path / "out"), **QUICK)
     scored = evaluate(config, progress=False)
     arrays, attributes = read_predictions(scored / "predictions.h5")
     summary = json.loads((scored / "evaluation_summary.json").read_text())
@@ -307,7 +310,7 @@ def test_evaluate_takes_it_and_leaves_its_stars_out(folder, run, tmp_path, monke
     held = np.minimum(p[:, 1:], p[:, :-1]) >= np.float32(known.alert)
     assert np.array_equal(np.isfinite(arrays["t_alert"]), held.any(axis=1))
     _, caption = figures._scored_dataset(scored, summary, config, arrays, attributes)["alerts"]
-    assert f"Threshold: P(binary) >= 1 - 5e-05 (a calibration on {n_train} quiet stars)." in caption
+    assert fr"$P(\mathrm{{binary}})$ $\geq$ 1 - 5e-05 (a calibration on {n_train} quiet stars)." in caption
     write_calibration(path, dataclasses.replace(known, stars=[f"star_{k:02d}.dat" for k in range(N_STARS)]))
     with pytest.raises(ValueError, match="all of its stars are those of the calibration"):
         evaluate(config, progress=False)
@@ -316,7 +319,8 @@ def test_evaluate_takes_it_and_leaves_its_stars_out(folder, run, tmp_path, monke
 def test_evaluate_of_files_takes_it(events, run, made, tmp_path):
     truth = tmp_path / "truth.csv"
     truth.write_text("set,file,class_by_season\n" + "".join(f"own,{path.name},pspl\n" for path in events))
-    folder = evaluate(EvaluateConfig(light_curves=str(events[0].parent), truth=str(truth), calibration=str(made),
+    folder = evaluate(EvaluateConfig(experiment_name="baseline", light_curves=str(events[0].parent), truth=str(truth),
+                                     calibration=str(made),
                                      output=str(tmp_path / "out")))
     summary = json.loads((folder / "evaluation_summary.json").read_text())
     assert summary["threshold"] == read_calibration(made, run).whole_curve

@@ -50,7 +50,8 @@ def made(folders):
                             num_workers=1,
                             output=str(folders / "t.h5"))
     data = simulate(config, progress=False)
-    return data, evaluate(EvaluateConfig(data=str(data), n_evolution_per_type=1, save_formats="svg"), progress=False)
+    return data, evaluate(EvaluateConfig(experiment_name="baseline", data=str(data), n_evolution_per_type=1,
+                                         save_formats="svg"), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_variable_stars_alone_cannot_be_scored(folders):
                             output=str(folders / "stars.h5"))
     data = simulate(config, progress=False)
     with pytest.raises(ValueError, match="holds events of class other alone; a score of baseline needs some of flat"):
-        evaluate(EvaluateConfig(data=str(data), baselines=False), progress=False)
+        evaluate(EvaluateConfig(experiment_name="baseline", data=str(data), baselines=False), progress=False)
 
 
 def area(truth, score):
@@ -306,7 +307,8 @@ def test_the_shipped_network_knows_its_training_events_without_the_file(folders)
         assert np.array_equal(run.rows[part], rows)
     config = SimulateConfig(n_flat=10, n_pspl=10, n_binary=10, seed=1, output=str(folders / "own.h5"), num_workers=1)
     path = simulate(config, progress=False)
-    folder = evaluate(EvaluateConfig(data=str(path), output=str(folders / "own"), **QUICK), progress=False)
+    folder = evaluate(EvaluateConfig(experiment_name="baseline", data=str(path), output=str(folders / "own"),
+                                     **QUICK), progress=False)
     arrays, _ = read_predictions(folder / "predictions.h5")
     with open_dataset(path) as d:
         parts = run.parts_of(d.config)
@@ -329,7 +331,8 @@ def test_unusable_data_is_one_clear_error(made, tmp_path, kind, words):
     path = tmp_path / "bad.h5"
     path.write_bytes(content[: {"empty": 0, "cut short": len(content) // 3}.get(kind)])
     with pytest.raises(ValueError, match=words) as caught:
-        evaluate(EvaluateConfig(data=str(path), output=str(tmp_path / "out")), progress=False)
+        evaluate(EvaluateConfig(experiment_name="baseline", data=str(path), output=str(tmp_path / "out")),
+                 progress=False)
     assert "bad.h5" in str(caught.value) and "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
@@ -568,7 +571,8 @@ def test_boosting_needs_a_few_of_each_class():
 
 def scored_files(folder, truth, output):
     """The folder of an evaluation of light-curve files, and the scores of each set."""
-    made = evaluate(EvaluateConfig(light_curves=str(folder), truth=str(truth), output=str(output)))
+    made = evaluate(EvaluateConfig(experiment_name="baseline", light_curves=str(folder), truth=str(truth),
+                                   output=str(output)))
     return made, json.loads((made / "evaluation_summary.json").read_text())["sets"]
 
 

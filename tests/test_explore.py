@@ -57,7 +57,7 @@ def predictions(data):
 
 @pytest.fixture(scope="module")
 def network():
-    return microlens.load()
+    return microlens.load("baseline")
 
 
 def geometry(p):
@@ -663,7 +663,7 @@ def test_real_light_curve_gets_the_answer_of_classify(network, tmp_path):
     for file in (folder / "binary.txt.gz", folder / "pspl.csv.gz", short_light_curve(tmp_path / "short.dat")):
         b.real.value = str(file)
         b.real_button.click()
-        answer = classify([file], ClassifyConfig())[0].iloc[0]
+        answer = classify([file], ClassifyConfig(experiment_name="baseline"))[0].iloc[0]
         title = b.panel.layout_change["title.text"]
         if answer["class"]:
             assert f"called {answer['class']} with P(binary) = {answer['p_binary']:.3f}" in title

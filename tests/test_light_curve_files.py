@@ -780,7 +780,7 @@ def test_a_dataset_as_parquet_reads_back_to_the_same_numbers(tmp_path):
 
 @pytest.fixture(scope="module")
 def run():
-    return load_run()
+    return load_run("baseline")
 
 
 def season_lines(kind, start=0.0, n=3000, m_base=20.0):

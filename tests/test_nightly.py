@@ -33,7 +33,7 @@ NAMES = [f"star {k}" for k in (7, 3, 11, 5, 2, 13)]
 
 @pytest.fixture(scope="module")
 def run():
-    return load_run()
+    return load_run("baseline")
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,9 @@ def test_parameter_files_make_the_shipped_network(name):
     assert runs.default_name(default).startswith("d64_l4_hier_")
     own = {"d_model": default.d_model, "n_layers": default.n_layers}
     if name == "sky":
-        own |= {"view": default.view, "epochs": default.epochs}
+        own |= {"view": default.view, "epochs": default.epochs, "extra_data": None}
+        extra = SimulateConfig.from_dict(read_parameters(SLURM / f"simulate_{name}_hard.yaml"))
+        assert not extra.differences(load_run(name).data["extra"]["config"], simulation.NOT_COMPARED)
     assert not trained.replace(seed=0, experiment_name=None, **own).differences(default.to_dict())
 
 

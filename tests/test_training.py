@@ -244,7 +244,7 @@ def test_no_damage_of_a_checkpoint_goes_unnoticed(tmp_path, monkeypatch):
     path.parent.mkdir()
     good = (Path(microlens.__file__).parent / "weights" / "baseline" / "best.pt").read_bytes()
     path.write_bytes(good)
-    assert load_run().name == "baseline"
+    assert load_run("baseline").name == "baseline"
     rng = np.random.default_rng(0)
     damages = [good[:n] for n in (0, 1, 100, len(good) // 2, len(good) - 1)] + [good + b"\0"]
     padding = good.index(b"ZZZZ")  # by which torch aligns its arrays
@@ -320,7 +320,7 @@ def test_a_run_named_like_a_shipped_network_is_refused(config, monkeypatch):
     with pytest.raises(ValueError, match="'baseline' is the name of a shipped network"):
         run(config, "baseline")
     mine = run(config, "mine", epochs=1)
-    assert load_run().folder == load_run("baseline").folder == microlens.files.weights_dir() / "baseline"
+    assert load_run().folder == load_run("sky").folder == microlens.files.weights_dir() / "sky"
     for path in (mine, mine / "best.pt", mine / "epoch_001.pt", mine / LATEST):
         assert load_run(str(path)).folder == mine
     mine.rename(mine.with_name("baseline"))  # by hand, or by an older version

@@ -295,7 +295,8 @@ function nameControls(explorer) {
     if (handle.dataset.speaks) continue;
     handle.dataset.speaks = "true";
     const speak = () => {
-      const position = Number(handle.getAttribute("aria-valuenow"));
+      // The attribute aria-valuenow is rounded to one decimal.
+      const position = Number(handle.closest(".noUi-target").noUiSlider.get(true));
       const text = Number((control.matches(".microlens-log") ? 10 ** position : position).toPrecision(4)).toString();
       if (handle.getAttribute("aria-valuetext") !== text) handle.setAttribute("aria-valuetext", text);
     };

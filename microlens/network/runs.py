@@ -32,7 +32,7 @@ from microlens.network.model import ARCHITECTURE, Classifier, choose_device, fro
 log = logging.getLogger("microlens")
 # May differ between a run and its continuation.
 NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "device", "data", "extra_data")
-SHIPPED_DEFAULT = "baseline"
+SHIPPED_DEFAULT = "sky"
 PARTS = ("train", "val", "test")
 VALIDATION_FEATURES = "validation_features.npz"
 LATEST = Path("checkpoints", "checkpoint_latest.pt")
@@ -150,7 +150,7 @@ def run_folder(checkpoint: Path) -> Path:
 
 
 def find_checkpoint(name: str | None, output: str | None = None) -> Path:
-    """The checkpoint file of a network; unset means the shipped baseline.
+    """The checkpoint file of a network; unset means the shipped network `sky`.
 
     name : a shipped network, or a run's name or a unique part of it, of which the best checkpoint is taken; with a / or
     the ending .pt the path of a run's folder or of any of its checkpoints. output : folder of the runs.
