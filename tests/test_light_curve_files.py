@@ -830,7 +830,7 @@ def test_two_workers_give_the_same_answers_in_the_same_order(tmp_path, run):
         write(tmp_path, "c.dat", season_lines("flat")),
     ]
     one, errors = classify(files, ClassifyConfig(), run)
-    two, same_errors = classify(files, ClassifyConfig(num_workers=2))
+    two, same_errors = classify(files, ClassifyConfig(experiment_name="baseline", num_workers=2))
     assert errors == same_errors and one["file"].tolist() == two["file"].tolist()
     np.testing.assert_allclose(one[light_curves.PROBABILITIES[:3]], two[light_curves.PROBABILITIES[:3]], atol=1e-5)
 
