@@ -61,6 +61,13 @@ def test_extra_data_of_the_same_seed_is_an_error(files, tmp_path):
         train(config, progress=False)
 
 
+def test_extra_data_that_are_none_are_an_error_before_anything_is_packed(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("microlens.network.training.PackedDataset", None)
+    config = TrainConfig(data=str(files[0]), extra_data=str(tmp_path / "none.h5"), output=str(tmp_path), **SMALL)
+    with pytest.raises(FileNotFoundError, match=r"none\.h5: no dataset"):
+        train(config, progress=False)
+
+
 def test_fresh_events_and_extra_data_exclude_each_other():
     with pytest.raises(ValueError, match="fresh, extra_data"):
         TrainConfig(fresh=True, extra_data="x.h5")

@@ -30,6 +30,7 @@ import torch
 from tqdm.auto import tqdm
 
 from microlens.config import TrainConfig
+from microlens.data.format import open_dataset
 from microlens.data.fresh import FreshEvents
 from microlens.data.packed import JoinedDatasets, PackedDataset, batches, residual_features, split_rows
 from microlens.files import atomic
@@ -92,6 +93,9 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, ranks: Ranks, run: Path, progress: bool = False):
         self.config, self.ranks, self.run, self.progress = config, ranks, run, progress
+        if config.extra_data is not None:
+            with open_dataset(config.extra_data):  # a file that is none is an error before minutes of running fits
+                pass
         self.data = PackedDataset(config.data, config.view, config.stem_stride, progress)
         self.train_rows, self.val_rows, self.test_rows = split_rows(self.data.labels, config.seed, self.data.stars)
         n_train, n_val = len(self.train_rows), len(self.val_rows)
