@@ -86,11 +86,16 @@ def alone(panel, file: Path) -> str:
     return file.as_uri()
 
 
+def open_alone(page, panel, folder):
+    """Show a panel on a page of its own, and wait until it is drawn."""
+    page.goto(alone(panel, folder / "panel.html"))
+    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+
+
 def test_a_panel_keeps_its_view_and_its_legend_at_every_width(page, tmp_path):
     panel = LensExplorer().panel
     wanted = [panel.layout_change["xaxis.range"], panel.layout_change["yaxis.range"]]
-    page.goto(alone(panel, tmp_path / "panel.html"))
-    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    open_alone(page, panel, tmp_path)
     for width in (1500, 1300, 1500, 800, 1500, 2560, 1500):
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_timeout(600)
@@ -109,8 +114,7 @@ def test_a_panel_keeps_its_view_and_its_legend_at_every_width(page, tmp_path):
 
 def test_a_zoom_of_the_user_stays_until_another_view_is_chosen(page, tmp_path):
     panel = LensExplorer().panel
-    page.goto(alone(panel, tmp_path / "panel.html"))
-    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    open_alone(page, panel, tmp_path)
     page.wait_for_timeout(300)
     page.evaluate("() => microlensPlotly.then((p) => p.relayout(document.querySelector('.js-plotly-plot'), "
                   "{'xaxis.range': [-0.5, 0.5], 'yaxis.range': [-0.5, 0.5]}))")
@@ -146,8 +150,7 @@ TIME_PANEL = """() => { const figure = document.querySelector('.js-plotly-plot')
 def test_the_source_follows_the_pointer_the_slider_of_time_and_plays(page, tmp_path):
     explorer = LensExplorer()
     p = explorer.parameters
-    page.goto(alone(explorer.panel, tmp_path / "panel.html"))
-    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    open_alone(page, explorer.panel, tmp_path)
     page.wait_for_timeout(300)
 
     def in_step():
@@ -189,8 +192,7 @@ def test_the_source_follows_the_pointer_the_slider_of_time_and_plays(page, tmp_p
 
 def test_a_zoom_is_reported_and_another_event_ends_it(page, tmp_path):
     panel = LensExplorer().panel
-    page.goto(alone(panel, tmp_path / "panel.html"))
-    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    open_alone(page, panel, tmp_path)
     page.wait_for_timeout(500)
     page.evaluate("() => microlensPlotly.then((p) => p.relayout(document.querySelector('.js-plotly-plot'), "
                   "{'xaxis2.range': [30, 33]}))")
@@ -207,8 +209,7 @@ def test_a_zoom_is_reported_and_another_event_ends_it(page, tmp_path):
 def test_a_dark_page_has_a_dark_figure(page, tmp_path):
     panel = LensExplorer().panel
     shots = Path(os.environ.get("MICROLENS_SCREENSHOTS", tmp_path))
-    page.goto(alone(panel, tmp_path / "panel.html"))
-    page.wait_for_selector(".js-plotly-plot .legend", timeout=60_000)
+    open_alone(page, panel, tmp_path)
     ground = "() => document.querySelector('.js-plotly-plot')._fullLayout.plot_bgcolor"
     assert page.evaluate(ground) == "white"
     page.evaluate("() => { document.body.style.background = '#111'; document.body.style.color = '#ddd'; }")

@@ -27,7 +27,9 @@ def files(tmp_path_factory):
 def test_rows_of_joined_datasets_are_those_of_each(files):
     first, second = (PackedDataset(path, "robust") for path in files)
     rows = np.array([61, 3, 119, 60, 0])
-    joined = JoinedDatasets([first, second]).events(rows)
+    both = JoinedDatasets([first, second])
+    assert np.array_equal(both.events(rows[rows < 60]).labels, first.labels[[3, 0]]), "rows of one dataset alone"
+    joined = both.events(rows)
     for i, row in enumerate(rows):
         alone = (first if row < 60 else second).events([row % 60])
         n = int(alone.lengths[0])

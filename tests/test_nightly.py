@@ -33,7 +33,7 @@ NAMES = [f"star {k}" for k in (7, 3, 11, 5, 2, 13)]
 
 @pytest.fixture(scope="module")
 def run():
-    return load_run("baseline")
+    return load_run()
 
 
 @pytest.fixture(scope="module")
@@ -392,7 +392,7 @@ def test_alerts_are_printed_as_lines_of_json_or_as_csv(season, whole, place, cap
     (["mjd.csv"], "in another system or unit"),
     (["mjd.csv", "mag.csv", "--state", "new.h5"], "in different units"),
     (["mjd.csv", "good.csv", "--state", "new.h5"], "in another system or unit"),
-    (["good.csv", "--experiment-name", "roman"], "is the state of another network (baseline"),
+    (["good.csv", "--experiment-name", "roman"], "is the state of another network (sky"),
     (["good.csv", "--event", "nobody"], "no file holds a star 'nobody'"),
     (["good.csv", "--state", "cut.h5"], "cut.h5: is damaged or cut short"),
     (["good.csv", "--state", "good.csv"], "good.csv: is no file of this version of the package"),

@@ -193,13 +193,16 @@ def seasons(curve: LightCurve) -> list[Season]:
                               f"{typical:.3g}, as that of difference fluxes; fluxes with a positive baseline are "
                               "needed. Add the reference flux, or choose another column with --value.")
     m_base = zero_point - 2.5 * math.log10(base) if zero_point is not None else None
+    flux, error = flux / base, error / base
     out = []
     for part, long in _spans(curve.time):
-        good = ~has_poor_error(flux[part] / base, error[part] / base)
-        t, f, e, note = _at_roman_cadence(*(values[part][good] for values in (curve.time, flux / base, error / base)))
-        n_poor = int(np.sum(~good))
-        poor = [f"{n_poor} epochs left out: their errors are over {POOR:g} times those of others"] if n_poor else []
-        out.append(_season(curve, len(out) + 1, t, f, e, m_base, "; ".join([note] * bool(note) + poor), long))
+        poor, notes = has_poor_error(flux[part], error[part]), []
+        t, f, e, note = _at_roman_cadence(*(values[part][~poor] for values in (curve.time, flux, error)))
+        if note:
+            notes.append(note)
+        if poor.any():
+            notes.append(f"{poor.sum()} epochs left out: their errors are over {POOR:g} times those of others")
+        out.append(_season(curve, len(out) + 1, t, f, e, m_base, notes, long))
     return out
 
 
@@ -255,13 +258,13 @@ def _at_roman_cadence(time, flux, error):
     return *means, 1 / np.sqrt(total), f"{len(time)} epochs averaged to {len(total)}, Roman's cadence"
 
 
-def _season(curve: LightCurve, number: int, time, flux, error, m_base, note: str, long: bool) -> Season:
-    """A season of the curve; flux and error (n,) relative to the baseline.
+def _season(curve: LightCurve, number: int, time, flux, error, m_base, notes: list[str], long: bool) -> Season:
+    """A season of the curve; flux and error (n,) relative to the baseline; notes : what was done to it so far.
 
     The network takes the noise from the scatter of neighbours, and where rounding hides it, one step looks like an
     event. So a quantised season gets noise of the size of its errors, always the same.
     """
-    sparse, notes = is_sparse(time), [note] if note else []
+    sparse, notes = is_sparse(time), list(notes)
     if len(time) >= MIN_POINTS and is_quantised(flux):
         flux = flux + error * np.random.default_rng(number).normal(size=len(flux))
         notes.append("rounded numbers: noise of the size of the errors added")

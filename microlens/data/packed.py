@@ -75,7 +75,7 @@ def decode_view(code, block: int, n_epochs: int, own: int) -> np.ndarray:
     first, shared = code[..., : own * block], code[..., own * block :]
     channels = np.zeros((len(code), n_epochs, own + shared.shape[2]), np.float32)
     used = min(n_epochs, code.shape[1] * block)
-    channels[:, :used, :own] = first.reshape(len(code), -1, own)[:, :used]
+    channels[:, :used, :own] = first.reshape(len(code), code.shape[1] * block, own)[:, :used]
     channels[:, :used, own:] = np.repeat(shared, block, axis=1)[:, :used]
     return channels
 
@@ -251,7 +251,7 @@ class JoinedDatasets:
 
     def __init__(self, datasets: list[PackedDataset]):
         self.datasets = datasets
-        self.first_rows = np.cumsum([0] + [data.n_events for data in datasets])
+        self.first_rows = np.cumsum([0, *(data.n_events for data in datasets[:-1])])
 
     def events(self, rows) -> Events:
         """The given rows (n,) as the training takes them, zero beyond the lengths."""
@@ -259,7 +259,7 @@ class JoinedDatasets:
         owner = np.searchsorted(self.first_rows, rows, side="right") - 1
         where = [np.flatnonzero(owner == k) for k in range(len(self.datasets))]
         parts = [data.events(rows[places] - first)
-                 for data, first, places in zip(self.datasets, self.first_rows, where, strict=False)]
+                 for data, first, places in zip(self.datasets, self.first_rows, where, strict=True)]
         return Events(*(_placed(arrays, where) for arrays in zip(*parts, strict=True)))
 
 

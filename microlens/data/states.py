@@ -31,34 +31,34 @@ def row_bytes(layout: Layout) -> int:
 
 
 class States(OpenFile):
-    """An open file of states, read only: names (N,) of the stars, attrs, and the arrays of the layout piece by piece.
+    """An open file of states, read only: names (N,) of the stars, attrs, and the arrays of a layout piece by piece.
 
-    Raises FileNotFoundError, or DatasetError naming file and cause where the file is damaged or of another layout.
+    Raises FileNotFoundError, or DatasetError naming file and cause where the file is damaged or of another version.
     """
 
-    def __init__(self, path, layout: Layout):
+    def __init__(self, path):
         self.path = Path(path)
         self._f, _ = open_file(path, KIND)
         try:
             with expecting(path, KIND):
                 self.attrs = dict(self._f.attrs)
                 self.names = np.char.decode(self._f["name"][:], "utf-8")
-                self._check(layout)
+                version = self.attrs["state_version"]
+            if version != STATE_VERSION:
+                raise DatasetError(f"{path}: a {KIND} of version {version}, this package reads {STATE_VERSION}; begin "
+                                   "a new one.")
         except DatasetError:
             self.close()
             raise
 
-    def _check(self, layout: Layout):
-        """Raise DatasetError where version, type or shape are not those of the layout."""
-        version = self.attrs["state_version"]
-        if version != STATE_VERSION:
-            raise DatasetError(f"{self.path}: a {KIND} of version {version}, this package reads {STATE_VERSION}; begin "
-                               "a new one.")
-        for name, (dtype, shape) in layout.items():
-            found, wanted = self._f[name], (np.dtype(dtype), (len(self.names), *shape))
-            if (found.dtype, found.shape) != wanted:
-                raise DatasetError(f"{self.path}: is of another version of the package: {name} is {found.dtype} "
-                                   f"{found.shape}, expected {wanted[0]} {wanted[1]}. Begin a new {KIND}.")
+    def check(self, layout: Layout):
+        """Raise DatasetError where an array is missing, or type or shape are not those of the layout."""
+        with expecting(self.path, KIND):
+            for name, (dtype, shape) in layout.items():
+                found, wanted = self._f[name], (np.dtype(dtype), (len(self.names), *shape))
+                if (found.dtype, found.shape) != wanted:
+                    raise DatasetError(f"{self.path}: is of another version of the package: {name} is {found.dtype} "
+                                       f"{found.shape}, expected {wanted[0]} {wanted[1]}. Begin a new {KIND}.")
 
     def read(self, name: str, part: slice) -> np.ndarray:
         """The rows `part` of an array of the layout."""

@@ -79,9 +79,10 @@ def stream_nights(files, config: StreamConfig, report: Callable[[str], None], ru
     night = _Night(run, epochs, threshold)
     alone = package_files.lock_in_turn(path.with_name(f".{path.name}.lock"), f"another run is at work on {path}")
     with alone, contextlib.ExitStack() as opened:
-        old = opened.enter_context(States(path, night.layout)) if path.exists() else None
+        old = opened.enter_context(States(path)) if path.exists() else None
         if old is not None:
             _check_same(old, night.attrs)
+            old.check(night.layout)
         night.take(path, old, lambda alerts: report(_as_text(alerts, night.columns, config.format)))
     for line in night.summary():
         log.info("%s", line)
@@ -94,7 +95,8 @@ def read_stars(path) -> pd.DataFrame:
 
     Raises FileNotFoundError, or DatasetError naming file and cause.
     """
-    with States(path, {"star": (STAR, ())}) as states:
+    with States(path) as states:
+        states.check({"star": (STAR, ())})
         stars, p = states.read("star", slice(None)), np.exp(states.read(STREAM + "log_p", slice(None)).astype(float))
         columns = {name: stars[name] for name in ("time", "n_counted", "reference", "alert")}
         columns |= {f"p_{name}": p[:, c] for c, name in enumerate(CLASSES[: p.shape[1]])}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def fit_light_curve(time, flux, flux_err, model="PSPL", parallax: lens.Field | N
         raise FitCancelled("the fit was cancelled before it had any solution.")
     minima.sort(key=lambda pair: pair[1])
     kept = [x for x, chi2 in minima if chi2 < minima[0][1] + LISTED][:MOST_LISTED]
-    quiet = Problem(**{**problem.__dict__, "cancelled": lambda: False})
+    quiet = replace(problem, cancelled=lambda: False)
     solutions = sorted((_solution(model, quiet, x) for x in kept), key=lambda solution: solution.chi2)
     progress(1.0, "done")
     return LightCurveFit(*epochs, solutions, clock.perf_counter() - began, stopped)
@@ -212,10 +212,7 @@ def _solution(model: str, problem: Problem, x) -> Solution:
     covariance = problem.covariance(x) * np.outer(scales, scales)
     sigma = np.sqrt(np.diag(covariance))
     given, k = problem.parameters(x), len(x)
-    parallax = None
-    if "pi_EN" in given:
-        parallax = lens.Parallax(given["pi_EN"], given["pi_EE"], problem.t_0_par, problem.field)
     return Solution(model, given, {name: float(s) for name, s in zip(problem.names, sigma, strict=False)},
                     dict(zip(FLUXES, (f_source, f_blend), strict=True)),
                     {name: float(s) for name, s in zip(FLUXES, sigma[k:], strict=True)}, float(chi2), len(problem.time),
-                    problem.names, covariance, parallax, problem.limb_darkening)
+                    problem.names, covariance, problem.parallax(given), problem.limb_darkening)

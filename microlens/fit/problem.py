@@ -120,10 +120,13 @@ class Problem:
         if self.cancelled():
             raise FitCancelled("the fit was cancelled.")
         given = self.parameters(x)
-        parallax = None
-        if "pi_EN" in given:
-            parallax = lens.Parallax(given["pi_EN"], given["pi_EE"], self.t_0_par, self.field)
-        return lens_magnification(self.time, given, parallax, self.limb_darkening, self.tolerance)
+        return lens_magnification(self.time, given, self.parallax(given), self.limb_darkening, self.tolerance)
+
+    def parallax(self, given: dict) -> lens.Parallax | None:
+        """The parallax of parameters by name; None for a straight path."""
+        if "pi_EN" not in given:
+            return None
+        return lens.Parallax(given["pi_EN"], given["pi_EE"], self.t_0_par, self.field)
 
     def fluxes(self, magnification) -> FluxFit:
         """The best fluxes of source and blend for a magnification (n,), and their chi^2."""
@@ -153,16 +156,13 @@ class Problem:
         by_name |= dict.fromkeys(PARALLAX, min(LONGEST_PARALLAX_STEP, PARALLAX_STEP * move))
         return np.array([by_name.get(name, move) for name in self.names])
 
-    def derivatives(self, x, steps=None, both_sides=False) -> np.ndarray:
-        """Derivatives (n, k) of the residuals. steps (k,), both_sides : of the differences."""
-        steps, here = self.steps(x) if steps is None else steps, None if both_sides else self.residuals(x)
-        out = np.empty((len(self.time), len(x)))
-        for j, step in enumerate(steps):
-            ahead, behind = np.array(x), np.array(x)
+    def derivatives(self, x) -> np.ndarray:
+        """Derivatives (n, k) of the residuals."""
+        here, out = self.residuals(x), np.empty((len(self.time), len(x)))
+        for j, step in enumerate(self.steps(x)):
+            ahead = np.array(x)
             ahead[j] += step
-            behind[j] -= step if both_sides else 0.0
-            out[:, j] = self.residuals(ahead) - (self.residuals(behind) if both_sides else here)
-            out[:, j] /= ahead[j] - behind[j]
+            out[:, j] = (self.residuals(ahead) - here) / (ahead[j] - x[j])
         return out
 
     def limits(self) -> tuple[np.ndarray, np.ndarray]:

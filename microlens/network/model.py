@@ -30,7 +30,7 @@ from microlens.config import LENSING_CLASSES, N_HEADS, ROBUST_VIEW, VIEWS
 from microlens.data.packed import pack
 from microlens.fit import running
 from microlens.network import attention
-from microlens.network.stream import Stream
+from microlens.network.stream import Stream, filled
 
 N_FEATURES = {view: 3 + running.n_channels(view) - (view == ROBUST_VIEW) for view in VIEWS}
 COARSE = 0.5  # scale of the flux excess beside running.FINE: magnifications of all sizes
@@ -221,9 +221,8 @@ class Classifier(nn.Module):
         """Log-probabilities `log_p` (..., n_classes), and the logits the loss needs."""
         rows = pooled.shape[:-1].numel()
         if rows < LEAST_ROWS and not torch.is_grad_enabled():
-            filled = F.pad(pooled.reshape(rows, -1), (0, 0, 0, LEAST_ROWS - rows))
-            return {name: out[:rows].reshape(*pooled.shape[:-1], *out.shape[1:])
-                    for name, out in self.heads(filled).items()}
+            answers = self.heads(filled(pooled.reshape(rows, -1), LEAST_ROWS))
+            return {name: out[:rows].reshape(*pooled.shape[:-1], *out.shape[1:]) for name, out in answers.items()}
         z = self.trunk(pooled)
         out = {"aux": self.aux(z)} if self.use_aux_head else {}
         if not self.hierarchical:
@@ -264,9 +263,7 @@ class Classifier(nn.Module):
         """Pooled state after 0, 1, ... L full patches of packed curves: (n, L + 1, 2 d)."""
         n = len(flux)
         if n < LEAST_ROWS and not torch.is_grad_enabled():  # filled up with empty curves
-            filled = [None if a is None else F.pad(a, (0, 0) * (a.ndim - 1) + (0, LEAST_ROWS - n))
-                      for a in (flux, delta_t, extra)]
-            return self.pooled(*filled)[:n]
+            return self.pooled(*(None if a is None else filled(a, LEAST_ROWS) for a in (flux, delta_t, extra)))[:n]
         h = self._whole(flux, delta_t, extra)
         start = torch.zeros(len(h), 1, 2 * self.d_model, device=h.device)
         if not h.shape[1]:

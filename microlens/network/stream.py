@@ -24,6 +24,11 @@ FIT = ("t_0", "t_E", "u_0", "rho", "f_source", "f_blend", "chi2", "n_averages")
 """What Stream.fits gives. t_0 is in days after the first epoch; chi2 is of so many averages of the epochs so far."""
 
 
+def filled(tensor: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """A tensor (m, ...) with rows of zeros added until it has n_rows; as it is where it has as many."""
+    return torch.cat([tensor, tensor.new_zeros(max(n_rows - len(tensor), 0), *tensor.shape[1:])])
+
+
 class Stream:
     """Feeds a Classifier the epochs of n light curves as they come; constant time and memory an epoch."""
 
@@ -122,8 +127,7 @@ class Stream:
 
     def _filled(self, array) -> torch.Tensor:
         """An array (m, ...) of at most ROWS light curves as a tensor of ROWS, with zeros for those that are none."""
-        tensor = torch.as_tensor(array, device=self._log_p.device)
-        return torch.cat([tensor, tensor.new_zeros(ROWS - len(array), *array.shape[1:])])
+        return filled(torch.as_tensor(array, device=self._log_p.device), ROWS)
 
     def fits(self, rows) -> dict[str, np.ndarray]:
         """The best single lens so far of the light curves rows (m,): arrays (m,) by the names FIT.
