@@ -132,6 +132,15 @@ def test_committed_figure_can_be_read_at_its_printed_size(page):
     assert not touching, f"overlapping: {touching}"
 
 
+def test_figure_is_the_same_whatever_another_package_set():
+    table = figures.read_table(ROOT / "figures" / "variable_stars.csv")[0]
+    pictures = []
+    for others in ({}, {"xtick.minor.visible": True, "ytick.direction": "in", "xtick.top": True}):
+        with matplotlib.rc_context(others):
+            pictures.append(figures.draw("variable_stars", table)._repr_png_())
+    assert pictures[0] == pictures[1]
+
+
 @pytest.mark.parametrize("page", TABLES, ids=lambda p: p.stem, indirect=True)
 def test_committed_legend_lies_on_no_axes(page):
     drawn, _ = page

@@ -33,7 +33,8 @@ INTERVALS = (f"Bars, bands and brackets are {LEVEL:.0%} intervals: Clopper-Pears
              "spread, has that of a share of its rarest events.").replace("%", " %")
 """What an interval is, in every figure; captions.md says it once."""
 BARS = f"bars are {LEVEL:.0%} intervals".replace("%", " %")
-STYLE = Path(__file__).with_name("thesis.mplstyle")
+STYLE = ("default", Path(__file__).with_name("thesis.mplstyle"))
+"""Matplotlib's own settings first: other packages change them when they are imported (MulensModel the ticks)."""
 PLAIN_COLOURS = dict(zip(CLASSES, ("tab:blue", "tab:green", "tab:red", "tab:purple"), strict=True))  # matplotlib's own
 COLOURS = dict(CLASS_COLOURS)
 MARKERS = dict(zip(CLASSES, ("o", "s", "^", "D"), strict=True))  # classes differ in greyscale, too
