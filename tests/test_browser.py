@@ -196,7 +196,7 @@ def test_a_zoom_is_reported_and_another_event_ends_it(page, tmp_path):
     page.wait_for_timeout(500)
     page.evaluate("() => microlensPlotly.then((p) => p.relayout(document.querySelector('.js-plotly-plot'), "
                   "{'xaxis2.range': [30, 33]}))")
-    page.wait_for_function("() => window.sent.at(-1).view?.['xaxis2.range']", timeout=20_000)
+    page.wait_for_function("() => window.sent.at(-1)?.view?.['xaxis2.range']", timeout=20_000)
     view = page.evaluate("() => window.sent.at(-1)")
     assert view["view"]["xaxis2.range"] == [30, 33] and view["width"] > 1000 and not view["zoomed"]
     change = {**panel.layout_change, "meta": {"plane": "lenses", "event": "another"}}
