@@ -41,8 +41,8 @@ LIMITS = {
     "u_0": (-LARGEST_U_0, LARGEST_U_0),
     "t_E": (SHORTEST_LN_T_E, LONGEST_LN_T_E),
     "rho": (SMALLEST_LN_RHO, np.log(0.5)),
-    "s": (np.log(0.05), np.log(20.0)),
-    "q": (np.log(1e-8), np.log(1e4)),  # above 1 the lenses change their names in the end
+    "s": (np.log(0.15), np.log(12.0)),
+    "q": (np.log(1e-7), np.log(1e4)),  # above 1 the lenses change their names in the end
     "alpha": (-np.inf, np.inf),
     "pi_EN": (-3.0, 3.0),
     "pi_EE": (-3.0, 3.0),

@@ -8,13 +8,18 @@ share of the flux above the baseline is added to them) leave the shape at large 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from microlens.fit.problem import BINARY, PARALLAX, Problem
+from microlens.fit.kernels import without_parallax
+from microlens.fit.points import bins
+from microlens.fit.problem import BINARY, LOGARITHMIC, PARALLAX, Problem
+from microlens.fit.single_lens import SingleLensFit
 from microlens.fit.starts import (
+    Anomaly,
     anomalous,
     distinct,
     grid_starts,
@@ -23,13 +28,18 @@ from microlens.fit.starts import (
     two_bump_starts,
 )
 
-SOFT, SOFTER = 0.01, 0.05  # errors added, in the flux above the baseline
+SOFT, SOFTER, SOFTEST = 0.01, 0.05, 0.2  # errors added, in the flux above the baseline
 COARSE = 1e-2  # tolerance of the magnification there
 BASELINE = 0.2  # quantile of the flux that stands for the baseline
-N_PLANETS, N_GRID, N_LIBRARY = 10, 10, 14  # starts of each kind that descend
+N_SHAPES, N_SOFTEST = 40, 16  # starts from the library that descend on the softest data, and on softer data
+N_PLANETS, N_GRID, N_LIBRARY = 10, 6, 8  # starts of each kind that descend further
+AVERAGED = 4  # epochs of the softest data that are joined to one
 FEW_TRIALS, SOME_TRIALS, MANY_TRIALS = 8, 12, 80  # of the solver: on softened data, to choose, to the end
 N_FOLLOWED, N_POLISHED = 16, 6  # of them, that descend on the data as they are, and to the end
 HOPE_CHI2, HOPE_SHARE = 400.0, 1.05  # chi^2 above the best up to which a minimum is followed to the end
+BENT_GAIN = 50.0  # chi^2 by which a single lens with parallax must be better, for starts that have parallax
+N_BETWEEN = 4  # pairs of minima between which another is looked for
+NEAR_LN_S, NEAR_LN_Q, NEAR_LN_T_E, NEAR_ALPHA = 0.4, 1.5, 0.5, 0.4  # the most by which such a pair differs
 TWINS_OF = 2  # best minima whose twins are tried
 COMPARED = ("u_0", "t_E", "s", "q", "alpha")  # coordinates that tell minima apart
 SAME_SHARE = 0.02  # difference of coordinates up to which two minima are the same
@@ -43,19 +53,15 @@ def binary_minima(problem: Problem, start: dict | None, progress: Callable[[floa
     start : parameters by name, whose minimum and its twins are wanted; None for a search.
     Raises FitCancelled where the problem says so.
     """
-    straight = replace(problem, names=BINARY)
-    if start is None:
-        starts = searched(straight, progress)
-    else:
-        starts = [start]
+    starts = searched(problem, progress) if start is None else [start]
     polished, done = [], []
     for k, given in enumerate(starts):
         progress(0.7 + 0.15 * k / len(starts), "polishing")
-        polished.append(_descended(straight, given, MANY_TRIALS))
+        polished.append(_descended(problem, given, MANY_TRIALS))
     polished.sort(key=lambda pair: pair[1])
     for k, (given, _) in enumerate(polished[:TWINS_OF]):
         progress(0.85 + 0.03 * k, "degenerate twins")
-        polished += [_descended(straight, twin, SOME_TRIALS) for twin in twins(given)]
+        polished += [_descended(problem, twin, SOME_TRIALS) for twin in twins(given)]
     polished = _hopeful(polished)
     for k, (given, _) in enumerate(polished):
         progress(0.9 + 0.1 * k / len(polished), "last descent")
@@ -74,29 +80,81 @@ def _hopeful(reached: list[tuple[dict, float]]) -> list[tuple[dict, float]]:
 
 
 def searched(problem: Problem, progress: Callable[[float, str], None]) -> list[dict]:
-    """The most promising parameters of a binary lens without parallax, after short descents."""
+    """The most promising parameters of a binary lens, after short descents.
+
+    They have no parallax, unless the light curve of the single lens is plainly bent: then some do.
+    """
     time, flux, sigma = problem.time, problem.flux, problem.sigma
     progress(0.0, "anomalies and planets")
-    singles, anomalies = anomalous(time, flux, sigma)
-    scored = planetary_starts(time, flux, sigma, singles, anomalies, N_PLANETS)
+    paths = _singles_and_anomalies(problem)
+    scored = []
+    for singles, anomalies in paths:
+        scored += planetary_starts(time, flux, sigma, singles, anomalies, N_PLANETS)
     progress(0.1, "grid of s, q and alpha")
-    scored += grid_starts(time, flux, _softened(problem, SOFT), singles, N_GRID)
-    softer = replace(problem, sigma=_softened(problem, SOFTER), tolerance=COARSE)
+    for singles, _ in paths:
+        scored += grid_starts(time, flux, _softened(problem, SOFT), singles, N_GRID)
+    singles = paths[0][0]
     progress(0.2, "library of curves")
-    shapes = library_starts(time, flux, softer.sigma, singles[-1], N_LIBRARY)
+    shapes = library_starts(time, flux, _softened(problem, SOFTEST), singles[-1], N_SHAPES)
     shapes += two_bump_starts(time, flux, sigma, singles)
-    for k, start in enumerate(shapes):
-        progress(0.35 + 0.15 * k / len(shapes), "descent on softened data")
-        scored.append(_descended(softer, start, FEW_TRIALS)[0])
+    for softness, n_kept in ((SOFTEST, N_SOFTEST), (SOFTER, N_LIBRARY)):
+        soft = _averaged(replace(problem, sigma=_softened(problem, softness), tolerance=COARSE))
+        descended = []
+        for k, start in enumerate(shapes):
+            progress(0.3 + 0.15 * k / len(shapes), "descent on softened data")
+            descended.append(_descended(soft, start, SOME_TRIALS))
+        descended.sort(key=lambda pair: pair[1])
+        shapes = distinct((given for given, _ in descended), n_kept)
+    scored += shapes
     soft, reached = replace(problem, sigma=_softened(problem, SOFT), tolerance=COARSE), []
     for k, start in enumerate(scored):
-        progress(0.4 + 0.3 * k / len(scored), "short descents")
+        progress(0.45 + 0.25 * k / len(scored), "short descents")
         given, _ = _descended(soft, start, FEW_TRIALS)
-        reached.append((given, problem.chi2(problem.coordinates(given))))
+        straight_or_bent = _problem_of(problem, given)
+        reached.append((given, straight_or_bent.chi2(straight_or_bent.coordinates(given))))
     reached.sort(key=lambda pair: pair[1])
     reached = [_descended(problem, given, SOME_TRIALS) for given in distinct((x for x, _ in reached), N_FOLLOWED)]
     reached.sort(key=lambda pair: pair[1])
+    for middle in between([given for given, _ in reached[:N_POLISHED]]):
+        reached.append(_descended(problem, _descended(soft, middle, SOME_TRIALS)[0], SOME_TRIALS))
+    reached.sort(key=lambda pair: pair[1])
     return distinct((given for given, _ in reached), N_POLISHED)
+
+
+def between(found: list[dict]) -> list[dict]:
+    """Parameters in the middle of neighbours among some minima, the first N_BETWEEN pairs of them.
+
+    A light curve that crosses caustics has false minima on either side of the true one, where some of the crossings
+    are at their times.
+    """
+    pairs = [(a, b) for a, b in itertools.combinations(found, 2) if a.keys() == b.keys() and _are_neighbours(a, b)]
+    return [{name: float(np.sqrt(a[name] * b[name]) if name in LOGARITHMIC else 0.5 * (a[name] + b[name]))
+             for name in a} for a, b in pairs[:N_BETWEEN]]
+
+
+def _are_neighbours(a: dict, b: dict) -> bool:
+    """Whether two minima differ so little that a third may lie between them."""
+    return (abs(np.log(a["s"] / b["s"])) < NEAR_LN_S and abs(np.log(a["q"] / b["q"])) < NEAR_LN_Q
+            and abs(np.log(a["t_E"] / b["t_E"])) < NEAR_LN_T_E and abs(a["alpha"] - b["alpha"]) < NEAR_ALPHA
+            and a["u_0"] * b["u_0"] > 0)
+
+
+def _singles_and_anomalies(problem: Problem) -> list[tuple[list[SingleLensFit], list[Anomaly]]]:
+    """Single lenses and anomalies as `anomalous` finds them: on a straight path, and on a bent one if plainly better.
+
+    Only a problem that has parallax among its parameters is asked for the second.
+    """
+    epochs = problem.time, problem.flux, problem.sigma
+    singles, anomalies = anomalous(*epochs)
+    if not _has_parallax(problem):
+        return [(singles, anomalies)]
+    start = problem.t_0_par, singles[0].t_E, singles[0].u_0
+    bent = anomalous(*epochs, start, problem.field)
+    return [(singles, anomalies), bent] if bent[0][0].chi2 < singles[0].chi2 - BENT_GAIN else [(singles, anomalies)]
+
+
+def _has_parallax(problem: Problem) -> bool:
+    return set(PARALLAX) <= set(problem.names)
 
 
 def _softened(problem: Problem, share: float) -> np.ndarray:
@@ -105,10 +163,22 @@ def _softened(problem: Problem, share: float) -> np.ndarray:
     return np.hypot(problem.sigma, share * above)
 
 
+def _averaged(problem: Problem) -> Problem:
+    """The problem with AVERAGED neighbouring epochs joined to one."""
+    points = bins(without_parallax(problem.time, problem.flux, problem.sigma**-2.0), AVERAGED)
+    return replace(problem, time=points.t, flux=points.y, sigma=points.w**-0.5)
+
+
 def _descended(problem: Problem, start: dict, most_trials: int) -> tuple[dict, float]:
-    """The parameters at the end of a descent from a start, and their chi^2."""
+    """The parameters at the end of a descent from a start, and their chi^2. A start without parallax stays without."""
+    problem = _problem_of(problem, start)
     x, chi2 = problem.polished(problem.coordinates(start), most_trials)
     return problem.parameters(x), chi2
+
+
+def _problem_of(problem: Problem, given: dict) -> Problem:
+    """The problem whose parameters are those that are given."""
+    return replace(problem, names=tuple(name for name in problem.names if name in given))
 
 
 def twins(given: dict) -> list[dict]:
@@ -122,16 +192,21 @@ def twins(given: dict) -> list[dict]:
 
 
 def _last_starts(problem: Problem, given: dict) -> list[dict]:
-    """Where the descent with parallax begins: on either side of the lens; without parallax there is one."""
-    if not set(PARALLAX) & set(problem.names):
+    """Where the last descent begins: with parallax on either side of the lens, else there is one start."""
+    if not _has_parallax(problem):
         return [given]
-    straight = {name: value for name, value in given.items() if name not in PARALLAX}
-    return [straight, mirrored(straight)]
+    bent = dict.fromkeys(PARALLAX, 0.0) | given
+    return [bent, mirrored(bent)]
 
 
 def mirrored(given: dict) -> dict:
-    """The mirror image at the binary's axis: without parallax it has the same light curve."""
-    return given | {"u_0": -given["u_0"], "alpha": -given["alpha"]}
+    """The mirror image at the binary's axis, with the same light curve without parallax.
+
+    With parallax it is nearly the same near the ecliptic, where the Sun's offsets lie along the east, if pi_EN changes
+    its sign (Skowron et al. 2011).
+    """
+    other_side = given | {"u_0": -given["u_0"], "alpha": -given["alpha"]}
+    return other_side | {"pi_EN": -given["pi_EN"]} if "pi_EN" in given else other_side
 
 
 def normal_form(given: dict, with_parallax: bool) -> dict:

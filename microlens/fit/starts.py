@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from microlens import lens
 from microlens.fit.kernels import Points, best_fluxes, without_parallax
 from microlens.fit.points import bins
 from microlens.fit.single_lens import FEWEST_EPOCHS, SingleLensFit, fit_single_lens, single_lens_model
 from microlens.lens.caustics import caustic_polyline
 from microlens.lens.magnification import own_values
-from microlens.lens.path import Lens
+from microlens.lens.parallax import Field, Parallax
+from microlens.lens.path import Lens, trajectory
 
 ANOMALIES = 3  # that are looked for, one after the other
 FEWEST_IN_ANOMALY = 4  # epochs
@@ -46,15 +46,17 @@ AROUND_ANOMALY = 2.0  # durations on either side of an anomaly whose epochs scor
 AT_EINSTEIN_RADIUS = 3 / np.sqrt(5)  # the magnification at u = 1
 BUMP_Q = (1e-5, 1.0)  # the range of the mass ratio of two bumps
 
-LIBRARY_S = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.45, 1.8, 2.4, 3.4)
-LIBRARY_Q = (0.02, 0.1, 0.35, 1.0)
-LIBRARY_ALPHA = 16
+LIBRARY_S = (0.4, 0.55, 0.7, 0.85, 0.95, 1.05, 1.15, 1.3, 1.5, 1.8, 2.4, 3.4)
+LIBRARY_Q = (0.02, 0.06, 0.15, 0.35, 0.7)
+LIBRARY_ALPHA = 24
 LIBRARY_U_0 = (0.03, 0.12, 0.24, 0.4, 0.6, 0.9, 1.3, 1.8)
 LIBRARY_RHO = 3e-3  # of the starts; its curves are those of point sources
 LIBRARY_REACH, LIBRARY_STEP = 6.0, 0.04  # Einstein times to which its curves reach, and between their values
 LIBRARY_T_E = tuple(np.geomspace(0.35, 2.8, 9))  # in the t_E of the single lens
 LONGEST_T_E = 0.5  # of the light curve's length, as the middle of those: a blended peak gives any t_E
 LIBRARY_T_0 = tuple(np.linspace(-1.2, 1.2, 17))  # from the t_0 of the single lens, in t_E
+REFINED, REFINEMENTS = 400, 5  # curves whose t_0 and t_E are refined, and how often their steps are halved
+FIRST_STEP_T_0, FIRST_STEP_LN_T_E = 0.075, 0.13  # the first of these steps: half of those of the search, t_0 in t_E
 FEW_POINTS = 300  # averages of the light curve, and epochs around an anomaly, for which starts are scored
 BLOCK = 2048  # curves at a time
 ALIKE_LN_S, ALIKE_LN_Q, ALIKE_ALPHA, ALIKE_U_0 = 0.1, 0.7, 0.15, 0.1  # differences of starts below which one will do
@@ -70,13 +72,14 @@ class Anomaly(NamedTuple):
     duration: float
 
 
-def anomalous(time, flux, sigma) -> tuple[list[SingleLensFit], list[Anomaly]]:
+def anomalous(time, flux, sigma, start=None, field: Field | None = None) -> tuple[list[SingleLensFit], list[Anomaly]]:
     """Single lenses through a light curve, of which ever more is left out, and the anomalies that were left out.
 
-    time, flux, sigma : (n,).   The first single lens is that of all epochs, the last that of the quiet ones.
+    time, flux, sigma : (n,).   start, field : as fit_single_lens takes them; with a field the path bends.
+    The first single lens is that of all epochs, the last that of the quiet ones.
     """
     kept, anomalies = np.ones(len(time), dtype=bool), []
-    singles = [fit_single_lens(time, flux, sigma)]
+    singles = [fit_single_lens(time, flux, sigma, start=start, field=field)]
     for _ in range(ANOMALIES):
         residual = (flux - single_lens_model(time, singles[-1])) / sigma
         found = _largest_excess(time, np.where(kept, residual, 1.0))
@@ -86,7 +89,7 @@ def anomalous(time, flux, sigma) -> tuple[list[SingleLensFit], list[Anomaly]]:
         kept &= np.abs(time - found.time) > (0.5 + ANOMALY_MARGIN) * found.duration
         if kept.sum() < max(FEWEST_LEFT * len(time), FEWEST_EPOCHS):
             break
-        singles.append(fit_single_lens(time[kept], flux[kept], sigma[kept]))
+        singles.append(fit_single_lens(time[kept], flux[kept], sigma[kept], start=start, field=field))
     return singles, anomalies
 
 
@@ -122,15 +125,18 @@ def planetary_starts(time, flux, sigma, singles: list[SingleLensFit], anomalies:
         expected = ((flux[near] - single_lens_model(time[near], single)) / sigma[near]) ** 2
         for q, offset in itertools.product(PLANET_Q, PLANET_OFFSETS):
             for start in _planets_at(single, anomaly, q, offset):
-                model = single.f_source * point_magnification(time[near], start) + single.f_blend
+                model = single.f_source * point_magnification(time[near], start, single.parallax) + single.f_blend
                 gain = (expected - ((flux[near] - model) / sigma[near]) ** 2).sum()
                 scored.append((-gain, start))
     return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
 
 
-def point_magnification(time, given: dict) -> np.ndarray:
-    """Magnification (n,) of a point source behind a binary lens on a straight path; HIGHEST at the most."""
-    x, y = lens.source_position((time - given["t_0"]) / given["t_E"], given["u_0"], given["alpha"])
+def point_magnification(time, given: dict, parallax: Parallax | None = None) -> np.ndarray:
+    """Magnification (n,) of a point source behind a binary lens, on a straight path unless a parallax is given.
+
+    It is HIGHEST at the most.
+    """
+    x, y = trajectory(time, given["t_0"], given["u_0"], given["t_E"], given["alpha"], parallax)
     point = Lens(0.0, given["s"], given["q"], 0.0)
     values = own_values(np.ascontiguousarray(x), np.ascontiguousarray(y), point, SOURCELESS, NO_CAUSTIC)
     return np.minimum(np.where(np.isnan(values), HIGHEST, values), HIGHEST)
@@ -138,29 +144,38 @@ def point_magnification(time, given: dict) -> np.ndarray:
 
 def _planets_at(single: SingleLensFit, anomaly: Anomaly, q, offset) -> list[dict]:
     """The wide planet and the close ones, of which each of the two caustics is met, for one anomaly."""
-    tau = (anomaly.time - single.t_0) / single.t_E
-    u_0 = max(abs(single.u_0), CLOSEST_START)
-    size = max(2 * np.sqrt(q), PLANET_RHO)
-    distance, angle = np.hypot(tau, u_0 + offset * size), np.arctan2(u_0 + offset * size, tau)
+    u_0 = _start_u_0(single)
+    tau, beta = trajectory(np.array([anomaly.time]), single.t_0, u_0, single.t_E, 0.0, single.parallax)
+    aside_of_path = float(beta[0]) + offset * max(2 * np.sqrt(q), PLANET_RHO)
+    distance, angle = np.hypot(float(tau[0]), aside_of_path), np.arctan2(aside_of_path, float(tau[0]))
     wide = 0.5 * (distance + np.sqrt(distance**2 + 4))  # s - 1/s = distance
     aside = np.arctan2(2 * np.sqrt(q * max(1 - wide**-2, 0.0)) * wide, distance)  # of the close planet's two caustics
     pairs = [(wide, -angle)] + [(1 / wide, np.pi - angle + turn) for turn in (-aside, 0.0, aside)]
     return [_start(single, u_0, PLANET_RHO, s, q, alpha) for s, alpha in pairs]
 
 
+def _start_u_0(single: SingleLensFit) -> float:
+    """The u_0 of a single lens, on its side, and no closer than CLOSEST_START."""
+    return float(np.copysign(max(abs(single.u_0), CLOSEST_START), single.u_0))
+
+
 def _start(single: SingleLensFit, u_0, rho, s, q, alpha) -> dict:
-    return {"t_0": single.t_0, "u_0": float(u_0), "t_E": single.t_E, "rho": float(rho), "s": float(s), "q": float(q),
-            "alpha": float(alpha)}
+    """Parameters of a start at the values of a single lens, with its parallax if it has one."""
+    given = {"t_0": single.t_0, "u_0": float(u_0), "t_E": single.t_E, "rho": float(rho), "s": float(s), "q": float(q),
+             "alpha": float(alpha)}
+    if single.parallax is None:
+        return given
+    return given | {"pi_EN": single.parallax.pi_EN, "pi_EE": single.parallax.pi_EE}
 
 
 def grid_starts(time, flux, sigma, singles: list[SingleLensFit], n_best: int) -> list[dict]:
     """Starts at the values of the quiet single lens, the n_best of a grid of s, q and alpha for averages of epochs."""
     few = bins(without_parallax(time, flux, sigma**-2.0), max(1, len(time) // FEW_POINTS))
     turns = 2 * np.pi * np.arange(GRID_ALPHA) / GRID_ALPHA
-    u_0, scored = max(abs(singles[-1].u_0), CLOSEST_START), []
+    quiet, scored = singles[-1], []
     for s, q, alpha in itertools.product(GRID_S, GRID_Q, turns):
-        start = _start(singles[-1], u_0, GRID_RHO, s, q, alpha)
-        scored.append((best_fluxes(few, point_magnification(few.t, start)).chi2, start))
+        start = _start(quiet, _start_u_0(quiet), GRID_RHO, s, q, alpha)
+        scored.append((best_fluxes(few, point_magnification(few.t, start, quiet.parallax)).chi2, start))
     return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
 
 
@@ -235,10 +250,28 @@ def library_starts(time, flux, sigma, single: SingleLensFit, n_best: int) -> lis
             chi2 = _library_chi2(curves, few, t_0, t_E)
             better = chi2 < best
             best[better], where[better] = chi2[better], (t_0, t_E)
-    starts = ({"t_0": float(where[k, 0]), "u_0": float(shapes[k, 3]), "t_E": float(where[k, 1]), "rho": LIBRARY_RHO,
-               "s": float(shapes[k, 0]), "q": float(shapes[k, 1]), "alpha": float(shapes[k, 2])}
-              for k in np.argsort(best))
+    promising = np.argsort(best)[:REFINED]
+    chi2, where = _refined(curves[promising], few, best[promising], where[promising])
+    starts = ({"t_0": float(where[k, 0]), "u_0": float(shapes[m, 3]), "t_E": float(where[k, 1]), "rho": LIBRARY_RHO,
+               "s": float(shapes[m, 0]), "q": float(shapes[m, 1]), "alpha": float(shapes[m, 2])}
+              for k, m in ((k, promising[k]) for k in np.argsort(chi2)))
     return distinct(starts, n_best)
+
+
+def _refined(curves, few: Points, chi2, where) -> tuple[np.ndarray, np.ndarray]:
+    """chi^2 (m,) and t_0, t_E (m, 2) of curves after ever finer steps about where they fit best so far."""
+    chi2, where = chi2.copy(), where.copy()
+    for k in range(len(curves)):
+        step_t_0, step_ln_t_E = FIRST_STEP_T_0, FIRST_STEP_LN_T_E
+        for _ in range(REFINEMENTS):
+            t_0, t_E = where[k]
+            for by, factor in itertools.product((-1, 0, 1), (-1, 0, 1)):
+                trial = t_0 + by * step_t_0 * t_E, t_E * np.exp(factor * step_ln_t_E)
+                value = _library_chi2(curves[k : k + 1], few, *trial)[0]
+                if value < chi2[k]:
+                    chi2[k], where[k] = value, trial
+            step_t_0, step_ln_t_E = 0.5 * step_t_0, 0.5 * step_ln_t_E
+    return chi2, where
 
 
 def distinct(starts, n: int) -> list[dict]:

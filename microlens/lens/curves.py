@@ -370,6 +370,8 @@ def nodes_along(track: Track, rho, s, q, tau_min, tau_max, tolerance=1e-3, *, en
         raise ValueError("rho = 0: nodes need a source with rho > 0; binary(..., method='exact') takes a point source.")
     if not tau_max > tau_min:
         raise ValueError(f"tau_max = {tau_max!r}: expected more than tau_min = {tau_min!r}.")
+    if q > 1:  # the same lens with the heavier mass as its primary, see `magnification.evaluate`
+        track, q = track._replace(alpha=track.alpha + np.pi), 1 / q
     lens = Lens(float(rho), float(s), float(q), 2 * float(limb_darkening) / (3 - limb_darkening))
     polyline = caustic_polyline(lens.s, lens.q, N_PHASES)
     tau, distances, shifts = _march(track, lens, float(tau_min), float(tau_max), polyline, epochs)

@@ -48,6 +48,8 @@ def evaluate(vb, x, y, s, q, rho, limb_darkening=0.0) -> np.ndarray:
     It is the package's own value, confirmed by the library's or else by the mean of point sources.
     """
     tolerance = vb.RelTol
+    if q > 1:  # the same lens with the heavier mass as its primary, where the images near the lighter keep their digits
+        x, y, q = -x, -y, 1 / q
     lens = Lens(rho, s, q, 2 * limb_darkening / (3 - limb_darkening))
     polyline = caustic_polyline(s, q, N_PHASES)
     library = library_values(vb, x, y, s, q, rho, limb_darkening)
