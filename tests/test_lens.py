@@ -291,3 +291,14 @@ def test_no_interpolation_across_a_break():
     log_A = np.array([0.0, 1, 2, 3, 3, 3, 3, 3])  # a kink at 3, where the node is given twice
     at = np.array([0.5, 2.9, 3.0, 3.1, 5.5])
     assert np.log(mg.render(tau, log_A, at)) == pytest.approx([0.5, 2.9, 3, 3, 3], abs=1e-12)
+
+
+@pytest.mark.parametrize(("s", "q", "rho"), [(19.41, 2602.0, 0.01378), (0.05, 7465.0, 9.5e-5), (1.2, 3.0, 0.01)])
+def test_the_heavier_mass_may_stand_on_either_side(s, q, rho):
+    """q > 1 is the same lens turned round: the first of these took minutes and then failed."""
+    t = np.linspace(0.0, 72.0, 300)
+    path = {"t_0": 10.29, "u_0": -0.685, "t_E": 3.3, "rho": rho}
+    turned = mg.binary(t, **path, s=s, q=1 / q, alpha=5.871 + np.pi)
+    assert np.allclose(mg.binary(t, **path, s=s, q=q, alpha=5.871), turned, rtol=2e-3)
+    x, y = np.array([0.7, -1.3]), np.array([0.2, 0.4])
+    assert np.allclose(mg.binary_at(x, y, s, q, rho), mg.binary_at(-x, -y, s, 1 / q, rho), rtol=1e-9)

@@ -8,7 +8,7 @@ import pytest
 
 from microlens import fit, lens
 from microlens.fit.problem import BINARY, Problem
-from microlens.fit.search import mirrored, normal_form
+from microlens.fit.search import between, mirrored, normal_form
 from microlens.fit.starts import wide_pair
 
 T = np.arange(0.0, 72.0, 0.05)
@@ -119,6 +119,33 @@ def test_the_normal_form_of_a_lens_has_the_same_light_curve():
     assert normal["q"] == pytest.approx(0.2) and normal["u_0"] > 0
     for other in (normal, mirrored(swapped)):
         assert lens.binary(T, **other) == pytest.approx(lens.binary(T, **swapped), rel=2e-3)
+
+
+def nearest(found, truth):
+    """The listed solution whose s is nearest to the truth, and the larger of its relative errors of s and q."""
+    errors = [max(abs(solution.parameters[name] / truth[name] - 1) for name in ("s", "q")) for solution in found.solutions]
+    return found.solutions[int(np.argmin(errors))], min(errors)
+
+
+def test_a_search_finds_a_pair_of_stars_between_false_minima():
+    epochs = [values[::2] for values in light_curve(PAIR, f_s=1.0, sigma=0.02)]
+    solution, error = nearest(fit.fit_light_curve(*epochs, "binary"), PAIR)
+    assert error < 0.03 and solution.chi2 < len(epochs[0]) + 6 * np.sqrt(2 * len(epochs[0]))
+
+
+@pytest.mark.validate
+def test_a_search_finds_a_planet_although_parallax_bends_the_path():
+    planet = {"t_0": 45.7, "u_0": 0.115, "t_E": 35.0, "rho": 5e-3, "s": 0.75, "q": 3e-3, "alpha": 1.77}
+    bent = lens.Parallax(-0.3, 0.4, 45.7)
+    flux = lens.binary(T, **planet, parallax=bent) + 0.01 * np.random.default_rng(1).normal(size=len(T))
+    found = fit.fit_light_curve(T, flux, np.full(len(T), 0.01), "binary", lens.ROMAN_FIELD)
+    solution, error = nearest(found, planet)
+    assert error < 0.2 and solution.chi2 < len(T) + 6 * np.sqrt(2 * len(T))
+
+
+def test_between_two_minima_lies_their_middle():
+    found = between([PAIR, PAIR | {"s": 1.21, "t_0": 35.2}, PAIR | {"s": 3.0}, PAIR | {"u_0": -0.15}])
+    assert found == [pytest.approx(PAIR | {"s": np.sqrt(1.1 * 1.21), "t_0": 35.1})]
 
 
 def test_two_single_lenses_make_a_wide_pair():

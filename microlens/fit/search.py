@@ -38,6 +38,8 @@ FEW_TRIALS, SOME_TRIALS, MANY_TRIALS = 8, 12, 80  # of the solver: on softened d
 N_FOLLOWED, N_POLISHED = 16, 6  # of them, that descend on the data as they are, and to the end
 HOPE_CHI2, HOPE_SHARE = 400.0, 1.05  # chi^2 above the best up to which a minimum is followed to the end
 BENT_GAIN = 50.0  # chi^2 by which a single lens with parallax must be better, for starts that have parallax
+ROUNDS_BETWEEN, GOOD_CHI2 = 3, 1.3  # searches between minima; none once the best chi^2 is so small for an epoch
+WIDER = 3  # times as many curves of the library are followed where none describes the light curve
 N_BETWEEN = 4  # pairs of minima between which another is looked for
 NEAR_LN_S, NEAR_LN_Q, NEAR_LN_T_E, NEAR_ALPHA = 0.4, 1.5, 0.5, 0.4  # the most by which such a pair differs
 TWINS_OF = 2  # best minima whose twins are tried
@@ -93,10 +95,20 @@ def searched(problem: Problem, progress: Callable[[float, str], None]) -> list[d
     progress(0.1, "grid of s, q and alpha")
     for singles, _ in paths:
         scored += grid_starts(time, flux, _softened(problem, SOFT), singles, N_GRID)
-    singles = paths[0][0]
+    scored += _library_starts(problem, paths[0][0], 1, progress)
+    reached = _followed(problem, scored, progress)
+    if reached[0][1] > GOOD_CHI2 * len(time):
+        reached += _followed(problem, _library_starts(problem, paths[0][0], WIDER, progress), progress)
+        reached = _with_minima_between(problem, sorted(reached, key=lambda pair: pair[1]))
+    return distinct((given for given, _ in reached), N_POLISHED)
+
+
+def _library_starts(problem: Problem, singles: list[SingleLensFit], width: int, progress) -> list[dict]:
+    """Parameters that curves of the library, and two bumps, reach on softened data; `width` times as many as usual."""
     progress(0.2, "library of curves")
-    shapes = library_starts(time, flux, _softened(problem, SOFTEST), singles[-1], N_SHAPES)
-    shapes += two_bump_starts(time, flux, sigma, singles)
+    time, flux, softest = problem.time, problem.flux, _softened(problem, SOFTEST)
+    shapes = library_starts(time, flux, softest, singles[-1], width * N_SHAPES)
+    shapes += two_bump_starts(time, flux, problem.sigma, singles)
     for softness, n_kept in ((SOFTEST, N_SOFTEST), (SOFTER, N_LIBRARY)):
         soft = _averaged(replace(problem, sigma=_softened(problem, softness), tolerance=COARSE))
         descended = []
@@ -104,21 +116,37 @@ def searched(problem: Problem, progress: Callable[[float, str], None]) -> list[d
             progress(0.3 + 0.15 * k / len(shapes), "descent on softened data")
             descended.append(_descended(soft, start, SOME_TRIALS))
         descended.sort(key=lambda pair: pair[1])
-        shapes = distinct((given for given, _ in descended), n_kept)
-    scored += shapes
-    soft, reached = replace(problem, sigma=_softened(problem, SOFT), tolerance=COARSE), []
-    for k, start in enumerate(scored):
-        progress(0.45 + 0.25 * k / len(scored), "short descents")
+        shapes = distinct((given for given, _ in descended), width * n_kept)
+    return shapes
+
+
+def _followed(problem: Problem, starts: list[dict], progress) -> list[tuple[dict, float]]:
+    """Where starts lead, on slightly softened data and then on the data as they are: parameters and chi^2, in order."""
+    soft, reached = _slightly_softened(problem), []
+    for k, start in enumerate(starts):
+        progress(0.45 + 0.25 * k / len(starts), "short descents")
         given, _ = _descended(soft, start, FEW_TRIALS)
         straight_or_bent = _problem_of(problem, given)
         reached.append((given, straight_or_bent.chi2(straight_or_bent.coordinates(given))))
     reached.sort(key=lambda pair: pair[1])
     reached = [_descended(problem, given, SOME_TRIALS) for given in distinct((x for x, _ in reached), N_FOLLOWED)]
-    reached.sort(key=lambda pair: pair[1])
-    for middle in between([given for given, _ in reached[:N_POLISHED]]):
-        reached.append(_descended(problem, _descended(soft, middle, SOME_TRIALS)[0], SOME_TRIALS))
-    reached.sort(key=lambda pair: pair[1])
-    return distinct((given for given, _ in reached), N_POLISHED)
+    return _with_minima_between(problem, sorted(reached, key=lambda pair: pair[1]))
+
+
+def _with_minima_between(problem: Problem, reached: list[tuple[dict, float]]) -> list[tuple[dict, float]]:
+    """Minima and those that are found between them, in the order of chi^2, until one describes the light curve."""
+    soft = _slightly_softened(problem)
+    for _ in range(ROUNDS_BETWEEN):
+        if reached[0][1] < GOOD_CHI2 * len(problem.time):
+            break
+        for middle in between(distinct((given for given, _ in reached), N_POLISHED)):
+            reached.append(_descended(problem, _descended(soft, middle, SOME_TRIALS)[0], SOME_TRIALS))
+        reached.sort(key=lambda pair: pair[1])
+    return reached
+
+
+def _slightly_softened(problem: Problem) -> Problem:
+    return replace(problem, sigma=_softened(problem, SOFT), tolerance=COARSE)
 
 
 def between(found: list[dict]) -> list[dict]:

@@ -231,9 +231,23 @@ def library() -> Library:
     tau = np.arange(-LIBRARY_REACH, LIBRARY_REACH + LIBRARY_STEP / 2, LIBRARY_STEP)
     shapes = np.array(list(itertools.product(LIBRARY_S, LIBRARY_Q, turns, LIBRARY_U_0)))
     out = np.empty((len(shapes), len(tau)), dtype=np.float32)
-    for k, (s, q, alpha, u_0) in enumerate(shapes):
-        out[k] = point_magnification(tau, {"t_0": 0.0, "t_E": 1.0, "u_0": u_0, "s": s, "q": q, "alpha": alpha})
-    return Library(shapes, out)
+    out = out.reshape(-1, LIBRARY_ALPHA, len(LIBRARY_U_0), len(tau))
+    for k, (s, q) in enumerate(itertools.product(LIBRARY_S, LIBRARY_Q)):
+        for turn, other in _half_of_the_directions():
+            for j, u_0 in enumerate(LIBRARY_U_0):
+                given = {"t_0": 0.0, "t_E": 1.0, "u_0": u_0, "s": s, "q": q, "alpha": turns[turn]}
+                out[k, turn, j] = point_magnification(tau, given)
+                out[k, other, j] = out[k, turn, j, ::-1]
+    return Library(shapes, out.reshape(len(shapes), len(tau)))
+
+
+def _half_of_the_directions() -> list[tuple[int, int]]:
+    """Places of directions in the library, and those of their mirror images pi - alpha.
+
+    The mirror image at the axis of a path that is run through backwards is one with pi - alpha and the same u_0.
+    """
+    pairs = [(k, (LIBRARY_ALPHA // 2 - k) % LIBRARY_ALPHA) for k in range(LIBRARY_ALPHA)]
+    return [(k, other) for k, other in pairs if k <= other]
 
 
 def library_starts(time, flux, sigma, single: SingleLensFit, n_best: int) -> list[dict]:
