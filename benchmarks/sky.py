@@ -61,6 +61,7 @@ CONDITIONS = {
     **{name: {"noise": noise} for name, noise in {**OU, **UNTRAINED, **OUTLIERS, **INSTRUMENT}.items()},
     "30 % missing": {"missing_fraction": 0.3},
     "parallax x 3": {"pi_E": {"log_normal": [-0.569, 0.25], "within": [0.01, 1.0]}},
+    **{f"detector {name}": {"detector": name} for name in ("penny2019", "crowded", "thesis")},
     **{f"preset {name}": {"binary_preset": name} for name in ("sky", "baseline", "planetary", "stellar", "distinct")},
 }
 

@@ -143,7 +143,8 @@ class Fits:
         self.solutions.value = 0
         self.chain.disabled = self.export_button.disabled = False
         stopped = "; it was cancelled before the end" if found.cancelled else ""
-        self._tell(1.0, f"{len(lines)} solution{'s' * (len(lines) > 1)} in {found.seconds:.1f} s{stopped}")
+        poor = "" if found.best.describes else "; none describes it within its errors: look at the residual"
+        self._tell(1.0, f"{len(lines)} solution{'s' * (len(lines) > 1)} in {found.seconds:.1f} s{stopped}{poor}")
 
     def show(self, number: int | None):
         """Show a solution by its number from 0: its values, and its model over the light curve; None shows nothing."""

@@ -28,7 +28,7 @@ from microlens.fit.problem import (
     lens_magnification,
     tolerance_for,
 )
-from microlens.fit.search import binary_minima
+from microlens.fit.search import GOOD_CHI2, binary_minima
 from microlens.fit.single_lens import FEWEST_EPOCHS, fit_single_lens
 from microlens.lens.engine import check_finite
 
@@ -65,6 +65,13 @@ class Solution:
     def magnification(self, time) -> np.ndarray:
         """Magnification (n,) at times (n,) days."""
         return lens_magnification(np.asarray(time, dtype=float), self.parameters, self.parallax, self.limb_darkening)
+
+    @property
+    def describes(self) -> bool:
+        """Whether chi^2 is what the errors allow. If not, a better minimum was missed, the errors are too small, or the
+        light curve is something else.
+        """
+        return self.chi2 < GOOD_CHI2 * self.n
 
     def flux(self, time) -> np.ndarray:
         """Model flux (n,) at times (n,) days."""
