@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import yaml
 
+from benchmarks.sky import changed_preset
 from microlens.config import BINARY, FLAT, OTHER, PSPL, SUBCLASSES, TWO_SOURCES, SimulateConfig
 from microlens.data import open_dataset, simulate
 from microlens.data.format import read_predictions
@@ -38,7 +38,6 @@ from microlens.files import data_dir
 from microlens.network import load_run
 from microlens.network.predict import alert_scores, predict_steps
 from microlens.sky import rates
-from microlens.sky.population import FOLDER
 
 EVENTS, SEASONS, AREA = 27_000, 6, 1.7  # events, dense seasons, square degrees
 STARS = 100_000
@@ -66,10 +65,7 @@ class Count(NamedTuple):
 def stars_at_rates(folder: Path, n: int) -> Path:
     """A dataset of n events of class other at the rates of the sky, made where it is absent."""
     folder.mkdir(parents=True, exist_ok=True)
-    preset = yaml.safe_load((FOLDER / "sky.yaml").read_text())
-    del preset["other"]  # a preset that states no shares has those of the sky
-    file = folder / "sky_at_rates.yaml"
-    file.write_text(yaml.safe_dump(preset))
+    file = changed_preset(folder / "sky_at_rates.yaml", "sky", {"other": None})  # without shares: those of the sky
     return simulate(SimulateConfig(n_flat=0, n_pspl=0, n_binary=0, n_other=n, binary_preset=str(file), split="test",
                                    seed=STARS_SEED, output=str(folder / f"sky_at_rates_{n}.h5")))
 

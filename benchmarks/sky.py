@@ -71,16 +71,28 @@ def file_name(condition: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in condition)
 
 
+def shipped_preset(name: str) -> dict:
+    """The blocks of a shipped preset."""
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+
+
+def changed_preset(file: Path, name: str, change: dict) -> Path:
+    """The file of a preset that is a shipped one with other blocks; a block of None is left out."""
+    left_out = [key for key, value in change.items() if value is None]
+    blocks = {key: value for key, value in (shipped_preset(name) | change).items() if key not in left_out}
+    file.write_text(yaml.safe_dump(blocks))
+    return file
+
+
 def dataset(folder: Path, name: str, condition: dict, n: int, n_other: int = 0) -> Path:
     """The dataset of a condition, made where it is absent."""
     condition, stem = dict(condition), file_name(name)
-    preset = yaml.safe_load((FOLDER / f"{condition.pop('binary_preset', 'roman')}.yaml").read_text())
+    shipped, change = condition.pop("binary_preset", "roman"), {}
     if "noise" in condition:
-        preset["noise"] = condition.pop("noise")
+        change["noise"] = condition.pop("noise")
     if "pi_E" in condition:
-        preset["parameters"]["pi_E"] = condition.pop("pi_E")
-    file = folder / f"{stem}.yaml"
-    file.write_text(yaml.safe_dump(preset))
+        change["parameters"] = shipped_preset(shipped)["parameters"] | {"pi_E": condition.pop("pi_E")}
+    file = changed_preset(folder / f"{stem}.yaml", shipped, change)
     counts = {"n_flat": n // 2, "n_pspl": n, "n_binary": n // 2}
     if n_other:
         counts = {"n_flat": 0, "n_pspl": 0, "n_binary": 0, "n_other": n_other}

@@ -12,15 +12,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from benchmarks.sky import changed_preset
 from microlens import sky
 from microlens.config import SUBCLASSES, THRESHOLD_FLAT, EvaluateConfig, SimulateConfig
 from microlens.data import simulate, true_flux
 from microlens.evaluate import evaluate
 from microlens.fit import delta_chi2_flat
 from microlens.network.runs import shipped_networks
-from microlens.sky.population import FOLDER
 from microlens.sky.variables import VariableStar, subclasses
 
 N = 300  # stars of a sub-class in the first table
@@ -43,9 +42,7 @@ def seen(name, preset):
 
 def scored(name, folder):
     """The scores of class other of a shipped network on a dataset of its own preset and cadence."""
-    preset = yaml.safe_load((FOLDER / f"{name}.yaml").read_text()) | {"other": dict.fromkeys(SUBCLASSES, 1)}
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(preset))
+    file = changed_preset(folder / f"{name}.yaml", name, {"other": dict.fromkeys(SUBCLASSES, 1)})
     data = simulate(SimulateConfig(n_flat=FLATS, n_pspl=0, n_binary=0, n_other=N_SCORED * len(SUBCLASSES),
                                    binary_preset=str(file), split="test", seed=5, output=str(folder / f"{name}.h5")))
     config = EvaluateConfig(experiment_name=name, data=str(data), early_detection=False, baselines=False,
