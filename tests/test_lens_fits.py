@@ -106,6 +106,7 @@ def test_cancelling(monkeypatch):
     ({"flux": np.ones(len(T))}, "nothing to fit"), ({"limb_darkening": 2.0}, "limb_darkening = 2.0"),
     ({"model": "binary", "start": {"t_0": 3.0}}, "start lacks u_0"),
     ({"model": "binary", "start": PAIR | {"q": -1.0}}, "q = -1.0"),
+    ({"model": "binary", "start": PAIR | {"s": 0.1}}, "a fit keeps it from 0.15 to 12"),
     ({"model": "binary", "start": PAIR | {"s": np.nan}}, "not finite")])
 def test_input_that_is_none(change, expected):
     given = dict(zip(("time", "flux", "flux_err"), light_curve(SINGLE), strict=True)) | change
@@ -123,7 +124,8 @@ def test_the_normal_form_of_a_lens_has_the_same_light_curve():
 
 def nearest(found, truth):
     """The listed solution whose s is nearest to the truth, and the larger of its relative errors of s and q."""
-    errors = [max(abs(solution.parameters[name] / truth[name] - 1) for name in ("s", "q")) for solution in found.solutions]
+    errors = [max(abs(solution.parameters[name] / truth[name] - 1) for name in ("s", "q"))
+              for solution in found.solutions]
     return found.solutions[int(np.argmin(errors))], min(errors)
 
 
@@ -147,6 +149,8 @@ def test_a_search_finds_a_planet_although_parallax_bends_the_path():
 def test_between_two_minima_lies_their_middle():
     found = between([PAIR, PAIR | {"s": 1.21, "t_0": 35.2}, PAIR | {"s": 3.0}, PAIR | {"u_0": -0.15}])
     assert found == [pytest.approx(PAIR | {"s": np.sqrt(1.1 * 1.21), "t_0": 35.1})]
+    (middle,) = between([PAIR | {"alpha": -0.1}, PAIR | {"alpha": 2 * np.pi - 0.3}])  # a turn apart
+    assert middle["alpha"] % (2 * np.pi) == pytest.approx(2 * np.pi - 0.2)
 
 
 def test_two_single_lenses_make_a_wide_pair():

@@ -21,6 +21,7 @@ from microlens import lens
 from microlens.fit.problem import (
     BINARY,
     FLUXES,
+    LIMITS,
     PARALLAX,
     SINGLE,
     FitCancelled,
@@ -181,6 +182,10 @@ def _check(model: str, start: dict | None, limb_darkening: float):
         low = [name for name in ("t_E", "rho", "s", "q") if name in MODELS[model] and not start[name] > 0]
         if low:
             raise ValueError(f"start has {low[0]} = {start[low[0]]!r}; expected a number above 0.")
+        for name in ("s", "q") if model == "binary" else ():
+            low, high = np.exp(LIMITS[name])
+            if not low <= start[name] <= high:
+                raise ValueError(f"start has {name} = {start[name]!r}; a fit keeps it from {low:g} to {high:g}.")
     if not 0 <= limb_darkening <= 1:
         raise ValueError(f"limb_darkening = {limb_darkening!r}: expected 0 to 1 (linear coefficient).")
 

@@ -25,6 +25,7 @@ from microlens.fit.starts import (
     grid_starts,
     library_starts,
     planetary_starts,
+    turn_between,
     two_bump_starts,
 )
 
@@ -95,23 +96,22 @@ def searched(problem: Problem, progress: Callable[[float, str], None]) -> list[d
     progress(0.1, "grid of s, q and alpha")
     for singles, _ in paths:
         scored += grid_starts(time, flux, _softened(problem, SOFT), singles, N_GRID)
-    scored += _library_starts(problem, paths[0][0], 1, progress)
+    progress(0.2, "library of curves")
+    straight = paths[0][0]
+    shapes = library_starts(time, flux, _softened(problem, SOFTEST), straight[-1], WIDER * N_SHAPES)
+    bumps = two_bump_starts(time, flux, sigma, straight)
+    scored += _after_soft_descents(problem, shapes[:N_SHAPES] + bumps, 1, progress)
     reached = _followed(problem, scored, progress)
     if reached[0][1] > GOOD_CHI2 * len(time):
-        reached += _followed(problem, _library_starts(problem, paths[0][0], WIDER, progress), progress)
+        reached += _followed(problem, _after_soft_descents(problem, shapes + bumps, WIDER, progress), progress)
         reached = _with_minima_between(problem, sorted(reached, key=lambda pair: pair[1]))
     return distinct((given for given, _ in reached), N_POLISHED)
 
 
-def _library_starts(problem: Problem, singles: list[SingleLensFit], width: int, progress) -> list[dict]:
-    """Parameters that curves of the library, and two bumps, reach on softened data; `width` times as many as usual."""
-    progress(0.2, "library of curves")
-    time, flux, softest = problem.time, problem.flux, _softened(problem, SOFTEST)
-    shapes = library_starts(time, flux, softest, singles[-1], width * N_SHAPES)
-    shapes += two_bump_starts(time, flux, problem.sigma, singles)
-    for softness, n_kept in ((SOFTEST, N_SOFTEST), (SOFTER, N_LIBRARY)):
-        soft = _averaged(replace(problem, sigma=_softened(problem, softness), tolerance=COARSE))
-        descended = []
+def _after_soft_descents(problem: Problem, shapes: list[dict], width: int, progress) -> list[dict]:
+    """What some starts reach on softened data; `width` times as many of them are kept as usual."""
+    for share, n_kept in ((SOFTEST, N_SOFTEST), (SOFTER, N_LIBRARY)):
+        soft, descended = _averaged(_with_soft_errors(problem, share)), []
         for k, start in enumerate(shapes):
             progress(0.3 + 0.15 * k / len(shapes), "descent on softened data")
             descended.append(_descended(soft, start, SOME_TRIALS))
@@ -122,7 +122,7 @@ def _library_starts(problem: Problem, singles: list[SingleLensFit], width: int, 
 
 def _followed(problem: Problem, starts: list[dict], progress) -> list[tuple[dict, float]]:
     """Where starts lead, on slightly softened data and then on the data as they are: parameters and chi^2, in order."""
-    soft, reached = _slightly_softened(problem), []
+    soft, reached = _with_soft_errors(problem, SOFT), []
     for k, start in enumerate(starts):
         progress(0.45 + 0.25 * k / len(starts), "short descents")
         given, _ = _descended(soft, start, FEW_TRIALS)
@@ -135,18 +135,16 @@ def _followed(problem: Problem, starts: list[dict], progress) -> list[tuple[dict
 
 def _with_minima_between(problem: Problem, reached: list[tuple[dict, float]]) -> list[tuple[dict, float]]:
     """Minima and those that are found between them, in the order of chi^2, until one describes the light curve."""
-    soft = _slightly_softened(problem)
+    soft, tried = _with_soft_errors(problem, SOFT), []
     for _ in range(ROUNDS_BETWEEN):
         if reached[0][1] < GOOD_CHI2 * len(problem.time):
             break
-        for middle in between(distinct((given for given, _ in reached), N_POLISHED)):
+        middles = [x for x in between(distinct((given for given, _ in reached), N_POLISHED)) if x not in tried]
+        tried += middles
+        for middle in middles:
             reached.append(_descended(problem, _descended(soft, middle, SOME_TRIALS)[0], SOME_TRIALS))
         reached.sort(key=lambda pair: pair[1])
     return reached
-
-
-def _slightly_softened(problem: Problem) -> Problem:
-    return replace(problem, sigma=_softened(problem, SOFT), tolerance=COARSE)
 
 
 def between(found: list[dict]) -> list[dict]:
@@ -156,14 +154,20 @@ def between(found: list[dict]) -> list[dict]:
     are at their times.
     """
     pairs = [(a, b) for a, b in itertools.combinations(found, 2) if a.keys() == b.keys() and _are_neighbours(a, b)]
-    return [{name: float(np.sqrt(a[name] * b[name]) if name in LOGARITHMIC else 0.5 * (a[name] + b[name]))
-             for name in a} for a, b in pairs[:N_BETWEEN]]
+    return [_middle(a, b) for a, b in pairs[:N_BETWEEN]]
+
+
+def _middle(a: dict, b: dict) -> dict:
+    """The parameters half way between two sets, where the directions are no more than half a turn apart."""
+    middle = {name: float(np.sqrt(a[name] * b[name]) if name in LOGARITHMIC else 0.5 * (a[name] + b[name]))
+              for name in a}
+    return middle | {"alpha": float(b["alpha"] + 0.5 * turn_between(a, b))}
 
 
 def _are_neighbours(a: dict, b: dict) -> bool:
     """Whether two minima differ so little that a third may lie between them."""
     return (abs(np.log(a["s"] / b["s"])) < NEAR_LN_S and abs(np.log(a["q"] / b["q"])) < NEAR_LN_Q
-            and abs(np.log(a["t_E"] / b["t_E"])) < NEAR_LN_T_E and abs(a["alpha"] - b["alpha"]) < NEAR_ALPHA
+            and abs(np.log(a["t_E"] / b["t_E"])) < NEAR_LN_T_E and abs(turn_between(a, b)) < NEAR_ALPHA
             and a["u_0"] * b["u_0"] > 0)
 
 
@@ -189,6 +193,11 @@ def _softened(problem: Problem, share: float) -> np.ndarray:
     """Errors (n,) with a share of the flux above the baseline added."""
     above = np.maximum(problem.flux - np.quantile(problem.flux, BASELINE), 0.0)
     return np.hypot(problem.sigma, share * above)
+
+
+def _with_soft_errors(problem: Problem, share: float) -> Problem:
+    """The problem on softened data, where a coarse magnification will do."""
+    return replace(problem, sigma=_softened(problem, share), tolerance=COARSE)
 
 
 def _averaged(problem: Problem) -> Problem:

@@ -23,8 +23,8 @@ from microlens.fit.points import bins
 from microlens.fit.single_lens import FEWEST_EPOCHS, SingleLensFit, fit_single_lens, single_lens_model
 from microlens.lens.caustics import caustic_polyline
 from microlens.lens.magnification import own_values
-from microlens.lens.parallax import Field, Parallax
-from microlens.lens.path import Lens, trajectory
+from microlens.lens.parallax import Field
+from microlens.lens.path import Lens, source_position, trajectory
 
 ANOMALIES = 3  # that are looked for, one after the other
 FEWEST_IN_ANOMALY = 4  # epochs
@@ -123,35 +123,43 @@ def planetary_starts(time, flux, sigma, singles: list[SingleLensFit], anomalies:
         near = np.flatnonzero(np.abs(time - anomaly.time) < (0.5 + AROUND_ANOMALY) * anomaly.duration)
         near = near[:: len(near) // FEW_POINTS + 1]
         expected = ((flux[near] - single_lens_model(time[near], single)) / sigma[near]) ** 2
+        path = _path(single, time[near])
+        tau, beta = (float(x[0]) for x in _path(single, np.array([anomaly.time])))
         for q, offset in itertools.product(PLANET_Q, PLANET_OFFSETS):
-            for start in _planets_at(single, anomaly, q, offset):
-                model = single.f_source * point_magnification(time[near], start, single.parallax) + single.f_blend
+            for start in _planets_at(single, tau, beta, q, offset):
+                model = single.f_source * magnification_on(path, start) + single.f_blend
                 gain = (expected - ((flux[near] - model) / sigma[near]) ** 2).sum()
                 scored.append((-gain, start))
     return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
 
 
-def point_magnification(time, given: dict, parallax: Parallax | None = None) -> np.ndarray:
-    """Magnification (n,) of a point source behind a binary lens, on a straight path unless a parallax is given.
+def magnification_on(path, given: dict) -> np.ndarray:
+    """Magnification (n,) of a point source behind a binary lens; HIGHEST at the most.
 
-    It is HIGHEST at the most.
+    path : its coordinates along and across the direction of motion, each (n,), Einstein radii.   given : s, q, alpha.
     """
-    x, y = trajectory(time, given["t_0"], given["u_0"], given["t_E"], given["alpha"], parallax)
+    x, y = source_position(*path, given["alpha"])
     point = Lens(0.0, given["s"], given["q"], 0.0)
     values = own_values(np.ascontiguousarray(x), np.ascontiguousarray(y), point, SOURCELESS, NO_CAUSTIC)
     return np.minimum(np.where(np.isnan(values), HIGHEST, values), HIGHEST)
 
 
-def _planets_at(single: SingleLensFit, anomaly: Anomaly, q, offset) -> list[dict]:
-    """The wide planet and the close ones, of which each of the two caustics is met, for one anomaly."""
-    u_0 = _start_u_0(single)
-    tau, beta = trajectory(np.array([anomaly.time]), single.t_0, u_0, single.t_E, 0.0, single.parallax)
-    aside_of_path = float(beta[0]) + offset * max(2 * np.sqrt(q), PLANET_RHO)
-    distance, angle = np.hypot(float(tau[0]), aside_of_path), np.arctan2(aside_of_path, float(tau[0]))
+def _path(single: SingleLensFit, time) -> tuple[np.ndarray, np.ndarray]:
+    """The path of a start at times (n,): coordinates along and across the direction of motion, each (n,)."""
+    return trajectory(time, single.t_0, _start_u_0(single), single.t_E, 0.0, single.parallax)
+
+
+def _planets_at(single: SingleLensFit, tau: float, beta: float, q, offset) -> list[dict]:
+    """The wide planet and the close ones, of which each of the two caustics is met, for one anomaly.
+
+    tau, beta : the source's place at the anomaly, as `_path` gives it.
+    """
+    aside_of_path = beta + offset * max(2 * np.sqrt(q), PLANET_RHO)
+    distance, angle = np.hypot(tau, aside_of_path), np.arctan2(aside_of_path, tau)
     wide = 0.5 * (distance + np.sqrt(distance**2 + 4))  # s - 1/s = distance
     aside = np.arctan2(2 * np.sqrt(q * max(1 - wide**-2, 0.0)) * wide, distance)  # of the close planet's two caustics
     pairs = [(wide, -angle)] + [(1 / wide, np.pi - angle + turn) for turn in (-aside, 0.0, aside)]
-    return [_start(single, u_0, PLANET_RHO, s, q, alpha) for s, alpha in pairs]
+    return [_start(single, PLANET_RHO, s, q, alpha) for s, alpha in pairs]
 
 
 def _start_u_0(single: SingleLensFit) -> float:
@@ -159,10 +167,10 @@ def _start_u_0(single: SingleLensFit) -> float:
     return float(np.copysign(max(abs(single.u_0), CLOSEST_START), single.u_0))
 
 
-def _start(single: SingleLensFit, u_0, rho, s, q, alpha) -> dict:
+def _start(single: SingleLensFit, rho, s, q, alpha) -> dict:
     """Parameters of a start at the values of a single lens, with its parallax if it has one."""
-    given = {"t_0": single.t_0, "u_0": float(u_0), "t_E": single.t_E, "rho": float(rho), "s": float(s), "q": float(q),
-             "alpha": float(alpha)}
+    given = {"t_0": single.t_0, "u_0": _start_u_0(single), "t_E": single.t_E, "rho": float(rho), "s": float(s),
+             "q": float(q), "alpha": float(alpha)}
     if single.parallax is None:
         return given
     return given | {"pi_EN": single.parallax.pi_EN, "pi_EE": single.parallax.pi_EE}
@@ -172,10 +180,10 @@ def grid_starts(time, flux, sigma, singles: list[SingleLensFit], n_best: int) ->
     """Starts at the values of the quiet single lens, the n_best of a grid of s, q and alpha for averages of epochs."""
     few = bins(without_parallax(time, flux, sigma**-2.0), max(1, len(time) // FEW_POINTS))
     turns = 2 * np.pi * np.arange(GRID_ALPHA) / GRID_ALPHA
-    quiet, scored = singles[-1], []
+    path, scored = _path(singles[-1], few.t), []
     for s, q, alpha in itertools.product(GRID_S, GRID_Q, turns):
-        start = _start(quiet, _start_u_0(quiet), GRID_RHO, s, q, alpha)
-        scored.append((best_fluxes(few, point_magnification(few.t, start, quiet.parallax)).chi2, start))
+        start = _start(singles[-1], GRID_RHO, s, q, alpha)
+        scored.append((best_fluxes(few, magnification_on(path, start)).chi2, start))
     return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
 
 
@@ -235,8 +243,8 @@ def library() -> Library:
     for k, (s, q) in enumerate(itertools.product(LIBRARY_S, LIBRARY_Q)):
         for turn, other in _half_of_the_directions():
             for j, u_0 in enumerate(LIBRARY_U_0):
-                given = {"t_0": 0.0, "t_E": 1.0, "u_0": u_0, "s": s, "q": q, "alpha": turns[turn]}
-                out[k, turn, j] = point_magnification(tau, given)
+                path = tau, np.full(len(tau), u_0)
+                out[k, turn, j] = magnification_on(path, {"s": s, "q": q, "alpha": turns[turn]})
                 out[k, other, j] = out[k, turn, j, ::-1]
     return Library(shapes, out.reshape(len(shapes), len(tau)))
 
@@ -301,9 +309,13 @@ def distinct(starts, n: int) -> list[dict]:
 
 def _alike(one: dict, other: dict) -> bool:
     """Whether two starts lead to the same minimum as a rule."""
-    turn = (one["alpha"] - other["alpha"] + np.pi) % (2 * np.pi) - np.pi
     return (abs(np.log(one["s"] / other["s"])) < ALIKE_LN_S and abs(np.log(one["q"] / other["q"])) < ALIKE_LN_Q
-            and abs(turn) < ALIKE_ALPHA and abs(one["u_0"] - other["u_0"]) < ALIKE_U_0)
+            and abs(turn_between(one, other)) < ALIKE_ALPHA and abs(one["u_0"] - other["u_0"]) < ALIKE_U_0)
+
+
+def turn_between(one: dict, other: dict) -> float:
+    """The angle from the direction of `other` to that of `one`, from -pi to pi."""
+    return (one["alpha"] - other["alpha"] + np.pi) % (2 * np.pi) - np.pi
 
 
 def _library_chi2(curves, few: Points, t_0, t_E) -> np.ndarray:
