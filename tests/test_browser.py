@@ -336,9 +336,9 @@ def test_notebook_02_by_keyboard(lab, page):
     handles = page.locator(".widget-slider .noUi-handle")
     assert handles.count() == 11
     names = [handles.nth(i).get_attribute("aria-label") for i in range(11)]
-    assert names[4] == "s (theta_E)" and all(names)
+    assert names[4] == "s (θ_E)" and all(names)
     assert float(handles.nth(3).get_attribute("aria-valuetext")) == pytest.approx(0.003, rel=0.01)  # not its logarithm
-    assert page.locator(".microlens-box input").nth(4).get_attribute("title") == "s (theta_E): 0.2 to 5"
+    assert page.locator(".microlens-box input").nth(4).get_attribute("title") == "s (θ_E): 0.2 to 5"
     page.evaluate(WATCH)
     handles.nth(4).focus()  # the fifth slider is s
     before, took = page.evaluate(CAUSTIC), []

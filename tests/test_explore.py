@@ -47,7 +47,8 @@ def predict(data, path, wrong=0):
         called = np.where(np.arange(len(d)) % 3 == 0, wrong, d.labels_observable)
         log_p = np.log(0.9 * np.eye(3)[called] + 0.1 / 3).astype("f4")
         path.parent.mkdir(parents=True, exist_ok=True)
-        return write_predictions(path, {"row": np.arange(len(d)), "log_p": log_p}, {"data_checksum": d.checksum})
+        arrays = {"row": np.arange(len(d)), "log_p": log_p, "called": log_p.argmax(1)}
+        return write_predictions(path, arrays, {"data_checksum": d.checksum})
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +251,7 @@ def test_export_of_the_view(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     page = explorer.save("~/event.html")
     text = page.read_text()
-    assert page == tmp_path / "event.html" and "<title>resonant topology; delta chi^2" in text
+    assert page == tmp_path / "event.html" and "<title>resonant topology; Δχ²" in text
     assert "plotly.js v" in text and '<script src="http' not in text  # stands alone: the library is inside
     assert '"modeBarButtonsToRemove": ["sendChartToCloud"' in text
     assert "q = 0.05, alpha = 1 rad" in text and "about the centre of mass" in text  # the parameters of the lens
@@ -327,7 +328,7 @@ def test_saved_figure_has_the_ranges_of_the_page_and_the_parameters():
     explorer = LensExplorer()
     explorer.panel._hear({"view": {"xaxis2.range": [30.0, 33.0]}, "width": 900, "zoomed": False})
     fig = explorer.panel.figure_now(subtitle=lens.in_words(explorer.parameters))
-    assert fig.layout.xaxis2.range == (30.0, 33.0) and "u_0 = 0.12 theta_E" in fig.layout.title.subtitle.text
+    assert fig.layout.xaxis2.range == (30.0, 33.0) and "u_0 = 0.12 θ_E" in fig.layout.title.subtitle.text
     wanted = explorer.panel.layout_change["xaxis.range"]
     explorer.set(s=3.0)
     assert explorer.panel.figure_now().layout.xaxis.range != tuple(wanted)  # the lens plane follows the lens
@@ -524,6 +525,8 @@ def test_a_fit_shows_its_progress_and_can_be_cancelled(monkeypatch):
 def test_browser_filters_sorts_steps_and_exports(data, predictions, tmp_path, monkeypatch):
     b = EventBrowser(data, predictions)
     assert "14 of 14 events" in b.message.value and len(b.table.rows) == browser.PAGE
+    assert b.ranges["q"].layout.display is None
+    assert b.ranges["t_0_2"].layout.display == "none"  # no event of this dataset has a second source
     b.kind.value = "binary"
     assert len(b.selected) == 6 and (b.selected["class"] == "binary").all()
     middle = float(b.selected["q"].median())
@@ -567,6 +570,7 @@ def test_browser_draws_a_single_lens_and_a_flat_event(data, network):
     b = EventBrowser(data, classifier=network)
     b.kind.value = "pspl"
     assert len(b.panel.arrays["P(binary)"]) > 50 and b.panel.pale == []
+    assert "nan" not in b.truth.value and "t_0_2" not in b.truth.value  # it has one source
     ring = b.panel.arrays["critical curves"]
     assert np.allclose(np.hypot(*ring[np.isfinite(ring[:, 0])].T), 1)
     b.kind.value = "flat"
@@ -579,9 +583,11 @@ def test_browser_shows_a_variable_star_and_what_a_network_of_three_classes_calls
         lensing, other = np.flatnonzero(d.labels < 3), np.flatnonzero(d.labels == 3)
         log_p = np.log(0.9 * np.eye(3)[d.labels[lensing]] + 0.1 / 3).astype("f4")
         stars = np.log(0.9 * np.eye(3)[[2, 0, 2]] + 0.1 / 3).astype("f4")
-        file = write_predictions(tmp_path / "predictions.h5", {"row": lensing, "log_p": log_p, "other_row": other,
-                                                               "other_log_p": stars},
-                                 {"data_checksum": d.checksum, "n_other": 3})
+        arrays = {"row": lensing, "log_p": log_p, "called": log_p.argmax(1), "other_row": other, "other_log_p": stars,
+                  "other_called": np.array([2, 0, 2])}
+        attributes = {"data_checksum": d.checksum, "n_other": 3}
+        file = write_predictions(tmp_path / "predictions.h5", arrays, attributes)
+        of_four = write_predictions(tmp_path / "of_four.h5", arrays | {"other_called": np.full(3, 3)}, attributes)
         subclass = d.params["subclass"][other[0]]
     b = EventBrowser(data, file, classifier=network)
     b.kind.value = "other"
@@ -593,6 +599,11 @@ def test_browser_shows_a_variable_star_and_what_a_network_of_three_classes_calls
     assert len(b.panel.arrays["P(binary)"]) > 50
     b.query.value = f"subclass == '{subclass}'"
     assert set(b.selected["subclass"]) == {subclass}
+    b = EventBrowser(data, of_four, classifier=network)  # one that knows class other: such stars were "called flat"
+    b.kind.value = b.called.value = "other"
+    assert len(b.selected) == 3 and "called other with P(binary)" in b.panel.layout_change["title.text"]
+    b.mistakes.value = True
+    assert (b.selected["observable"] != "other").all()
 
 
 def test_newest_predictions_of_the_dataset_are_taken(data, tmp_path):
@@ -737,7 +748,7 @@ def test_an_event_goes_into_the_explorer_and_back(data):
     assert b.explorer.parameters["q"] == pytest.approx(b.event["q"]) and b.explorer.measured is b.measured
     view, n = b.explorer.view, len(b.measured.t)
     assert view.chi2 == pytest.approx(n, abs=6 * np.sqrt(2 * n))  # the true lens goes through its light curve
-    assert f"row {shown}: chi^2 of this" in b.explorer.panel.layout_change["title.text"]
+    assert f"row {shown}: χ² of this" in b.explorer.panel.layout_change["title.text"]
     b.close_button.click()
     assert b.workbench.children == () and b.row == shown
 

@@ -342,6 +342,18 @@ def test_what_lies_near_one_is_drawn_as_its_distance_from_one():
     assert right.yaxis.get_major_formatter()(end, 0) == "0"
 
 
+def test_confusion_has_class_other_where_it_was_scored():
+    observable, called = np.array([0, 0, 1, 2, 3, 3, 3]), np.array([0, 3, 1, 2, 3, 3, 2])
+    table, caption = figures.confusion_matrix(observable, called)
+    counts = table.pivot(index="truth", columns="called", values="n")
+    assert counts.loc["other", "other"] == 2 and counts.loc["other", "binary"] == counts.loc["flat", "other"] == 1
+    assert len(table) == 16 and table["n"].sum() == 7 and "n = 7" in caption
+    three, _ = figures.confusion_matrix(observable[:1], called[:1])
+    assert len(three) == 9 and three["n"].sum() == 1
+    fig = figures.draw("confusion_matrix", table)
+    assert [text.get_text() for text in fig.axes[0].get_xticklabels()][-1] == "other"
+
+
 def test_completeness_and_purity_are_at_their_place():
     """Truth: by hand; the perfect score lies on the frame, the other passes through (1 - 1/2, 1 - 2/3)."""
     labels, weight = np.array([2, 2, 0, 0]), np.ones(4)

@@ -160,14 +160,14 @@ def _score(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, 
     steps = predict_steps(run.network, data, rows, progress) if config.early_detection else None
     log_p = steps.log_p if steps else predict(run.network, data, rows, progress)
     seconds = (time.perf_counter() - begun) / len(rows)
-    called_other = log_p.argmax(axis=1) == OTHER
+    called = log_p.argmax(axis=1)
     log_p = lensing_log_p(log_p)
     p_scaled = np.exp(log_softmax(log_p.astype(float) / thresholds.temperature, axis=1))
     scores = Scores(config, rows, params, np.exp(log_p.astype(float)))
     scored = {"seconds_per_event": seconds, **scores.whole_curves(thresholds, p_scaled)}
     if run.network.tells_other:
-        scored["called_other"] = scores.shares_of_class(called_other)
-    arrays = {"row": rows, "log_p": log_p, "p_scaled": p_scaled, "label": scores.labels,
+        scored["called_other"] = scores.shares_of_class(called == OTHER)
+    arrays = {"row": rows, "log_p": log_p, "p_scaled": p_scaled, "called": called, "label": scores.labels,
               "label_observable": scores.observable}
     if config.baselines:
         scored["baselines"], found, seen = scores.baselines(thresholds, progress)
@@ -180,8 +180,8 @@ def _score(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, 
 
 
 def _score_other(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, thresholds: Thresholds, progress):
-    """What the network makes of the rows of class other for the summary, and the arrays other_row, other_log_p and
-    other_t_alert.
+    """What the network makes of the rows of class other for the summary, and the arrays of these rows, whose names
+    begin with `other_`.
     """
     t_alert = None
     if config.early_detection:
@@ -190,7 +190,8 @@ def _score_other(config: EvaluateConfig, run: Run, data: PackedDataset, rows, pa
         t_alert = alert_times(data, rows, at, run.network.stem_stride)
     else:
         log_p = predict(run.network, data, rows, progress)
-    arrays = {"other_row": rows, "other_log_p": lensing_log_p(log_p)}
+    arrays = {"other_row": rows, "other_log_p": lensing_log_p(log_p), "other_called": log_p.argmax(axis=1),
+              "other_label_observable": params["label_observable"].to_numpy()}
     if t_alert is not None:
         arrays["other_t_alert"] = t_alert
     return scores_of_other(params, np.exp(log_p.astype(float)), thresholds.whole_curve, t_alert), arrays

@@ -31,7 +31,7 @@ from microlens.config import (
 from microlens.data import open_dataset, read_light_curve, seasons
 from microlens.evaluate import classify
 from microlens.explore import panels, traces
-from microlens.explore.controls import Message, frame, number, row, user_path
+from microlens.explore.controls import Message, frame, number, printed_unit, row, user_path
 from microlens.explore.events import COLUMNS, cells, event_table, select
 from microlens.explore.lens import LensExplorer, Measured, source_track
 from microlens.explore.notes import Notes, notes_of
@@ -67,7 +67,7 @@ def fit_in_words(fit: SingleLensFit, n: int) -> str:
     """The parameters of a best single lens through n epochs, in words."""
     size = f", rho = {fit.rho:.4g}" if fit.rho > 0 else ""
     return (f"best single lens: t_0 = {fit.t_0:.4f} d, u_0 = {fit.u_0:.4g}, t_E = {fit.t_E:.4g} d{size}, "
-            f"source flux = {fit.f_source:.4g}, blend flux = {fit.f_blend:.4g}; chi^2 = {fit.chi2:.6g} of {n} epochs")
+            f"source flux = {fit.f_source:.4g}, blend flux = {fit.f_blend:.4g}; χ² = {fit.chi2:.6g} of {n} epochs")
 
 
 def season_answers(path, network) -> dict[int, str]:
@@ -87,8 +87,8 @@ def true_parameters(event: dict) -> str:
     for name in CLASS_PARAMETERS[event["class"]]:
         if isinstance(event[name], str):
             words.append(f"{name} = {event[name]}")
-        elif event["class"] != "other" or np.isfinite(event[name]):  # a sub-class has some of them alone
-            words.append(f"{name} = {event[name]:.5g} {known[name].unit}".rstrip())
+        elif np.isfinite(event[name]):  # an event may have some of them alone
+            words.append(f"{name} = {event[name]:.5g} {printed_unit(known[name].unit)}".rstrip())
     return ", ".join(words)
 
 
@@ -150,7 +150,8 @@ class EventBrowser:
         self.open_button = button(description="open")
         choices = ("any", *CLASSES)
         self.kind = widgets.Dropdown(options=choices, description="simulated", layout={"width": "190px"})
-        self.observable = widgets.Dropdown(options=choices, description="observable as", layout={"width": "190px"})
+        self.observable = widgets.Dropdown(options=choices, description="observable as", layout={"width": "200px"},
+                                           style={"description_width": "initial"})
         self.called = widgets.Dropdown(options=choices, description="called", layout={"width": "190px"})
         self.mistakes = widgets.Checkbox(description="mistakes only", indent=False, layout={"width": "120px"})
         self.query = box(placeholder="s > 1 or q < 1e-3", description="and", continuous_update=False,
@@ -177,14 +178,14 @@ class EventBrowser:
         self.real = box(description="light curve", placeholder="file of a real light curve", layout={"width": "420px"})
         self.real_button = button(description="load")
         self.season = widgets.BoundedIntText(value=1, min=1, max=1, description="season", layout={"width": "150px"})
-        ranges = [widgets.HBox([widgets.Label(name, layout={"width": "110px"}), *pair])
-                  for name, pair in self.limits.items()]
+        self.ranges = {name: widgets.HBox([widgets.Label(name, layout={"width": "110px"}), *pair])
+                       for name, pair in self.limits.items()}
         self.widget = frame(
             row(self.path, self.predictions, self.open_button),
             row(self.real, self.real_button, self.season),
             row(self.kind, self.observable, self.called, self.mistakes, self.query, self.reset_button,
                 self.scatter_button),
-            widgets.GridBox(ranges, layout={"grid_template_columns": "repeat(auto-fill, 270px)"}),
+            widgets.GridBox(list(self.ranges.values()), layout={"grid_template_columns": "repeat(auto-fill, 270px)"}),
             self.message, self.scatter.widget, self.table,
             row(self.back, self.forward, self.note, self.explore_button), row(*self.view.controls),
             self.truth, self.panel, row(self.file, self.export_button), self.workbench, panel=self.panel)
@@ -204,6 +205,8 @@ class EventBrowser:
         if self.dataset is not None:
             self.dataset.close()
         self.dataset, self.events, self.dataset_notes = dataset, events, notes
+        for name, box in self.ranges.items():  # a column without a value is none to filter by
+            box.layout.display = None if events[name].notna().any() else "none"
         return self.filter()
 
     def filter(self) -> str:
@@ -321,7 +324,7 @@ class EventBrowser:
         title = f"row {self.row}: simulated {event['class']}, observable as {event['observable']}"
         if event["called"]:
             title += f", called {event['called']} with P(binary) = {event['p_binary']:.3f}"
-        title += f"; delta chi^2 = {event['delta_chi2_pspl']:.4g}"
+        title += f"; Δχ² = {event['delta_chi2_pspl']:.4g}"
         measured = Measured(f"row {self.row}", self.dataset.timestamps[valid].astype(float), flux[valid].astype(float),
                             sigma[valid].astype(float), delta_t[valid], event["m_base"])
         fitted = self._draw(measured, title, event)

@@ -66,6 +66,11 @@ def number(text: str, what: str) -> float | None:
     return value
 
 
+def printed_unit(unit: str) -> str:
+    """A unit of config.PARAMETERS as the screen shows it."""
+    return unit.replace("theta_E", "θ_E")
+
+
 class Message(widgets.HTML):
     """One line that says what was done or, in red, what went wrong."""
 
@@ -126,7 +131,7 @@ class Control:
 
     def set_span(self, span: tuple[float, float], unit: str, turn: float | None = None):
         """Give the slider another range and unit; the value stays as it is."""
-        self.span, self.unit, self.turn = span, unit, turn
+        self.span, self.unit, self.turn = span, printed_unit(unit), turn
         low, high = (self._position(x) for x in span)
         self.step = self.LOG_STEP if self.logarithmic else (high - low) / self.LINEAR_STEPS
         self.moving = True
@@ -134,7 +139,7 @@ class Control:
             self.slider.min, self.slider.max, self.slider.step = low, high, self.step
             self.slider.value = min(max(self._position(self.value), low), high)
         self.moving = False
-        self.slider.description = f"{self.name} ({unit})" if unit else self.name
+        self.slider.description = f"{self.name} ({self.unit})" if unit else self.name
         self.slider.tooltip = self.box.tooltip = f"{self.name}: {self.range}"
         self.limits.value = f"{span[0]:.4g} to {span[1]:.4g}"
 

@@ -28,19 +28,22 @@ def find_predictions(path, checksum: str) -> Path:
         raise FileNotFoundError(f"{path}: no predictions there; `microlens evaluate` makes predictions.h5.")
     newest_first = sorted(found, key=lambda p: p.stat().st_mtime_ns, reverse=True)
     for file in newest_first:
-        _, attributes = read_predictions(file, ["row", "log_p"])
+        _, attributes = read_predictions(file, ["row", "log_p", "called"])
         if attributes.get("data_checksum") == checksum:
             return file
     raise ValueError(f"{path}: holds predictions of other datasets alone; `microlens evaluate` makes this one's.")
 
 
-def _predictions(file) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (n,) and log-probabilities (n, 3) of a predictions file, those of class other behind the others."""
-    arrays, attributes = read_predictions(file, ["row", "log_p"])
-    if not attributes.get("n_other"):
-        return arrays["row"], arrays["log_p"]
-    other, _ = read_predictions(file, ["other_row", "other_log_p"])
-    return np.append(arrays["row"], other["other_row"]), np.concatenate([arrays["log_p"], other["other_log_p"]])
+def _predictions(file) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows (n,), P(binary) (n,) and the classes called (n,) of a predictions file, those of class other at the end."""
+    names = ["row", "log_p", "called"]
+    arrays, attributes = read_predictions(file, names)
+    parts = [[arrays[name] for name in names]]
+    if attributes.get("n_other"):
+        other, _ = read_predictions(file, [f"other_{name}" for name in names])
+        parts.append(list(other.values()))
+    rows, log_p, called = (np.concatenate(both) for both in zip(*parts, strict=True))
+    return rows, np.exp(log_p[:, BINARY].astype(float)), called
 
 
 def event_table(dataset, predictions=None) -> pd.DataFrame:
@@ -57,9 +60,8 @@ def event_table(dataset, predictions=None) -> pd.DataFrame:
     out["class"], out["observable"] = classes(out["label"]), classes(out["label_observable"])
     called, p_binary = np.full(len(out), len(CLASSES)), np.full(len(out), np.nan)
     if predictions is not None:
-        rows, log_p = _predictions(find_predictions(predictions, dataset.checksum))
-        p = np.exp(log_p.astype(float))
-        called[rows], p_binary[rows] = p.argmax(1), p[:, BINARY]
+        rows, predicted, most_probable = _predictions(find_predictions(predictions, dataset.checksum))
+        p_binary[rows], called[rows] = predicted, most_probable
     out["called"], out["p_binary"] = classes(called), p_binary
     return out.rename_axis("row").reset_index()
 

@@ -14,7 +14,7 @@ import ipywidgets as widgets
 
 from microlens import fit
 from microlens.config import PARAMETERS
-from microlens.explore.controls import row, user_path
+from microlens.explore.controls import printed_unit, row, user_path
 from microlens.fit import SingleLensFit
 
 KINDS = {"PSPL": ("PSPL", "a single lens and a point source"),
@@ -137,7 +137,7 @@ class Fits:
         lines = []
         for i, s in enumerate(found.solutions):
             lens = "".join(f", {name} = {s.parameters[name]:.4g}" for name in ("s", "q", "u_0") if name in s.parameters)
-            lines.append((f"{i + 1}: chi^2 = {best:.6g} + {s.chi2 - best:.2f}{lens}", i))
+            lines.append((f"{i + 1}: χ² = {best:.6g} + {s.chi2 - best:.2f}{lens}", i))
         self.solutions.value = None
         self.solutions.options = lines
         self.solutions.value = 0
@@ -151,11 +151,12 @@ class Fits:
         if number is None:
             return
         s = self.found.solutions[number]
-        values = [(name, value, s.errors[name], PARAMETERS[name].unit) for name, value in s.parameters.items()]
+        units = {name: printed_unit(PARAMETERS[name].unit) for name in s.parameters}
+        values = [(name, value, s.errors[name], units[name]) for name, value in s.parameters.items()]
         values += [(name, value, s.flux_errors[name], "baseline") for name, value in s.fluxes.items()]
         rows = "".join(f"<tr><td>{name}</td><td>{value:.7g}</td><td>&plusmn; {error:.2g}</td><td>{unit}</td></tr>"
                        for name, value, error, unit in values)
-        self.values.value = (f"<table>{rows}</table>{s.model}: chi^2 = {s.chi2:.6g} of {s.n} epochs and "
+        self.values.value = (f"<table>{rows}</table>{s.model}: χ² = {s.chi2:.6g} of {s.n} epochs and "
                              f"{len(s.names)} parameters")
         if "q" in s.parameters:
             without = {} if s.parallax is not None else {"pi_EN": 0.0, "pi_EE": 0.0}

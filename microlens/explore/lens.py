@@ -21,7 +21,7 @@ from microlens import sky
 from microlens.config import BINARY_PRESETS, PARALLAX, PARAMETERS, THRESHOLD_PSPL
 from microlens.data.events import fit_start, meets_caustic
 from microlens.explore import panels, traces
-from microlens.explore.controls import Control, Message, frame, row, user_path
+from microlens.explore.controls import Control, Message, frame, printed_unit, row, user_path
 from microlens.explore.fits import Fits
 from microlens.explore.frames import FRAMES, PACKAGE
 from microlens.explore.season_view import LENSES, Curve, SeasonView
@@ -56,7 +56,7 @@ SLIDERS = {
 }
 START = {name: slider.start for name, slider in SLIDERS.items()}
 GEOMETRY = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha", "pi_EN", "pi_EE")  # what the magnification depends on
-ROWS = 4  # of sliders, in columns side by side
+SLIDER_COLUMNS = "repeat(auto-fit, minmax(min(390px, 100%), 1fr))"  # as many as there is room for, all as wide
 MOST_UNDONE = 100  # states that `undo` goes back
 MOST_DRAWS = 1000  # of "surprise me", until a binary meets the condition of its preset
 
@@ -154,16 +154,16 @@ def title(view: View, name: str = "") -> str:
     """The title of the panels: topology, delta chi^2 and the verdict; of a measured light curve its name and chi^2."""
     if view.chi2 is not None:
         compared = "better" if view.delta_chi2 > 0 else "worse"
-        return (f"{html.escape(name)}: chi^2 of this {view.topology} lens = {view.chi2:.6g} for {len(view.curve.t)} "
+        return (f"{html.escape(name)}: χ² of this {view.topology} lens = {view.chi2:.6g} for {len(view.curve.t)} "
                 f"epochs, <b>{abs(view.delta_chi2):.4g} {compared}</b> than the best single lens")
     verdict = "observable" if view.delta_chi2 > THRESHOLD_PSPL else "not observable"
-    return (f"{view.topology} topology; delta chi^2 against the best single lens = {view.delta_chi2:.3g}: "
+    return (f"{view.topology} topology; Δχ² against the best single lens = {view.delta_chi2:.3g}: "
             f"<b>{verdict}</b> (threshold {THRESHOLD_PSPL:g})")
 
 
 def in_words(parameters: dict) -> str:
     """The parameters of a lens, with units, and the frame that they are stated in."""
-    words = [f"{name} = {value:.6g} {PARAMETERS[name].unit}".rstrip() for name, value in parameters.items()]
+    words = [f"{name} = {value:.6g} {printed_unit(PARAMETERS[name].unit)}".rstrip() for name, value in parameters.items()]
     return ", ".join(words) + "; about the centre of mass, alpha from the lens axis to the source's motion"
 
 
@@ -239,13 +239,12 @@ class LensExplorer:
         self.panel.on("view", lambda _: self.show_map())
 
     def _layout(self) -> widgets.VBox:
-        boxes = [control.widget for control in self.controls.values()]
-        columns = [boxes[i : i + ROWS] for i in range(0, len(boxes), ROWS)]
-        sliders = [widgets.VBox(column, layout={"flex": "1 1 390px", "align_self": "flex-start"}) for column in columns]
+        sliders = widgets.GridBox([control.widget for control in self.controls.values()],
+                                  layout={"grid_template_columns": SLIDER_COLUMNS})
         choices = row(self.preset, self.surprise, self.undo_button, self.frames, self.simulated)
         looks = row(widgets.Label("lens plane"), self.look, self.map, *self.season.controls)
         files = row(self.state, widgets.VBox([self.restore, row(self.file, self.save_button)]))
-        return frame(row(*sliders), choices, looks, self.message, self.panel, self.fits.widget, files,
+        return frame(sliders, choices, looks, self.message, self.panel, self.fits.widget, files,
                      panel=self.panel)
 
     # ---- parameters -------------------------------------------------------------------------------------------------
@@ -361,7 +360,7 @@ class LensExplorer:
             value = parameters.get(name, low)
             if name != "alpha":
                 self.spans[name] = min(low, value), max(high, value)
-                self.controls[name].set_span(self.spans[name], self.controls[name].unit)
+                self.controls[name].set_span(self.spans[name], PARAMETERS[name].unit)
 
     def keep_simulated(self):
         """Make the simulated light curve that is shown a measured one, on which other lenses can be tried."""

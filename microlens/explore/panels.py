@@ -247,7 +247,7 @@ def _add_plane(fig: go.Figure):
     """The traces and axes of the lens plane, in the first panel."""
     place = {"row": 1, "col": 1}
     folds, source = CLASS_COLOURS["binary"], CLASS_COLOURS["pspl"]
-    thin = {"hovertemplate": "x = %{x:.4f}, y = %{y:.4f} theta_E"}
+    thin = {"hovertemplate": "x = %{x:.4f}, y = %{y:.4f} θ_E"}
     fig.add_scatter(name="caustics", mode="lines", line={"color": folds, "width": 1.5}, **thin, **place)
     fig.add_scatter(name="critical curves", mode="lines", line={"color": PALE_GREY, "width": 1, "dash": "dot"}, **thin,
                     **place)

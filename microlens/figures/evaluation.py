@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from microlens.config import BINARY, FLAT, LENSING_CLASSES, PSPL, PURITY, EvaluateConfig
-from microlens.data import open_dataset, read_predictions
+from microlens.data import DatasetError, open_dataset, read_predictions
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts as alert_scores
 from microlens.evaluate.report import SEED
@@ -48,6 +48,9 @@ def draw_evaluation(folder, into=None, formats: tuple[str, ...] | None = None) -
             made = _light_curves(folder, summary)
         else:
             arrays, attrs = read_predictions(folder / "predictions.h5")
+            if "called" not in arrays:
+                raise DatasetError(f"{folder}: an earlier version made it, which did not keep the classes called; "
+                                   "evaluate again.")
             made = _scored_dataset(folder, summary, config, arrays, attrs)
         return [path for name, figure in made.items()
                 for path in save(into or folder, name, *figure, formats or config.formats)]
@@ -104,7 +107,9 @@ def _whole_curves(summary, config, arrays, attrs, data) -> dict:
     labels, observable, p = arrays["label"], arrays["label_observable"], np.exp(arrays["log_p"].astype(float))
     rng, right = np.random.default_rng(SEED), p.argmax(1) == observable
     p_scaled, n_bins = arrays["p_scaled"][:, BINARY], config.calibration_n_bins
-    made = {"confusion_matrix": confusion_matrix(observable, p),
+    called = np.append(arrays["called"], arrays.get("other_called", []))
+    seen = np.append(observable, arrays.get("other_label_observable", []))
+    made = {"confusion_matrix": confusion_matrix(seen.astype(int), called.astype(int)),
             "calibration": calibration(observable == BINARY, p[:, BINARY], p_scaled, n_bins),
             "per_class_metrics": per_class_metrics({k: summary[f"{k}_labels"] for k in ("simulated", "observable")})}
     if len(np.unique(observable)) > 1:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from microlens.config import BINARY, LENSING_CLASSES
+from microlens.config import BINARY, CLASSES, LENSING_CLASSES
 from microlens.evaluate import metrics
 from microlens.figures.style import (
     BARS,
@@ -43,32 +43,43 @@ WHITE_ON = 0.6  # share of a shaded field from which its text is white
 LEAST_P = 10**-4.5  # distance of P(binary) from 0 and from 1 beyond which the axis of the calibration ends
 
 
-def confusion_matrix(labels, p):
-    """Confusion matrix of the most probable class: counts and shares of each true class. labels (N,), p (N, 3)."""
-    counts = np.array(metrics.summary(labels, p)["confusion"])
-    table = pd.DataFrame([{"truth": a, "called": b, "n": int(counts[i, j])}
-                          for i, a in enumerate(LENSING_CLASSES) for j, b in enumerate(LENSING_CLASSES)])
+def confusion_matrix(observable, called):
+    """Confusion matrix: how many events of each observable class are called each class.
+
+    observable, called : (N,) class numbers. Class other has a row and a column where either holds it.
+    """
+    n_classes = max(len(LENSING_CLASSES), int(np.max(observable)) + 1, int(np.max(called)) + 1)
+    counts = np.zeros((n_classes, n_classes), dtype=int)
+    np.add.at(counts, (observable, called), 1)
+    classes = list(enumerate(CLASSES[:n_classes]))
+    table = pd.DataFrame([{"truth": a, "called": b, "n": int(counts[i, j])} for i, a in classes for j, b in classes])
+    unseen = (" A variable star whose variation cannot be seen counts as flat." if n_classes > len(LENSING_CLASSES)
+              else "")
     return table, (
         f"Class called against the observable class, n = {counts.sum()}: shares of each true class, and numbers of "
-        "events.")
+        f"events.{unseen}")
 
 
 def draw_confusion(ax, counts):
-    """Draw counts (3, 3), truth by called, shaded by the share of each true class; an absent class has no shares."""
+    """Draw counts (k, k), truth by called, shaded by the share of each true class; an absent class has no shares.
+
+    k : 3 for the lensing classes, 4 with class other.
+    """
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), n in np.ndenumerate(counts):
         text = f"{share[i, j]:.3f}\n({n})" if counts[i].any() else "–"
         ax.text(j, i, text, ha="center", va="center", color="white" if share[i, j] > WHITE_ON else "black")
-    names = [NAMES[c].replace(" ", "\n") for c in LENSING_CLASSES]
-    ax.set_xticks(range(3), names)
-    ax.set_yticks(range(3), names)
+    names = [NAMES[c].replace(" ", "\n") for c in CLASSES[: len(counts)]]
+    ax.set_xticks(range(len(counts)), names)
+    ax.set_yticks(range(len(counts)), names)
 
 
 @figure
 def draw_confusion_matrix(table):
+    n_classes = table["truth"].nunique()
     fig, ax = subplots(size=(COLUMN, 2.9))
-    draw_confusion(ax, table["n"].to_numpy().reshape(len(LENSING_CLASSES), len(LENSING_CLASSES)))
+    draw_confusion(ax, table["n"].to_numpy().reshape(n_classes, n_classes))
     ax.set(xlabel="called", ylabel="truth (observable class)")
     return fig
 
