@@ -421,6 +421,15 @@ def test_a_slow_deviation_that_no_epoch_shows_stands_out_in_the_bins():
     assert traces.symlog(np.array([-1000.0, -10, -5, 0, 5, 100])).tolist() == [-3, -1, -0.5, 0, 0.5, 2]
 
 
+@pytest.mark.parametrize("largest", [1, 4, 6, 12, 25, 40, 900, 5000, 2e5, 3e6])
+def test_ticks_of_a_residual_keep_apart(largest):
+    """Bins are more significant than epochs: the ticks of these ran into one another."""
+    ticks = traces.residual_ticks(np.array([-0.3, 0.2]) * largest, np.array([-0.5, 1.0]) * largest)
+    at, end = np.array(ticks["yaxis3__tickvals"]), traces.symlog(np.array([float(largest)]))[0]
+    drawn = at[np.abs(at) <= end]
+    assert (np.diff(drawn) >= 0.14 * 2 * end).all()
+
+
 def test_magnification_map_is_brightest_inside_the_caustic():
     from PIL import Image
 

@@ -92,7 +92,8 @@ class SeasonView:
         arrays = traces.light_curve_traces(c.t, c.flux, c.sigma, c.single, drawn, c.lens, c.flux - sigmas * c.sigma)
         m_base = c.m_base if self.brightness.value == "magnitude" else None
         words = f"{c.time_title}; {traces.drawn_words(c.t, drawn, window)}"
-        ticks = traces.brightness_ticks(*self._fluxes(window), m_base) | traces.residual_ticks(sigmas[drawn])
+        ticks = traces.brightness_ticks(*self._fluxes(window), m_base)
+        ticks |= traces.residual_ticks(sigmas[drawn], arrays[traces.BINNED][:, 2])
         return arrays, ticks | {panels.TIME_AXIS: words}
 
     def _fluxes(self, window) -> tuple[float, float]:

@@ -37,6 +37,8 @@ STRONG = 0.1  # of the largest squared significance; an anomaly ends where it is
 STANDS_OUT = 20.0  # least sum of what is beyond the usual; the 290 bins of a season of noise stay below it
 USUAL = 4.0  # squared significance of a bin; noise stays below it in 95 % of the bins
 MAGNITUDE_STEPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+RESIDUAL_STEPS = ((5, (2, 5)), (30, (5, 10)), (1000, (10, 100, 1000)), (np.inf, (100, 10_000, 1_000_000)))
+"""The largest residual in standard deviations for which the axis has these ticks on either side of 0."""
 FLUX_DIGITS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))  # of the ticks in each decade, as many as find room
 MOST_TICKS = 6  # of the axis of flux
 MAP_PIXELS, MAP_BRIGHTEST, MAP_GREY, MAP_COVER = 91, 100.0, 110, 200
@@ -112,10 +114,10 @@ def symlog(sigmas):
     return np.sign(sigmas) * np.where(size <= 1, size, 1 + np.log10(np.maximum(size, 1)))
 
 
-def residual_ticks(sigmas) -> dict:
-    """Ticks of the axis of a residual (n,), as changes of the layout for panels.put."""
-    largest = np.abs(sigmas).max() if len(sigmas) else 1.0
-    steps = (2, 5, 10) if largest <= 2 * LINEAR_SIGMAS else (10, 100, 1000, 10_000)
+def residual_ticks(sigmas, binned) -> dict:
+    """Ticks of the axis of a residual (n,) and of its bins (m,), as changes of the layout for panels.put."""
+    largest = np.abs(np.concatenate([sigmas, binned])).max(initial=1.0)
+    steps = next(steps for most, steps in RESIDUAL_STEPS if largest <= most)
     ticks = np.array([*(-x for x in reversed(steps)), 0, *steps], dtype=float)
     return {"yaxis3__tickvals": symlog(ticks).tolist(), "yaxis3__ticktext": [f"{x:g}" for x in ticks]}
 
