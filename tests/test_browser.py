@@ -16,9 +16,11 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from microlens.explore import LensExplorer
+from microlens.explore.scatter import Scatter
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = os.environ.get("BROWSER_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -204,6 +206,29 @@ def test_a_zoom_is_reported_and_another_event_ends_it(page, tmp_path):
     page.wait_for_function("() => window.drawn >= 1", timeout=20_000)
     low, high = page.evaluate("() => document.querySelector('.js-plotly-plot')._fullLayout.xaxis2.range")
     assert low < 1 and high > 71
+
+
+def test_a_box_on_logarithmic_axes_is_reported_in_the_units_of_the_columns(page, tmp_path):
+    """A drag across s and q: the box that the scatter is told has the s and q of its corners, not their logarithms."""
+    s, q = np.geomspace(0.2, 5, 30), np.geomspace(1e-6, 1, 30)
+    events = pd.DataFrame({"row": range(30), "class": "binary", "s": s, "q": q})
+    boxes = []
+    scatter = Scatter(["s", "q"], boxes.append, lambda row: None)
+    scatter.draw(events, events)
+    open_alone(page, scatter.panel, tmp_path)
+    corners = page.evaluate("""([s, q]) => { const figure = document.querySelector('.js-plotly-plot');
+        const {xaxis, yaxis} = figure._fullLayout, box = figure.getBoundingClientRect();
+        return s.map((x, i) => [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(q[i])]); }""",
+                            [[0.5, 2.0], [1e-4, 1e-2]])
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    page.mouse.move(*corners[1], steps=8)
+    page.mouse.up()
+    page.wait_for_function("() => window.sent.some((m) => m.selected)", timeout=20_000)
+    scatter.panel._handle_custom_msg(page.evaluate("() => window.sent.findLast((m) => m.selected)"), [])
+    assert boxes[-1]["s"] == pytest.approx((0.5, 2.0), rel=0.05)
+    assert boxes[-1]["q"] == pytest.approx((1e-4, 1e-2), rel=0.1)
+    assert not page.errors
 
 
 def test_a_dark_page_has_a_dark_figure(page, tmp_path):
