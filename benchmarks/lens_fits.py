@@ -36,8 +36,10 @@ def off_by(solution, truth) -> float:
                for name in ("s", "q"))
 
 
-def report(name, found, truth, chi2_truth=np.nan) -> tuple[bool, bool, float]:
-    """Print a line about one event; returns whether its best solution and a listed one are right, and the seconds."""
+def report(name, found, truth, chi2_truth=np.nan) -> tuple[bool, bool, bool, float]:
+    """Print a line about one event; returns whether its best solution and a listed one are right, whether the best says
+    that it describes the light curve, and the seconds.
+    """
     off = [off_by(solution, truth) for solution in found.solutions]
     k = int(np.argmin(off))
     listed = found.solutions[k]
@@ -47,7 +49,7 @@ def report(name, found, truth, chi2_truth=np.nan) -> tuple[bool, bool, float]:
     print(f"{name}: {values}  off by {off[k]:.1f} sigma, solution {k + 1} of {len(off)}, chi^2 above the best "
           f"{listed.chi2 - found.best.chi2:.1f}, best chi^2 minus that of the truth {above_truth:.1f}, "
           f"{found.seconds:.0f} s", flush=True)
-    return off[0] < RIGHT, off[k] < RIGHT, found.seconds
+    return off[0] < RIGHT, off[k] < RIGHT, found.best.describes, found.seconds
 
 
 def share(flags) -> str:
@@ -59,9 +61,11 @@ def share(flags) -> str:
 
 def summary(rows, cpu):
     """Print the shares of all events."""
-    best, listed, seconds = zip(*rows, strict=True)
-    print(f"n = {len(rows)}: right {share(best)} best, {share(listed)} listed; seconds a fit: median "
-          f"{np.median(seconds):.0f}, most {max(seconds):.0f}; CPU {cpu / len(rows):.0f} s a fit", flush=True)
+    best, listed, described, seconds = zip(*rows, strict=True)
+    silent = [says for says, right in zip(described, listed, strict=True) if not right]
+    print(f"n = {len(rows)}: right {share(best)} best, {share(listed)} listed; of {len(silent)} without a right one "
+          f"{sum(silent)} claim to describe the light curve; seconds a fit: median {np.median(seconds):.0f}, most "
+          f"{max(seconds):.0f}; CPU {cpu / len(rows):.0f} s a fit", flush=True)
 
 
 def roman(n=100, seed=1):

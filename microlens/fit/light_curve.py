@@ -29,7 +29,7 @@ from microlens.fit.problem import (
     lens_magnification,
     tolerance_for,
 )
-from microlens.fit.search import GOOD_CHI2, binary_minima
+from microlens.fit.search import binary_minima
 from microlens.fit.single_lens import FEWEST_EPOCHS, fit_single_lens
 from microlens.lens.engine import check_finite
 
@@ -37,6 +37,7 @@ MODELS = {"PSPL": SINGLE, "FSPL": (*SINGLE, "rho"), "binary": BINARY}
 """Models that can be fitted, and their parameters without parallax."""
 LISTED = 100.0  # chi^2 above the best up to which another minimum is listed
 MOST_LISTED = 8  # solutions
+CHI2_SIGMAS = 4.0  # standard deviations, sqrt(2 n), by which chi^2 of a model that describes n epochs exceeds n at most
 RHO_STARTS = (0.5, 1.5)  # in u_0, where the fit without a source's radius found a point
 SMALLEST_RHO = 3e-4  # of these starts
 
@@ -69,10 +70,11 @@ class Solution:
 
     @property
     def describes(self) -> bool:
-        """Whether chi^2 is what the errors allow. If not, a better minimum was missed, the errors are too small, or the
-        light curve is something else.
+        """Whether chi^2 is what the errors allow: no more than CHI2_SIGMAS standard deviations above its mean.
+
+        If not, a better minimum was missed, the errors are too small, or the light curve is something else.
         """
-        return self.chi2 < GOOD_CHI2 * self.n
+        return bool(self.chi2 < self.n + CHI2_SIGMAS * np.sqrt(2 * self.n))
 
     def flux(self, time) -> np.ndarray:
         """Model flux (n,) at times (n,) days."""
