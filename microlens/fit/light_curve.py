@@ -37,7 +37,7 @@ MODELS = {"PSPL": SINGLE, "FSPL": (*SINGLE, "rho"), "binary": BINARY}
 """Models that can be fitted, and their parameters without parallax."""
 LISTED = 100.0  # chi^2 above the best up to which another minimum is listed
 MOST_LISTED = 8  # solutions
-CHI2_SIGMAS = 4.0  # standard deviations, sqrt(2 n), by which chi^2 of a model that describes n epochs exceeds n at most
+CHI2_SIGMAS = 3.0  # standard deviations, sqrt(2 n), by which chi^2 of a model that describes n epochs exceeds n at most
 RHO_STARTS = (0.5, 1.5)  # in u_0, where the fit without a source's radius found a point
 SMALLEST_RHO = 3e-4  # of these starts
 
