@@ -218,8 +218,8 @@ def test_a_box_on_logarithmic_axes_is_reported_in_the_units_of_the_columns(page,
     open_alone(page, scatter.panel, tmp_path)
     corners = page.evaluate("""([s, q]) => { const figure = document.querySelector('.js-plotly-plot');
         const {xaxis, yaxis} = figure._fullLayout, box = figure.getBoundingClientRect();
-        return s.map((x, i) => [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(q[i])]); }""",
-                            [[0.5, 2.0], [1e-4, 1e-2]])
+        const left = box.left + xaxis._offset, top = box.top + yaxis._offset;
+        return s.map((x, i) => [left + xaxis.d2p(x), top + yaxis.d2p(q[i])]); }""", [[0.5, 2.0], [1e-4, 1e-2]])
     page.mouse.move(*corners[0])
     page.mouse.down()
     page.mouse.move(*corners[1], steps=8)

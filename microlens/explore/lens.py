@@ -163,7 +163,8 @@ def title(view: View, name: str = "") -> str:
 
 def in_words(parameters: dict) -> str:
     """The parameters of a lens, with units, and the frame that they are stated in."""
-    words = [f"{name} = {value:.6g} {printed_unit(PARAMETERS[name].unit)}".rstrip() for name, value in parameters.items()]
+    units = {name: printed_unit(PARAMETERS[name].unit) for name in parameters}
+    words = [f"{name} = {value:.6g} {units[name]}".rstrip() for name, value in parameters.items()]
     return ", ".join(words) + "; about the centre of mass, alpha from the lens axis to the source's motion"
 
 
@@ -273,7 +274,7 @@ class LensExplorer:
         control = self.controls[name]
         if self.frame == PACKAGE or name not in ("t_0", "u_0", "alpha"):
             return control.checked(value)
-        (low, high), unit = self.spans[name], PARAMETERS[name].unit
+        (low, high), unit = self.spans[name], printed_unit(PARAMETERS[name].unit)
         if name == "alpha" and isinstance(value, (int, float)) and math.isfinite(value):
             value = value % (2 * math.pi)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
