@@ -12,8 +12,9 @@ import pytest
 from scipy.stats import binomtest, rankdata
 from sklearn import metrics as skm
 
+from microlens import figures
 from microlens.config import BINARY, FLAT, OTHER, PSPL, PURITY, EvaluateConfig, SimulateConfig
-from microlens.data import open_dataset, quick_dataset, simulate
+from microlens.data import DatasetError, open_dataset, quick_dataset, simulate, write_predictions
 from microlens.data.events import observable_from
 from microlens.data.format import read_predictions
 from microlens.data.packed import class_mix, split_rows
@@ -191,6 +192,25 @@ def test_every_figure_of_an_evaluation_is_drawn_from_its_folder(made):
               "alerts")
     assert {f"{name}.svg" for name in wanted} == {name for name in names if not name.startswith("evolution_")}
     assert len(names) == len(wanted) + 3
+
+
+def test_the_hardest_calls_are_those_of_all_classes_that_the_network_knows(made, scored, tmp_path):
+    """What a network of four classes called other was drawn as called flat."""
+    _, arrays, attributes = scored
+    table, caption = figures.hardest_calls(made[1])
+    n_wrong = int((arrays["called"] != arrays["label_observable"]).sum())
+    assert "other" not in set(table["called"]) and f"{n_wrong} of which" in caption
+    write_predictions(tmp_path / "predictions.h5", arrays | {"called": np.full(len(arrays["row"]), OTHER)}, attributes)
+    table, caption = figures.hardest_calls(tmp_path)
+    assert set(table["called"]) == {"other"} and f"{len(arrays['row'])} of which" in caption
+
+
+def test_an_evaluation_without_the_classes_called_is_to_be_made_again(made, scored, tmp_path):
+    shutil.copytree(made[1], tmp_path / "e")
+    _, arrays, attributes = scored
+    write_predictions(tmp_path / "e" / "predictions.h5", {k: v for k, v in arrays.items() if k != "called"}, attributes)
+    with pytest.raises(DatasetError, match="holds no called, .*`microlens evaluate` makes one"):
+        draw_evaluation(tmp_path / "e")
 
 
 def test_figures_of_an_evaluation_need_the_dataset_that_was_scored(made, tmp_path):

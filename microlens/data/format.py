@@ -62,6 +62,7 @@ ROWS = {  # one value an event: (dtype, unit)
 }
 NODES = {"nodes/offset": "i8", "nodes/tau": "f8", "nodes/log_A": "f4"}  # row i has offset[i] to offset[i + 1]
 NOISE = np.dtype([(name, "f8") for name in NOISE_PARAMETERS])  # terms of noise of an event; NaN where it lacks one
+PREDICTED = ("row", "log_p", "called")  # arrays that every predictions file has
 CURVES = {"flux": "F/F_base, 0.0 = no observation", "delta_t": "d"}
 INJECTED_CURVES = CURVES | {"flux_err": "F/F_base"}  # of events in real photometry
 STATUS_ANALYTIC, STATUS_NODES, STATUS_REDRAWN = 0, 1, 3
@@ -490,15 +491,16 @@ def write_predictions(path, arrays: dict, attrs: dict) -> Path:
 
 
 def read_predictions(path, names=None) -> tuple[dict, dict]:
-    """(arrays, attributes) of a predictions file; only the arrays `names`, if given.
+    """(arrays, attributes) of a predictions file: all arrays, with PREDICTED among them, or the arrays `names` alone.
 
     Raises FileNotFoundError, or DatasetError naming file and cause.
     """
     f, _ = open_file(path, "predictions file")
     with f, expecting(path, "predictions file"):
-        missing = sorted(set(names or ()) - set(f))
+        missing = sorted(set(names or PREDICTED) - set(f))
         if missing:
-            raise DatasetError(f"{path}: holds no {', '.join(missing)}, so it is no predictions file of this format.")
+            raise DatasetError(f"{path}: holds no {', '.join(missing)}, so it is no predictions file of this format; "
+                               "`microlens evaluate` makes one.")
         version = f.attrs["format_version"]
         if version != FORMAT_VERSION:
             raise DatasetError(f"{path}: format version {version}, expected {FORMAT_VERSION}; evaluate again.")

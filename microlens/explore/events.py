@@ -28,7 +28,7 @@ def find_predictions(path, checksum: str) -> Path:
         raise FileNotFoundError(f"{path}: no predictions there; `microlens evaluate` makes predictions.h5.")
     newest_first = sorted(found, key=lambda p: p.stat().st_mtime_ns, reverse=True)
     for file in newest_first:
-        _, attributes = read_predictions(file, ["row", "log_p", "called"])
+        _, attributes = read_predictions(file, ["row", "log_p"])
         if attributes.get("data_checksum") == checksum:
             return file
     raise ValueError(f"{path}: holds predictions of other datasets alone; `microlens evaluate` makes this one's.")

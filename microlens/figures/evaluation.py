@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from microlens.config import BINARY, FLAT, LENSING_CLASSES, PSPL, PURITY, EvaluateConfig
-from microlens.data import DatasetError, open_dataset, read_predictions
+from microlens.data import open_dataset, read_predictions
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts as alert_scores
 from microlens.evaluate.report import SEED
@@ -48,9 +48,6 @@ def draw_evaluation(folder, into=None, formats: tuple[str, ...] | None = None) -
             made = _light_curves(folder, summary)
         else:
             arrays, attrs = read_predictions(folder / "predictions.h5")
-            if "called" not in arrays:
-                raise DatasetError(f"{folder}: an earlier version made it, which did not keep the classes called; "
-                                   "evaluate again.")
             made = _scored_dataset(folder, summary, config, arrays, attrs)
         return [path for name, figure in made.items()
                 for path in save(into or folder, name, *figure, formats or config.formats)]
@@ -101,15 +98,19 @@ def _in_digits(threshold: float) -> str:
     return f"{threshold:.3g}" if not NEARLY_1 <= threshold < 1 else f"1 - {1 - threshold:.2g}"
 
 
+def _with_other(arrays: dict, name: str) -> np.ndarray:
+    """An array of predictions.h5 with that of the events of class other, where there are any, behind it."""
+    return np.concatenate([arrays[key] for key in (name, f"other_{name}") if key in arrays])
+
+
 def _whole_curves(summary, config, arrays, attrs, data) -> dict:
     """{name: (table, caption)} of the figures of answers after whole curves."""
     params = data.params.iloc[arrays["row"]].reset_index(drop=True)
     labels, observable, p = arrays["label"], arrays["label_observable"], np.exp(arrays["log_p"].astype(float))
     rng, right = np.random.default_rng(SEED), p.argmax(1) == observable
     p_scaled, n_bins = arrays["p_scaled"][:, BINARY], config.calibration_n_bins
-    called = np.append(arrays["called"], arrays.get("other_called", []))
-    seen = np.append(observable, arrays.get("other_label_observable", []))
-    made = {"confusion_matrix": confusion_matrix(seen.astype(int), called.astype(int)),
+    seen, called = (_with_other(arrays, name) for name in ("label_observable", "called"))
+    made = {"confusion_matrix": confusion_matrix(seen, called),
             "calibration": calibration(observable == BINARY, p[:, BINARY], p_scaled, n_bins),
             "per_class_metrics": per_class_metrics({k: summary[f"{k}_labels"] for k in ("simulated", "observable")})}
     if len(np.unique(observable)) > 1:

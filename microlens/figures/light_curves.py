@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from microlens.config import BINARY, LENSING_CLASSES
+from microlens.config import BINARY, CLASSES, LENSING_CLASSES
 from microlens.data import open_dataset, read_light_curves, read_predictions, seasons
 from microlens.evaluate.light_curves import WHOLE
 from microlens.figures.inputs import BRIGHT
@@ -101,7 +101,7 @@ def hardest_calls(folder):
     """
     arrays, attributes = read_predictions(Path(folder) / "predictions.h5")
     p, truth = np.exp(arrays["log_p"].astype(float)), arrays["label_observable"]
-    called, curves = p.argmax(1), []
+    called, curves = arrays["called"], []
     with open_dataset(attributes["data"]) as data:
         for i in np.argsort(p[np.arange(len(p)), truth])[:PER_PAGE]:
             row = int(arrays["row"][i])
@@ -111,7 +111,7 @@ def hardest_calls(folder):
                     f"{SIGNAL} = {event.delta_chi2_pspl:.0f}")
             curves.append(pd.DataFrame({
                 "name": name, "t": data.timestamps[valid], "flux": flux[valid], "flux_err": sigma[valid],
-                "called": LENSING_CLASSES[called[i]], "p_binary": p[i, BINARY]}))
+                "called": CLASSES[called[i]], "p_binary": p[i, BINARY]}))
     n_wrong = int((called != truth).sum())
     return mistakes(pd.concat(curves), 0, f"The hardest of {len(p)} events, {n_wrong} of which are called wrongly")
 

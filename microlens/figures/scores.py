@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import sklearn.metrics as skm
 from scipy.special import expit, logit
 
 from microlens.config import BINARY, CLASSES, LENSING_CLASSES
@@ -49,8 +50,7 @@ def confusion_matrix(observable, called):
     observable, called : (N,) class numbers. Class other has a row and a column where either holds it.
     """
     n_classes = max(len(LENSING_CLASSES), int(np.max(observable)) + 1, int(np.max(called)) + 1)
-    counts = np.zeros((n_classes, n_classes), dtype=int)
-    np.add.at(counts, (observable, called), 1)
+    counts = skm.confusion_matrix(observable, called, labels=range(n_classes))
     classes = list(enumerate(CLASSES[:n_classes]))
     table = pd.DataFrame([{"truth": a, "called": b, "n": int(counts[i, j])} for i, a in classes for j, b in classes])
     unseen = (" A variable star whose variation cannot be seen counts as flat." if n_classes > len(LENSING_CLASSES)
