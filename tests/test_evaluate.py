@@ -209,7 +209,7 @@ def test_an_evaluation_without_the_classes_called_is_to_be_made_again(made, scor
     shutil.copytree(made[1], tmp_path / "e")
     _, arrays, attributes = scored
     write_predictions(tmp_path / "e" / "predictions.h5", {k: v for k, v in arrays.items() if k != "called"}, attributes)
-    with pytest.raises(DatasetError, match="holds no called, .*`microlens evaluate` makes one"):
+    with pytest.raises(DatasetError, match=r"holds no called, .*`microlens evaluate` makes one"):
         draw_evaluation(tmp_path / "e")
 
 
