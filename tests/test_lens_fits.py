@@ -91,6 +91,14 @@ def test_a_binary_lens_from_a_start_with_progress():
     assert words[-1] == (1.0, "done") and all(0 <= share <= 1 for share, _ in words)
 
 
+def test_the_planet_on_the_other_side_of_the_image_is_found():
+    """From a planet inside of the image that it perturbs to the true one outside of it; both are listed."""
+    truth = {"t_0": 35.0, "u_0": 0.17, "t_E": 16.0, "rho": 0.002, "s": 1.2, "q": 1e-3, "alpha": 4.48}
+    found = fit.fit_light_curve(*light_curve(truth), "binary", start=truth | {"s": 0.992})
+    assert np.abs(off_by(found.best, truth, ("s", "q"))).max() < 3.5
+    assert any(abs(solution.parameters["s"] - 0.992) < 0.02 for solution in found.solutions)
+
+
 def test_cancelling(monkeypatch):
     """Before there is a solution it is an error; afterwards what was found is returned and says so."""
     curve = light_curve(PAIR)

@@ -44,9 +44,11 @@ WIDER = 3  # times as many curves of the library are followed where none describ
 N_BETWEEN = 4  # pairs of minima between which another is looked for
 NEAR_LN_S, NEAR_LN_Q, NEAR_LN_T_E, NEAR_ALPHA = 0.4, 1.5, 0.5, 0.4  # the most by which such a pair differs
 TWINS_OF = 2  # best minima whose twins are tried
+FARTHEST_CROSSING = 3.0  # Einstein radii from the lens at which the source crosses the axis of a twin
 COMPARED = ("u_0", "t_E", "s", "q", "alpha")  # coordinates that tell minima apart
 SAME_SHARE = 0.02  # difference of coordinates up to which two minima are the same
 SAME_CHI2, ABOUT_SAME = 1.0, 0.3  # or of chi^2, where the coordinates differ by less than the second
+RIDGE_CHI2 = 10.0  # and where chi^2 half way between them is above both by less than this
 
 
 def binary_minima(problem: Problem, start: dict | None, progress: Callable[[float, str], None]
@@ -65,21 +67,28 @@ def binary_minima(problem: Problem, start: dict | None, progress: Callable[[floa
     for k, (given, _) in enumerate(polished[:TWINS_OF]):
         progress(0.85 + 0.03 * k, "degenerate twins")
         polished += [_descended(problem, twin, SOME_TRIALS) for twin in twins(given)]
-    polished = _hopeful(polished)
+    polished = _hopeful(problem, polished)
     for k, (given, _) in enumerate(polished):
         progress(0.9 + 0.1 * k / len(polished), "last descent")
         for last in _last_starts(problem, given):
             reached, chi2 = _descended(problem, last, MANY_TRIALS)
             x = problem.coordinates(normal_form(reached, "pi_EN" in problem.names))
-            if not any(_same(x, chi2, *other) for other in done):
+            if not any(_same(problem, (x, chi2), other) for other in done):
                 done.append((x, chi2))
                 yield x, chi2
 
 
-def _hopeful(reached: list[tuple[dict, float]]) -> list[tuple[dict, float]]:
-    """Those of some parameters and chi^2 that are close to the best, in the order of chi^2."""
+def _hopeful(problem: Problem, reached: list[tuple[dict, float]]) -> list[tuple[dict, float]]:
+    """Those of some parameters and chi^2 that are close to the best, each minimum once, in the order of chi^2."""
     reached = sorted(reached, key=lambda pair: pair[1])
-    return [pair for pair in reached if pair[1] < HOPE_SHARE * reached[0][1] + HOPE_CHI2][:N_POLISHED]
+    kept, compared = [], []
+    for given, chi2 in reached:
+        x = problem.coordinates(normal_form(given, "pi_EN" in given))
+        is_close = chi2 < HOPE_SHARE * reached[0][1] + HOPE_CHI2
+        if is_close and not any(_same(problem, (x, chi2), other) for other in compared):
+            kept.append((given, chi2))
+            compared.append((x, chi2))
+    return kept[:N_POLISHED]
 
 
 def searched(problem: Problem, progress: Callable[[float, str], None]) -> list[dict]:
@@ -221,11 +230,25 @@ def _problem_of(problem: Problem, given: dict) -> Problem:
 def twins(given: dict) -> list[dict]:
     """Parameters to start from in search of what is degenerate with a binary lens.
 
-    The close and the wide companion (s to 1/s, Griest & Safizadeh 1998), and the source on the companion's other side
+    The close and the wide companion (s to 1/s, Griest & Safizadeh 1998), the planet on the other side of the image that
+    it perturbs (s to s_dagger^2/s, Zhang et al. 2022), and each of them with the source on the companion's other side
     (alpha to -alpha at the same u_0, which inverts the path at the axis).
     """
     other_side = given | {"alpha": -given["alpha"]}
-    return [given | {"s": 1 / given["s"]}, other_side, other_side | {"s": 1 / given["s"]}]
+    return [other_side] + [one | {"s": s} for one in (given, other_side) for s in _other_separations(one)]
+
+
+def _other_separations(given: dict) -> list[float]:
+    """The separations whose light curves are degenerate with that of a lens.
+
+    s_dagger is where a planet's image lies: s_dagger - 1/s_dagger is the place at which the source crosses the axis.
+    """
+    s, sin_alpha = given["s"], np.sin(given["alpha"])
+    crossing = -given["u_0"] / sin_alpha if sin_alpha != 0 else np.inf
+    if abs(crossing) > FARTHEST_CROSSING:
+        return [1 / s]
+    s_dagger = 0.5 * (crossing + np.hypot(crossing, 2.0))
+    return [1 / s, float(s_dagger**2 / s)]
 
 
 def _last_starts(problem: Problem, given: dict) -> list[dict]:
@@ -255,9 +278,16 @@ def normal_form(given: dict, with_parallax: bool) -> dict:
     return given | {"alpha": given["alpha"] % (2 * np.pi)}
 
 
-def _same(x, chi2, other, other_chi2) -> bool:
-    """Whether two minima are one, up to where the descent stopped; t_0 follows the others, and rho is often unknown."""
+def _same(problem: Problem, one: tuple[np.ndarray, float], other: tuple[np.ndarray, float]) -> bool:
+    """Whether two minima, as coordinates and chi^2, are one, up to where the descents stopped.
+
+    Those that differ a little are two where chi^2 rises between them. t_0 follows the other coordinates, and rho is
+    often unknown.
+    """
+    (x, chi2), (other_x, other_chi2) = one, other
     compared = [BINARY.index(name) for name in COMPARED]
-    difference = np.abs(x - other)[compared]
+    difference = np.abs(x - other_x)[compared]
     largest = np.minimum(difference, np.abs(difference - 2 * np.pi)).max()  # alpha is a turn less or more
-    return bool(largest < SAME_SHARE or (abs(chi2 - other_chi2) < SAME_CHI2 and largest < ABOUT_SAME))
+    if largest < SAME_SHARE or largest > ABOUT_SAME or abs(chi2 - other_chi2) > SAME_CHI2:
+        return bool(largest < SAME_SHARE)
+    return problem.chi2(0.5 * (x + other_x)) < max(chi2, other_chi2) + RIDGE_CHI2
