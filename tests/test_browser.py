@@ -3,6 +3,7 @@
 MICROLENS_SCREENSHOTS=folder keeps the screenshots.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -264,6 +265,18 @@ N_CELLS = "() => window.jupyterapp.shell.currentWidget.content.widgets.length"
 SLIDER_WIDTHS = "() => [...document.querySelectorAll('.widget-slider .noUi-base')].map((s) => s.clientWidth)"
 
 
+def zoomed_picture(page, zoom: float) -> bytes:
+    """Zoom a window of 1500 by 1400 pixels as a browser does: other CSS pixels, of another size. Returns what it shows.
+
+    The picture is not taken by playwright, which ends the zoom.
+    """
+    session = page.context.new_cdp_session(page)
+    size = {"width": round(1500 / zoom), "height": round(1400 / zoom)}
+    session.send("Emulation.setDeviceMetricsOverride", size | {"deviceScaleFactor": zoom, "mobile": False})
+    page.wait_for_timeout(700)
+    return base64.b64decode(session.send("Page.captureScreenshot")["data"])
+
+
 @contextlib.contextmanager
 def server(place: Path, module: str, *arguments, base: str = "/"):
     """A Jupyter application of its own in a folder, with its settings there; yields its address."""
@@ -414,6 +427,10 @@ def test_notebook_02_by_keyboard(lab, page):
         page.wait_for_timeout(700)
         page.screenshot(path=str(shots / f"explorer_{width}.png"))
         assert min(page.evaluate(SLIDER_WIDTHS)) > 100, width
+    for zoom in (0.8, 1.5):
+        (shots / f"explorer_zoom_{zoom}.png").write_bytes(zoomed_picture(page, zoom))
+        assert page.evaluate("() => window.devicePixelRatio") == pytest.approx(zoom)
+        assert min(page.evaluate(SLIDER_WIDTHS)) > 100, zoom
     page.set_viewport_size({"width": 1500, "height": 1400})
 
     chosen = page.locator(".microlens-table tr[aria-selected=true]")
