@@ -225,6 +225,9 @@ def curves(network=None, height=600) -> Panel:
     for c in CLASSES[: len(LENSING_CLASSES) if network is None else network.n_classes]:
         fig.add_scatter(name=f"P({c})", mode="lines", line={"color": CLASS_COLOURS[c], "dash": DASH[c]}, row=3, **right,
                         hovertemplate="%{x:.3f} d: %{y:.4f}")
+    if network is None:
+        fig.add_annotation(text="no network was given: microlens.load() is one", xref="x4 domain", yref="y4 domain",
+                           x=0.5, y=0.5, showarrow=False)
     fig.update_yaxes(title_text="flux / baseline", type="log", row=1, **right)
     fig.update_yaxes(title_text="residual (sigma)", row=2, **right)
     fig.update_yaxes(title_text="probability", range=[-0.03, 1.03], row=3, **right)
