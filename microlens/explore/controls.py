@@ -19,30 +19,24 @@ def row(*children) -> widgets.HBox:
 class Frame(widgets.VBox):
     """The outermost box of an explorer. panels.js keeps the keys pressed inside it from the notebook.
 
-    picture : a function that makes a PNG of what is shown, for pages that no kernel stands behind.
+    children : one below the other.   panel : the Panel whose picture stands for them on pages without a kernel.
     """
 
-    def __init__(self, children, picture=None):
+    def __init__(self, *children, panel=None):
         super().__init__(children)
-        self.picture = picture
+        self.panel = panel
         self.add_class("microlens-explorer")
+        if panel is not None:
+            panel.still = self.model_id
 
     def _ipython_display_(self):
         """Show the picture, which panels.js takes away when it draws the widget itself, and the widget."""
-        if self.picture is not None:
-            image = base64.b64encode(self.picture()).decode()
+        if self.panel is not None:
+            image = base64.b64encode(self.panel.picture()).decode()
             display(HTML(f'<img class="microlens-still-{self.model_id}" alt="the explorer as it began" '
                          f'src="data:image/png;base64,{image}">'))
         bundle = self._repr_mimebundle_()
         display({**bundle, "text/plain": "(the widget needs a running kernel)"}, raw=True)
-
-
-def frame(*children, panel=None) -> Frame:
-    """Widgets one below the other as an explorer.   panel : the Panel whose picture stands for them."""
-    box = Frame(children, None if panel is None else panel.picture)
-    if panel is not None:
-        panel.still = box.model_id
-    return box
 
 
 def user_path(text) -> Path:

@@ -21,7 +21,7 @@ from microlens import sky
 from microlens.config import BINARY_PRESETS, PARALLAX, PARAMETERS, THRESHOLD_PSPL
 from microlens.data.events import fit_start, meets_caustic
 from microlens.explore import panels, traces
-from microlens.explore.controls import Control, Message, frame, printed_unit, row, user_path
+from microlens.explore.controls import Control, Frame, Message, printed_unit, row, user_path
 from microlens.explore.fits import Fits
 from microlens.explore.frames import FRAMES, PACKAGE
 from microlens.explore.season_view import LENSES, Curve, SeasonView
@@ -245,8 +245,7 @@ class LensExplorer:
         choices = row(self.preset, self.surprise, self.undo_button, self.frames, self.simulated)
         looks = row(widgets.Label("lens plane"), self.look, self.map, *self.season.controls)
         files = row(self.state, widgets.VBox([self.restore, row(self.file, self.save_button)]))
-        return frame(sliders, choices, looks, self.message, self.panel, self.fits.widget, files,
-                     panel=self.panel)
+        return Frame(sliders, choices, looks, self.message, self.panel, self.fits.widget, files, panel=self.panel)
 
     # ---- parameters -------------------------------------------------------------------------------------------------
 
