@@ -16,7 +16,6 @@ from microlens.sky.noise import (
     NO_TERMS,
     QUIET,
     SATURATION_MAG,
-    SYSTEMATIC_MAG,
     draw_noise,
     noise_variance,
     observe,
@@ -24,9 +23,8 @@ from microlens.sky.noise import (
     sigma_mag,
 )
 from microlens.sky.population import Preset, draw, load_noise, load_preset
-from microlens.sky.priors import Prior
 from microlens.sky.season import dropout, epochs, season_length
-from microlens.sky.terms import NOISE_PARAMETERS, Term, draw_terms, known_noise
+from microlens.sky.terms import NOISE_PARAMETERS, draw_terms, known_noise
 from microlens.sky.variables import VariableStar, draw_other, rates, variables_json
 
 __all__ = [
@@ -36,10 +34,7 @@ __all__ = [
     "NO_TERMS",
     "QUIET",
     "SATURATION_MAG",
-    "SYSTEMATIC_MAG",
     "Preset",
-    "Prior",
-    "Term",
     "VariableStar",
     "draw",
     "draw_noise",

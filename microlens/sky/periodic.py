@@ -166,18 +166,12 @@ def heartbeat(params: dict, phase) -> np.ndarray:
 # ---- light that repeats approximately -------------------------------------------------------------------------------
 
 
-def smooth_waves(rng: np.random.Generator, timescale: float):
-    """Angular frequencies (rad/d) and phases of N_WAVES waves that make a smooth random function.
-
-    Their sum, times sqrt(2/N_WAVES), has mean 0, variance 1 and in the mean over realisations the covariance
-    exp(-(t/timescale)^2/2) (Rahimi & Recht 2007).
-    """
-    return rng.standard_normal(N_WAVES) / timescale, rng.uniform(0, 2 * np.pi, N_WAVES)
-
-
 def smooth_function(rng: np.random.Generator, timescale: float, t) -> np.ndarray:
-    """The function of smooth_waves at t (T,) days."""
-    frequencies, phases = smooth_waves(rng, timescale)
+    """A smooth random function (T,) of t (T,) days, of N_WAVES waves (Rahimi & Recht 2007).
+
+    It has mean 0, variance 1 and in the mean over realisations the covariance exp(-(t/timescale)^2/2).
+    """
+    frequencies, phases = rng.standard_normal(N_WAVES) / timescale, rng.uniform(0, 2 * np.pi, N_WAVES)
     total = sum(np.cos(w * t + p) for w, p in zip(frequencies, phases, strict=True))
     return np.sqrt(2 / N_WAVES) * total
 
