@@ -25,11 +25,6 @@ PIECE = 4096
 Layout = dict[str, tuple[np.dtype, tuple[int, ...]]]
 
 
-def row_bytes(layout: Layout) -> int:
-    """Bytes of one star."""
-    return sum(int(np.dtype(dtype).itemsize * np.prod(shape, dtype=int)) for dtype, shape in layout.values())
-
-
 class States(OpenFile):
     """An open file of states, read only: names (N,) of the stars, attrs, and the arrays of a layout piece by piece.
 
@@ -77,7 +72,8 @@ def new_states(path, names, layout: Layout, attrs: dict, sparse=()) -> Iterator[
     pieces that are all 0 take no room. Raises WriteError where the file cannot be written.
     """
     encoded = np.char.encode(names, "utf-8")
-    with new_file(path, len(names) * row_bytes(layout) + encoded.nbytes) as f:
+    of_star = sum(int(np.dtype(dtype).itemsize * np.prod(shape, dtype=int)) for dtype, shape in layout.values())
+    with new_file(path, len(names) * of_star + encoded.nbytes) as f:
         for name, value in sorted({**attrs, "state_version": STATE_VERSION}.items()):
             f.attrs[name] = value
         f.create_dataset("name", data=encoded)

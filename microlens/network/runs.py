@@ -134,11 +134,6 @@ class Run:
         return np.array([part_of.get(event, "") for event in row_order(theirs)], dtype="<U5")
 
 
-def n_classes_of(config: dict) -> int:
-    """Classes that a network trained on data of this configuration tells apart: 4 with class other, else 3."""
-    return len(CLASSES if config.get("n_other", 0) else LENSING_CLASSES)
-
-
 def shipped_networks() -> list[str]:
     """Names of the trained networks that come with the package."""
     return sorted(p.parent.name for p in files.weights_dir().glob("*/best.pt"))
@@ -188,7 +183,8 @@ def load_run(name: str | None = None, device: str = "cpu", output: str | None = 
     path = find_checkpoint(name, output)
     saved, folder = read_checkpoint(path), run_folder(path)
     try:
-        network = from_config(saved["config"], n_classes_of(saved["data"]["config"]))
+        classes = CLASSES if saved["data"]["config"].get("n_other", 0) else LENSING_CLASSES
+        network = from_config(saved["config"], len(classes))
         network.load_state_dict(saved["model"])
         rows = {part: saved["rows"][part].numpy().astype(int) for part in PARTS}
         validation = {k: v.numpy() for k, v in saved["validation"].items()}

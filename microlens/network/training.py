@@ -188,7 +188,7 @@ class Trainer:
 
         seconds, n_batches : how long training on how many of its batches took in this process.
         """
-        begun, step = time.monotonic(), self.learner.n_taken
+        begun, step = time.monotonic(), self.learner.scheduler.last_epoch  # optimiser steps so far, in all passes
         losses = [x / self.n_steps for x in self.learner.summed_losses()]
         record = {
             "epoch": self.epoch + 1,
