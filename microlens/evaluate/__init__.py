@@ -183,18 +183,15 @@ def _score_other(config: EvaluateConfig, run: Run, data: PackedDataset, rows, pa
     """What the network makes of the rows of class other for the summary, and the arrays of these rows, whose names
     begin with `other_`.
     """
-    t_alert = None
-    if config.early_detection:
-        steps = predict_steps(run.network, data, rows, progress)
-        log_p, at = steps.log_p, alert_steps(steps.p_binary, thresholds.alert)
-        t_alert = alert_times(data, rows, at, run.network.stem_stride)
-    else:
-        log_p = predict(run.network, data, rows, progress)
+    steps = predict_steps(run.network, data, rows, progress) if config.early_detection else None
+    log_p = steps.log_p if steps else predict(run.network, data, rows, progress)
     arrays = {"other_row": rows, "other_log_p": lensing_log_p(log_p), "other_called": log_p.argmax(axis=1),
               "other_label_observable": params["label_observable"].to_numpy()}
-    if t_alert is not None:
-        arrays["other_t_alert"] = t_alert
-    return scores_of_other(params, np.exp(log_p.astype(float)), thresholds.whole_curve, t_alert), arrays
+    if steps:
+        at = alert_steps(steps.p_binary, thresholds.alert)
+        arrays["other_t_alert"] = alert_times(data, rows, at, run.network.stem_stride)
+    p, t_alert = np.exp(log_p.astype(float)), arrays.get("other_t_alert")
+    return scores_of_other(params, p, thresholds.whole_curve, t_alert), arrays
 
 
 def _attributes(config: EvaluateConfig, run: Run, data: PackedDataset, thresholds: Thresholds) -> dict:
