@@ -4,16 +4,11 @@
         data.params                     # pandas DataFrame, one row an event, true parameters and labels by name
         flux = data.flux([3, 17])       # (2, T) float32, F/F_base, 0.0 = no observation
 
-Format version 4, N events of T epochs: `flux`, `delta_t` (N, T) float32; `timestamps` (T,); one value an event of
-everything in ROWS; `params_<class>` structured with `row`; `noise` (N,) structured; `nodes/offset, tau, log_A`. A file
-without events of class other has no such class: its `classes` are three, and it has no `params_other`. Flux is not
-compressed (its digits are noise); delta_t, a mask in disguise, shrinks to a few hundredths. Errors are a function of
-measured flux and m_base and are computed on reading.
+docs/formats.md lists what a file holds. Flux is not compressed (its digits are noise); delta_t, a mask in disguise,
+shrinks to a few hundredths. Errors are a function of measured flux and m_base and are computed on reading.
 
-The first 512 bytes of a file, which HDF5 leaves to its user, hold the SHA-256 of all others. It is compared once a
-process when a file is opened, so a damaged or shortened file never passes for a good one, and it is what two copies of
-a file have in common. It costs 0.7 ms a megabyte then (`make bench`); HDF5's own checksums (fletcher32), which need
-chunks, cost 0.6 ms a megabyte at every reading and cover nothing but the chunks.
+The first 512 bytes of a file, which HDF5 leaves to its user, hold the SHA-256 of all others, compared once a process.
+HDF5's own checksums cost nearly as much at every reading and cover compressed parts alone.
 """
 
 from __future__ import annotations

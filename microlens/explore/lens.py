@@ -27,6 +27,7 @@ from microlens.explore.frames import FRAMES, PACKAGE
 from microlens.explore.season_view import LENSES, Curve, SeasonView
 from microlens.files import parse_yaml
 from microlens.fit import SingleLensFit, fit_noise_free, fit_single_lens, single_lens_model
+from microlens.fit.problem import BINARY
 from microlens.lens import ROMAN_FIELD, Field, binary, event_parallax, topology, trajectory
 from microlens.lens.plane import LensPlane, lens_plane
 from microlens.sky.season import SEASON_THESIS
@@ -55,7 +56,7 @@ SLIDERS = {
     "pi_EE": Slider(-1.0, 1.0, False, 0.0),
 }
 START = {name: slider.start for name, slider in SLIDERS.items()}
-GEOMETRY = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha", "pi_EN", "pi_EE")  # what the magnification depends on
+GEOMETRY = (*BINARY, *PARALLAX)  # what the magnification depends on
 SLIDER_COLUMNS = "repeat(auto-fit, minmax(min(390px, 100%), 1fr))"  # as many as there is room for, all as wide
 MOST_UNDONE = 100  # states that `undo` goes back
 MOST_DRAWS = 1000  # of "surprise me", until a binary meets the condition of its preset
@@ -102,7 +103,7 @@ def _magnification(schedule, *geometry):
 
 def lens_magnification(p: dict, t, field: Field) -> np.ndarray:
     """Magnification (n,) of the lens with the parameters of GEOMETRY at t (n,) days after field.season_start."""
-    return binary(t, *(p[name] for name in GEOMETRY if name not in PARALLAX), parallax=event_parallax(p, field))
+    return binary(t, *(p[name] for name in BINARY), parallax=event_parallax(p, field))
 
 
 def source_track(p: dict, t, flux, field: Field) -> np.ndarray:

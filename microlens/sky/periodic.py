@@ -47,9 +47,6 @@ def _on_phase(shape):
     return flux
 
 
-# ---- pulsation ------------------------------------------------------------------------------------------------------
-
-
 def fourier_coefficients(params: dict) -> np.ndarray:
     """Complex amplitudes (N_HARMONICS,) of the cosine series of magnitudes; the first is 1.
 
@@ -70,9 +67,6 @@ def pulsation(params: dict, phase) -> np.ndarray:
     wave = np.exp(2j * np.pi * phase)
     series = np.real(np.polyval(np.append(fourier_coefficients(params)[::-1], 0.0), wave))
     return relative_flux(params["amplitude"] * series / np.ptp(series))
-
-
-# ---- two stars in an orbit ------------------------------------------------------------------------------------------
 
 
 def true_anomaly(mean_anomaly, eccentricity: float):
@@ -161,9 +155,6 @@ def heartbeat(params: dict, phase) -> np.ndarray:
     nu, distance = true_anomaly(2 * np.pi * phase, params["eccentricity"])
     form = (1 - 3 * np.sin(params["inclination"]) ** 2 * np.cos(nu - params["omega"]) ** 2) / distance**3
     return relative_flux(-params["amplitude"] * form / np.ptp(form))
-
-
-# ---- light that repeats approximately -------------------------------------------------------------------------------
 
 
 def smooth_function(rng: np.random.Generator, timescale: float, t) -> np.ndarray:

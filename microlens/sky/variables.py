@@ -6,9 +6,6 @@ The sub-classes, how often each is met, and the priors of their parameters are d
 parameters give the same light at any times. A seed among them fixes what is random in the light. Amplitudes are those
 in F146: those of the priors times the factor of the sub-class.
 
-periodic   light that repeats, exactly or approximately; 1 in the mean
-eruptive   outbursts and flares; 1 in quiescence
-
 Two lensed sources are drawn as single lenses are, and their light is that of a lens: see microlens.data.events.
 """
 
