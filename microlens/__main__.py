@@ -190,8 +190,7 @@ def export_parquet(args):
 
 
 def doctor(args):
-    """Check the installation: torch and its device, the lens engine, flash-attn; the exit status is 1 if the engine is
-    wrong."""
+    """Check the installation: torch and its device, the lens engine, flash-attn; status 1 if the engine is wrong."""
     if args:
         raise ValueError("doctor takes no arguments.")
     import torch

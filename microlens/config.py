@@ -56,8 +56,7 @@ SCHEDULES = ("thesis", "roman")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
 FLUX_VIEW, RUNNING_VIEW, ROBUST_VIEW = VIEWS = ("flux", "running", "robust")
 SPLITS = {"train": 0, "val": 1, "test": 2, "quick": 3}
-"""Independent random streams: events of two splits are never shared. `quick` is that of the notebooks' small
-datasets."""
+"""Independent random streams: events of two splits are never shared. `quick` is that of the notebooks."""
 
 # Spawn keys of numpy's SeedSequence. An event's own stream has the key (split, class, index).
 SPLIT_STREAM, BATCH_STREAM, PREFIX_STREAM, DROPOUT_STREAM, FRESH_STREAM = 11, 12, 13, 14, 15
@@ -66,8 +65,7 @@ PAUSE_STREAM, ORDER_STREAM = 77, 99
 
 
 class Parameter(NamedTuple):
-    """A parameter of an event: unit in arrays and files, the range that is possible at all, symbol for figures,
-    meaning."""
+    """A parameter of an event: unit in arrays and files, the range that is possible, symbol for figures, meaning."""
 
     unit: str
     low: float

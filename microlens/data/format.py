@@ -217,8 +217,7 @@ def _create_curves(f, timestamps, shape, curves: dict) -> dict[str, h5py.Dataset
 
 
 def _write_tables(f, tables: dict, attrs: dict):
-    """Write what a dataset holds beside its curves: attributes, ROWS, `params_<class>`, `noise`, and the events'
-    nodes."""
+    """Write what a dataset holds beside its curves: attributes, ROWS, `params_<class>`, `noise` and nodes."""
     classes = [kind for kind in CLASSES if f"params_{kind}" in tables]
     for name, value in sorted({**attrs, "format_version": FORMAT_VERSION, "classes": classes}.items()):
         f.attrs[name] = value
@@ -405,8 +404,7 @@ class Dataset(OpenFile):
 
     @functools.cached_property
     def noise(self) -> pd.DataFrame:
-        """One row an event: the parameters of its terms of noise beside white noise (sky.NOISE_PARAMETERS); NaN where
-        it lacks a term."""
+        """One row an event: the parameters of its terms of noise (sky.NOISE_PARAMETERS); NaN where it lacks a term."""
         return pd.DataFrame(self.read("noise"))
 
     def noise_terms(self, row: int) -> dict[str, float]:

@@ -422,9 +422,7 @@ def parquet_source(path: Path):
 
 
 def _beside(path: Path, *columns: str):
-    """The Parquet table with all these columns in the folder of `path`, in one beside it, or in one inside it; None
-    without any.
-    """
+    """The Parquet table with all these columns in the folder of `path`, beside it or inside it; None without any."""
     folder = path if path.is_dir() else path.parent
     places = ("*.parquet", "*/*.parquet", "../*.parquet", "../*/*.parquet")
     for file in itertools.chain(*(sorted(folder.glob(p)) for p in places)):
@@ -438,9 +436,7 @@ def _beside(path: Path, *columns: str):
 
 
 def _truth_beside(path: Path, event: str) -> dict:
-    """The row of the table of events beside, as a dict, of the event with this name or number; empty without such a
-    table.
-    """
+    """The row, as a dict, of the event of this name or number in the table of events beside; empty without one."""
     events = _beside(path, "event_id", "name", "sim_label")
     if events is None:
         return {}

@@ -180,9 +180,7 @@ def _score(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, 
 
 
 def _score_other(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, thresholds: Thresholds, progress):
-    """What the network makes of the rows of class other for the summary, and the arrays of these rows, whose names
-    begin with `other_`.
-    """
+    """What the network makes of the rows of class other for the summary, and their arrays, named `other_...`."""
     steps = predict_steps(run.network, data, rows, progress) if config.early_detection else None
     log_p = steps.log_p if steps else predict(run.network, data, rows, progress)
     arrays = {"other_row": rows, "other_log_p": lensing_log_p(log_p), "other_called": log_p.argmax(axis=1),

@@ -115,8 +115,7 @@ def _worker_answer(file: str):
 
 def classify_file(file: str, config: ClassifyConfig, run: Run,
                   calibration: Calibration | None = None) -> tuple[list[dict], str]:
-    """Rows (dicts of COLUMNS) of all curves in a file, and one line that names the file where it could not be
-    classified ('' else)."""
+    """Rows (dicts of COLUMNS) of all curves in a file, and one line that names the file and what went wrong, or ''."""
     rows, error = [], ""
     try:
         for curve in read_light_curves(file, config):

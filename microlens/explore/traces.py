@@ -42,8 +42,7 @@ RESIDUAL_STEPS = ((5, (2, 5)), (30, (5, 10)), (1000, (10, 100, 1000)), (np.inf, 
 FLUX_DIGITS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))  # of the ticks in each decade, as many as find room
 MOST_TICKS = 6  # of the axis of flux
 MAP_PIXELS, MAP_BRIGHTEST, MAP_GREY, MAP_COVER = 91, 100.0, 110, 200
-"""Pixels on a side of the magnification map, the magnification of its most covered pixel, its grey and its largest
-cover (of 255)."""
+"""Pixels on a side of the map, magnification of its most covered pixel, its grey and its largest cover (of 255)."""
 
 
 def log_flux(flux):
