@@ -441,18 +441,14 @@ class Dataset(OpenFile):
         sigma = sigma_flux(flux, m_base, self.detector, self.config["noise_scale"])
         return np.where(flux != 0, sigma, np.nan).astype(np.float32)
 
-    def nodes(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """(tau, log_A) of one event's curve, tau in Einstein times; empty for a flat event and a point source."""
-        part = slice(self.node_offset[int(row)], self.node_offset[int(row) + 1])
-        return self.read("nodes/tau", part), self.read("nodes/log_A", part).astype(float)
-
     def curve(self, row: int):
         """The curve of one event as `microlens.data.true_flux` takes it: None, u_0, (tau, log_A), or a VariableStar."""
         if self.labels[row] == FLAT:
             return None
         if self.labels[row] == OTHER and self.params.at[row, "subclass"] != TWO_SOURCES:
             return VariableStar({name: self.params.at[row, name] for name in VARIABLE_PARAMETERS})
-        tau, log_A = self.nodes(row)
+        part = slice(self.node_offset[int(row)], self.node_offset[int(row) + 1])  # empty for a point source
+        tau, log_A = self.read("nodes/tau", part), self.read("nodes/log_A", part).astype(float)
         return (tau, log_A) if len(tau) else float(self.params.loc[row, "u_0"])
 
     @functools.cached_property

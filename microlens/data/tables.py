@@ -243,8 +243,7 @@ def _separated_columns(text: str) -> Table:
     body = [row for row in cells[len(head) :] if len(row) == n_columns]
     skipped = len(cells) - len(head) - len(body)
     if skipped > len(body):
-        raise LightCurveError(f"{len(body)} lines of {n_columns} columns and {skipped} others; "
-                              "expected one table.")
+        raise LightCurveError(f"{len(body)} lines of {n_columns} columns and {skipped} others; expected one table.")
     titles = [row for row in head if not all(set(w) <= set("-=+|: ") for w in row)]
     table = ascii.read([CELL.join(row) for row in body], format="fast_no_header", delimiter=CELL, guess=False,
                        names=[str(i + 1) for i in range(n_columns)], fast_reader={"exponent_style": "fortran"})

@@ -264,16 +264,11 @@ def find_resume(config: TrainConfig) -> Path | None:
     for run in reversed(files.list_runs(config.output)):
         if config.experiment_name in (None, run.name):
             stated = _stated(run)
-            same_data = all(_file_name(stated.get(name)) == _file_name(getattr(config, name))
+            same_data = all(Path(stated.get(name) or "").name == Path(getattr(config, name) or "").name
                             for name in ("data", "extra_data"))
             if stated and same_data and not config.differences(stated, NOT_COMPARED):
                 return run
     return None
-
-
-def _file_name(path: str | None) -> str:
-    """The name of a file without its folder; empty for none."""
-    return Path(path or "").name
 
 
 def _taken(run: Path, differing: list[str]) -> str:
