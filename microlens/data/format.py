@@ -287,7 +287,20 @@ def _tables(shard: Dataset, start: int) -> dict:
 
 
 class OpenFile:
-    """A file of the package that is held open until the block ends; `_f` is its HDF5 file."""
+    """A file of the package that is held open until the block ends; `_f` is its HDF5 file.
+
+    path, checksum.   _read : what a kind of files reads when it is opened.
+    """
+
+    def __init__(self, path, kind: str):
+        self.path = Path(path)
+        self._f, self.checksum = open_file(self.path, kind)
+        try:
+            with expecting(self.path, kind):
+                self._read()
+        except DatasetError:
+            self.close()
+            raise
 
     def close(self):
         self._f.close()
@@ -307,19 +320,15 @@ class Dataset(OpenFile):
     """
 
     def __init__(self, path):
-        self.path = Path(path)
         try:
-            self._f, self.checksum = open_file(self.path, "dataset")
+            super().__init__(path, "dataset")
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no dataset; `microlens simulate --output {path}` makes it.") from None
-        try:
-            with expecting(self.path, "dataset"):
-                self._check_parts()
-                self._read_tables()
-                self._check_values()
-        except DatasetError:
-            self.close()
-            raise
+
+    def _read(self):
+        self._check_parts()
+        self._read_tables()
+        self._check_values()
 
     def _check_parts(self):
         """Raise DatasetError where version, classes, or the type or shape of a part are not the format's."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
-from microlens.data.format import DatasetError, OpenFile, expecting, new_file, open_file
+from microlens.data.format import DatasetError, OpenFile, expecting, new_file
 
 STATE_VERSION = 1
 KIND = "state of stars"
@@ -32,19 +31,15 @@ class States(OpenFile):
     """
 
     def __init__(self, path):
-        self.path = Path(path)
-        self._f, _ = open_file(path, KIND)
-        try:
-            with expecting(path, KIND):
-                self.attrs = dict(self._f.attrs)
-                self.names = np.char.decode(self._f["name"][:], "utf-8")
-                version = self.attrs["state_version"]
-            if version != STATE_VERSION:
-                raise DatasetError(f"{path}: a {KIND} of version {version}, this package reads {STATE_VERSION}; begin "
-                                   "a new one.")
-        except DatasetError:
-            self.close()
-            raise
+        super().__init__(path, KIND)
+
+    def _read(self):
+        self.attrs = dict(self._f.attrs)
+        self.names = np.char.decode(self._f["name"][:], "utf-8")
+        version = self.attrs["state_version"]
+        if version != STATE_VERSION:
+            raise DatasetError(f"{self.path}: a {KIND} of version {version}, this package reads {STATE_VERSION}; begin "
+                               "a new one.")
 
     def check(self, layout: Layout):
         """Raise DatasetError where an array is missing, or type or shape are not those of the layout."""

@@ -65,6 +65,24 @@ def printed_unit(unit: str) -> str:
     return unit.replace("theta_E", "θ_E")
 
 
+def span_in_words(span: tuple[float, float], unit: str) -> str:
+    """The permitted values of a parameter."""
+    return f"{span[0]:g} to {span[1]:g} {unit}".rstrip()
+
+
+def checked_value(name: str, value, span: tuple[float, float], unit: str, turn: float | None) -> float:
+    """The value of a parameter, an angle within the span. ValueError, naming it, for no number or one out of range.
+
+    turn : a whole turn, of an angle; None of other parameters.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if is_number and turn and not span[0] <= value <= span[1]:
+        value = value % turn
+    if not is_number or not span[0] <= value <= span[1]:
+        raise ValueError(f"{name}: came {value!r}, expected {span_in_words(span, unit)}.")
+    return float(value)
+
+
 class Message(widgets.HTML):
     """One line that says what was done or, in red, what went wrong."""
 
@@ -134,13 +152,8 @@ class Control:
             self.slider.value = min(max(self._position(self.value), low), high)
         self.moving = False
         self.slider.description = f"{self.name} ({self.unit})" if unit else self.name
-        self.slider.tooltip = self.box.tooltip = f"{self.name}: {self.range}"
+        self.slider.tooltip = self.box.tooltip = f"{self.name}: {span_in_words(span, self.unit)}"
         self.limits.value = f"{span[0]:.4g} to {span[1]:.4g}"
-
-    @property
-    def range(self) -> str:
-        """The permitted values in words."""
-        return f"{self.span[0]:g} to {self.span[1]:g} {self.unit}".rstrip()
 
     @staticmethod
     def _text(value: float) -> str:
@@ -152,15 +165,6 @@ class Control:
     def _is_at(self, position: float) -> bool:
         """Whether the slider stands at `position` as nearly as its steps allow."""
         return abs(position - self._position(self.value)) <= 0.5001 * self.step
-
-    def checked(self, value) -> float:
-        """The value, an angle within the range. ValueError, naming the parameter, for no number or one out of range."""
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if is_number and self.turn and not self.span[0] <= value <= self.span[1]:
-            value = value % self.turn
-        if not is_number or not self.span[0] <= value <= self.span[1]:
-            raise ValueError(f"{self.name}: came {value!r}, expected {self.range}.")
-        return float(value)
 
     def _on_slider(self, change):
         # The page moves a slider to its nearest step and reports that: no move of the user's.
@@ -174,7 +178,7 @@ class Control:
         if self.moving:
             return
         try:
-            value = self.checked(number(change["new"], self.name))
+            value = checked_value(self.name, number(change["new"], self.name), self.span, self.unit, self.turn)
         except ValueError as error:
             self.move(self.value)
             self.refused(error)

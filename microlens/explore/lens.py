@@ -21,7 +21,7 @@ from microlens import sky
 from microlens.config import BINARY_PRESETS, PARALLAX, PARAMETERS, THRESHOLD_PSPL
 from microlens.data.events import fit_start, meets_caustic
 from microlens.explore import panels, traces
-from microlens.explore.controls import Control, Frame, Message, printed_unit, row, user_path
+from microlens.explore.controls import Control, Frame, Message, checked_value, printed_unit, row, user_path
 from microlens.explore.fits import Fits
 from microlens.explore.frames import FRAMES, PACKAGE
 from microlens.explore.season_view import LENSES, Curve, SeasonView
@@ -264,22 +264,11 @@ class LensExplorer:
         unknown = sorted(set(parameters) - set(self.controls))
         if unknown:
             raise ValueError(f"unknown parameter {', '.join(unknown)}; there are {', '.join(self.controls)}.")
-        values = {name: self._checked(name, value) for name, value in parameters.items()}
+        values = {name: checked_value(name, value, self.spans[name], printed_unit(PARAMETERS[name].unit),
+                                      2 * math.pi if name == "alpha" else None) for name, value in parameters.items()}
         for name, value in self.frame.shown(self.parameters | values).items():
             if name in values or value != self.controls[name].value:
                 self.controls[name].move(float(value))
-
-    def _checked(self, name: str, value) -> float:
-        """A value in the frame of the package; see Control.checked."""
-        control = self.controls[name]
-        if self.frame == PACKAGE or name not in ("t_0", "u_0", "alpha"):
-            return control.checked(value)
-        (low, high), unit = self.spans[name], printed_unit(PARAMETERS[name].unit)
-        if name == "alpha" and isinstance(value, (int, float)) and math.isfinite(value):
-            value = value % (2 * math.pi)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise ValueError(f"{name}: came {value!r}, expected {low:g} to {high:g} {unit}.")
-        return float(value)
 
     def _moved(self):
         """The user has moved a control."""

@@ -17,7 +17,6 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -201,23 +200,12 @@ def load_run(name: str | None = None, device: str = "cpu", output: str | None = 
 # ---- a run as its training finds it ---------------------------------------------------------------------------------
 
 
-class Start(NamedTuple):
-    """Where a training begins.
-
-    run : the run folder.   saved : the checkpoint to go on from, or None.   complete : whether nothing is left to do.
-    initial : the run whose weights are taken, or None.
-    """
-
-    run: Path
-    saved: dict | None
-    complete: bool
-    initial: Run | None
-
-
-def resolve_run(config: TrainConfig, held: contextlib.ExitStack) -> Start:
+def resolve_run(config: TrainConfig, held: contextlib.ExitStack) -> tuple[Path, dict | None, bool, Run | None]:
     """Where the training of a configuration begins. The folder is this process' own until `held` is closed.
 
-    Raises ValueError, which says what to do, where the folder belongs to a training of other settings or data.
+    Returns the run folder; the checkpoint to go on from, or None; whether nothing is left to do; and the run whose
+    weights are taken, or None. Raises ValueError, which says what to do, where the folder belongs to a training of
+    other settings or data.
     """
     if config.experiment_name in shipped_networks():
         raise ValueError(f"experiment_name: {config.experiment_name!r} is the name of a shipped network; "
@@ -235,7 +223,7 @@ def resolve_run(config: TrainConfig, held: contextlib.ExitStack) -> Start:
     if saved is not None:
         _check_same(run, config, saved)
     initial = read_initial(config) if config.initial is not None and saved is None else None
-    return Start(run, saved, saved is not None and (run / "complete").exists(), initial)
+    return run, saved, saved is not None and (run / "complete").exists(), initial
 
 
 def default_name(config: TrainConfig) -> str:

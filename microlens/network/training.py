@@ -321,18 +321,18 @@ def train(config: TrainConfig, progress: bool = True, on_epoch=None) -> Path:
     stop, ranks = StopRequests(config.wall_minutes), Ranks(choose_device("auto"))
     with contextlib.ExitStack() as held:
         held.callback(ranks.close)
-        start = ranks.decide(lambda: resolve_run(config, held))
-        if start.complete:
-            log.info("%s is complete", start.run.name)
-            return start.run
-        trainer = Trainer(config, ranks, start.run, progress)
-        if start.saved is not None:
-            trainer.restore(start.saved)
-        if start.initial is not None:
-            trainer.start_from(start.initial)
+        run, saved, complete, initial = ranks.decide(lambda: resolve_run(config, held))
+        if complete:
+            log.info("%s is complete", run.name)
+            return run
+        trainer = Trainer(config, ranks, run, progress)
+        if saved is not None:
+            trainer.restore(saved)
+        if initial is not None:
+            trainer.start_from(initial)
         held.enter_context(stop.listening())
         try:
             trainer.fit(stop, on_epoch)
         except Interrupted as reason:
-            log.warning("stopped: %s. Continue with --resume %s.", reason, start.run.name)
-        return start.run
+            log.warning("stopped: %s. Continue with --resume %s.", reason, run.name)
+        return run
