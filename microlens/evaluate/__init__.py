@@ -8,7 +8,7 @@ three classes does not know, are scored apart: what it calls binary of them is a
 was trained on only the held-out ones are scored.
 `predictions.h5` holds all that the scores and the figures (microlens.figures.draw_evaluation) are made of.
 
-thresholds     what validation rows decide; export          report         the numbers of one evaluation
+thresholds     what validation rows decide                  report         the numbers of one evaluation
 metrics        arrays in, numbers out                       alerts         early detection over a mixed stream
 baselines      without a network                            light_curves   classify: files of other people
 calibration    thresholds on quiet light curves of the user's own
@@ -34,10 +34,10 @@ from microlens.evaluate.calibration import Calibration, calibrate, read_calibrat
 from microlens.evaluate.light_curves import classify, score_light_curves
 from microlens.evaluate.nightly import read_stars, stream_nights
 from microlens.evaluate.report import Scores, scores_of_other
-from microlens.evaluate.thresholds import Thresholds, choose_thresholds, export
+from microlens.evaluate.thresholds import Thresholds, choose_thresholds
 from microlens.files import atomic
 from microlens.network.predict import alert_steps, alert_times, lensing_log_p, predict, predict_steps, step_times
-from microlens.network.runs import Run, load_run, shipped_networks
+from microlens.network.runs import Run, export, load_run, shipped_networks
 
 __all__ = ["calibrate", "classify", "evaluate", "export", "read_stars", "stream_nights"]
 log = logging.getLogger("microlens")

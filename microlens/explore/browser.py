@@ -20,14 +20,7 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from microlens.config import (
-    CLASS_COLOURS,
-    CLASS_PARAMETERS,
-    CLASSES,
-    PARAMETERS,
-    VARIABLE_PARAMETERS,
-    ClassifyConfig,
-)
+from microlens.config import CLASS_COLOURS, CLASS_PARAMETERS, CLASSES, PARAMETERS, VARIABLE_PARAMETERS, ClassifyConfig
 from microlens.data import open_dataset, read_light_curve, seasons
 from microlens.evaluate import classify
 from microlens.explore import panels, traces

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,25 @@ def load_run(name: str | None = None, device: str = "cpu", output: str | None = 
         raise ValueError(f"{path}: is of a training that has not finished its first pass; go on with it first.")
     network = network.to(choose_device(device)).eval()
     return Run(folder.name, folder, saved["config"], network, rows, data, timestamps, validation)
+
+
+def export(name: str, folder) -> Path:
+    """Copy what is needed to use a run into `folder`: network, configuration, log, validation features; no local paths.
+
+    Returns the folder. Raises what load_run raises.
+    """
+    run, folder = load_run(name), Path(folder).expanduser()
+    saved = read_checkpoint(find_checkpoint(name))
+    own = {"data": Path(run.config["data"]).name, "output": None, "resume": None}
+    own |= {name: Path(run.config[name]).name for name in ("initial", "extra_data") if run.config.get(name)}
+    saved["config"] |= own
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder / "best.pt", saved)
+    with atomic(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(saved["config"], indent=1, sort_keys=True) + "\n")
+    for kept in ("log.jsonl", VALIDATION_FEATURES):
+        shutil.copy(run.folder / kept, folder / kept)
+    return folder
 
 
 # ---- a run as its training finds it ---------------------------------------------------------------------------------
