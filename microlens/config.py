@@ -3,13 +3,12 @@
     SimulateConfig(n_flat=100, n_pspl=100, n_binary=100, output="data/raw/test.h5")
 
 A field says what it is, its unit and its range once, in `option(...)`. `Config` checks the range, the command line
-makes flags and help of the same statement, and files carry the configuration as JSON (`to_json`).
+makes flags and help of the same statement, and files carry the configuration as JSON.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import typing
 from dataclasses import dataclass
@@ -226,9 +225,6 @@ class Config:
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
     def from_dict(cls, values: dict):
