@@ -125,7 +125,6 @@ def _print_alerts(text: str):
 
 
 def figures(args):
-    """figures [--experiment-name NAME] [--evaluation FOLDER] [--output FOLDER], or figures --redraw FOLDER"""
     parser = argparse.ArgumentParser(
         prog="microlens figures", description="Make the figures of the thesis, each with the table that it draws, or "
         "draw those of a folder again from their tables. Notebook 06_figures does the same with more choices.")
@@ -145,7 +144,6 @@ def figures(args):
 
 
 def notebook(args):
-    """notebook all | NAME [-p name value]... [-f parameters.yaml] [-o output.ipynb]"""
     from microlens.notebook import run_all, run_notebook
 
     parser = argparse.ArgumentParser(
@@ -168,7 +166,6 @@ def notebook(args):
 
 
 def export(args):
-    """export RUN FOLDER"""
     from microlens.evaluate import export
 
     parser = argparse.ArgumentParser(
@@ -181,7 +178,6 @@ def export(args):
 
 
 def export_parquet(args):
-    """export-parquet DATASET FOLDER"""
     from microlens.data.parquet import export_parquet
 
     parser = argparse.ArgumentParser(
@@ -194,8 +190,7 @@ def export_parquet(args):
 
 
 def doctor(args):
-    """Check the installation: torch and its device, the lens engine, flash-attn; the exit status is 1 if the engine is
-    wrong."""
+    """Check the installation: torch and its device, the lens engine, flash-attn; status 1 if the engine is wrong."""
     if args:
         raise ValueError("doctor takes no arguments.")
     import torch

@@ -3,15 +3,13 @@
     SimulateConfig(n_flat=100, n_pspl=100, n_binary=100, output="data/raw/test.h5")
 
 A field says what it is, its unit and its range once, in `option(...)`. `Config` checks the range, the command line
-makes flags and help of the same statement, and files carry the configuration as JSON (`to_json`).
+makes flags and help of the same statement, and files carry the configuration as JSON.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +55,7 @@ SCHEDULES = ("thesis", "roman")
 DETECTORS = ("roman", "penny2019", "crowded", "thesis")
 FLUX_VIEW, RUNNING_VIEW, ROBUST_VIEW = VIEWS = ("flux", "running", "robust")
 SPLITS = {"train": 0, "val": 1, "test": 2, "quick": 3}
-"""Independent random streams: events of two splits are never shared. `quick` is that of the notebooks' small
-datasets."""
+"""Independent random streams: events of two splits are never shared. `quick` is that of the notebooks."""
 
 # Spawn keys of numpy's SeedSequence. An event's own stream has the key (split, class, index).
 SPLIT_STREAM, BATCH_STREAM, PREFIX_STREAM, DROPOUT_STREAM, FRESH_STREAM = 11, 12, 13, 14, 15
@@ -67,8 +64,7 @@ PAUSE_STREAM, ORDER_STREAM = 77, 99
 
 
 class Parameter(NamedTuple):
-    """A parameter of an event: unit in arrays and files, the range that is possible at all, symbol for figures,
-    meaning."""
+    """A parameter of an event: unit in arrays and files, the range that is possible, symbol for figures, meaning."""
 
     unit: str
     low: float
@@ -172,21 +168,12 @@ _LARGEST = 1e300  # of a number; NaN and infinity are beyond it
 _TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def _kinds(hint) -> tuple[type, ...]:
-    """The types of a field's annotation: (str,) of `str`, (str, NoneType) of `str | None`."""
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+def _checked_value(field, hint, value):
+    """The value of a field, whose annotation is `str`, say, or `str | None`.
 
-
-def _is_a(value, kind) -> bool:
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _checked_value(field, kinds, value):
-    """The value of a field. Raises ValueError, naming the field, where it is of another kind or out of range."""
+    Raises ValueError, naming the field, where it is of another kind or out of range.
+    """
+    kinds = typing.get_args(hint) or (hint,)
     if value is None and type(None) in kinds:
         return value
     m = field.metadata
@@ -195,7 +182,8 @@ def _checked_value(field, kinds, value):
     shown = str(value)[:80]
     came = f"{field.name}: came {shown!r}" if isinstance(value, str) else f"{field.name}: came {shown}"
     wanted = f"{came}, expected {describe_range(field) or _TYPE_WORDS[kind]}{unit}."
-    if not _is_a(value, kind):
+    is_kind = isinstance(value, (int, float) if kind is float else kind)
+    if not is_kind or (isinstance(value, bool) and kind is not bool):
         raise ValueError(wanted.replace("expected ", "expected a whole number ") if kind is int else wanted)
     if m.get("choices") and value not in m["choices"]:
         raise ValueError(wanted)
@@ -233,13 +221,10 @@ class Config:
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(fields))}.")
-        return {name: _checked_value(fields[name], _kinds(hints[name]), value) for name, value in values.items()}
+        return {name: _checked_value(fields[name], hints[name], value) for name, value in values.items()}
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
     def from_dict(cls, values: dict):
@@ -264,23 +249,15 @@ class Config:
 _SEED = {"low": 0, "high": 2**32 - 1}
 
 
-def _check_run_name(name: str | None):
-    """Raise ValueError where a run's name would leave the runs folder or is no name of a folder."""
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
-        raise ValueError(f"experiment_name: came {name!r}, expected letters, digits and . _ + - alone: it names a "
-                         f"folder in runs/.")
-
-
 # ---- the stages -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Config):
-    """White noise and lost epochs. SimulateConfig inherits these fields, so a simulation's configuration is a Noise,
-    too."""
+    """White noise and lost epochs; a simulation's configuration is a Noise, too."""
 
-    detector: str = option("roman", "Detector noise set: zero point, exposure, encircled energy and "
-                                    "background.", choices=DETECTORS)
+    detector: str = option("roman", "Detector noise set: zero point, exposure, encircled energy and background.",
+                           choices=DETECTORS)
     noise_scale: float = option(1.0, "Factor on the photometric error.", above=0)
     missing_fraction: float = option(0.05, "Share of the epochs that are lost at random.", low=0, high=0.99)
 
@@ -302,25 +279,21 @@ class SimulateConfig(Noise):
     photometry: str | None = option(None, "Folder of light curves of quiet stars, of any kind that classify reads: "
                                           "events are put into them, and have their epochs, gaps, noise and errors. "
                                           "Each split has stars of its own.", path=True)
-    limb_darkening: float = option(0.0, "Linear limb-darkening coefficient of the source; 0 is a uniform "
-                                        "disc.", low=0, high=1)
+    limb_darkening: float = option(0.0, "Linear limb-darkening coefficient of the source; 0 is a uniform disc.",
+                                   low=0, high=1)
     output: str = option("data/raw/events.h5", "Dataset file to make.", path=True)
     split: str = option("train", "Which independent random streams to draw from: events of two splits are never "
-                                 "shared.",
-                        choices=tuple(SPLITS))
+                                 "shared.", choices=tuple(SPLITS))
     seed: int = option(0, "Seed of the random streams.", **_SEED)
     schedule: str | None = option(None, "Epochs of the season. Unset means what the preset says: roman for preset "
-                                        "roman, else thesis.",
-                                  choices=SCHEDULES)
+                                        "roman, else thesis.", choices=SCHEDULES)
     two_sources: float = option(0.0, "Share of the single lenses that have a second source and keep their class.",
                                 low=0, high=1)
     oversample: float = option(20.0, "At most this many draws for each wanted event of a class; fewer accepted events "
-                                     "are an error.",
-                               low=1)
+                                     "are an error.", low=1)
     num_workers: int = option(0, "Number of worker processes; 0 means one a core.", unit="processes", low=0, high=4096)
     part: str | None = option(None, "For an array job: simulate only the k-th of n parts, 'k/n' with k from 0. A later "
-                                    "run without "
-                              "this option joins the parts.")
+                                    "run without this option joins the parts.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -344,8 +317,7 @@ class TrainConfig(Config):
 
     data: str = option("data/raw/events.h5", "Dataset file to train on.", path=True)
     extra_data: str | None = option(None, "Second dataset file, all of whose events are for training: rare ones, other "
-                                    "noise. Validation, thresholds and held-out events are those of --data.",
-                                    path=True)
+                                    "noise. Validation, thresholds and held-out events are those of --data.", path=True)
     fresh: bool = option(False, "Draw new light curves of the training part in every pass: t_0, t_E, f_s, m_base, gaps "
                          "and noise are new, the lenses and the paths of the sources stay.")
     experiment_name: str | None = option(None, "Name of the run. Unset means d<width>_l<layers>_hier_<date>_<time>.")
@@ -387,7 +359,10 @@ class TrainConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_run_name(self.experiment_name)
+        name = self.experiment_name
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):  # it stays in the runs folder
+            raise ValueError(f"experiment_name: came {name!r}, expected letters, digits and . _ + - alone: it names a "
+                             f"folder in runs/.")
         if self.fresh and self.extra_data is not None:
             raise ValueError("fresh, extra_data: came both; events are drawn anew of one dataset alone.")
         if self.d_model % N_HEADS:
@@ -404,8 +379,7 @@ class NetworkConfig(Config):
     """Which network answers."""
 
     experiment_name: str | None = option(None, "A shipped network, a unique part of a run's name, or the path of a "
-                                         "run's folder or checkpoint. Unset means the shipped network "
-                                         "sky.", path=True)
+                                         "run's folder or checkpoint. Unset means the shipped network sky.", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -413,8 +387,8 @@ class ThresholdConfig(NetworkConfig):
     """Which network answers, and at which thresholds."""
 
     calibration: str | None = option(None, "File of `microlens calibrate`, whose thresholds of P(binary) are taken: "
-                                     "that of whole light curves, at which one is called binary, and that of "
-                                     "alerts.", path=True)
+                                     "that of whole light curves, at which one is called binary, and that of alerts.",
+                                     path=True)
 
 
 @dataclass(frozen=True, kw_only=True)

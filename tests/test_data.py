@@ -178,8 +178,8 @@ def test_render_event_repeats_what_make_event_draws():
     p = sky.draw(preset, "binary", rng, sky.season_length(t))
     rng.random(len(t))  # which epochs are lost
     drawn = sky.draw_terms(preset.noise, rng)
-    flux = sky.observe(render_event(e.curve, p["t_0"], p["t_E"], p["f_s"], 20.0, t, np.random.default_rng(0))[1],
-                       p["m_base"], t, rng, config, np.ones(len(t), bool), drawn).flux
+    _, true = render_event(e.curve, p["t_0"], p["t_E"], p["f_s"], 20.0, t, np.random.default_rng(0))
+    flux, _ = sky.observe(true, p["m_base"], t, rng, config, np.ones(len(t), bool), drawn)
     assert drawn and drawn == e.noise and p == e.params and np.array_equal(flux, e.flux)
 
 

@@ -23,20 +23,7 @@ from microlens.data.simulation import quick_dataset, simulate
 from microlens.data.tables import LightCurveError
 
 __all__ = [
-    "DatasetError",
-    "LightCurveError",
-    "OversampleError",
-    "PackedDataset",
-    "make_event",
-    "open_dataset",
-    "quick_dataset",
-    "read_light_curve",
-    "read_light_curves",
-    "read_predictions",
-    "render_event",
-    "seasons",
-    "simulate",
-    "time_since_last",
-    "true_flux",
-    "write_predictions",
+    "DatasetError", "LightCurveError", "OversampleError", "PackedDataset", "make_event", "open_dataset",
+    "quick_dataset", "read_light_curve", "read_light_curves", "read_predictions", "render_event", "seasons", "simulate",
+    "time_since_last", "true_flux", "write_predictions",
 ]

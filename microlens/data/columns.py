@@ -59,9 +59,7 @@ class Columns:
 
 @functools.cache
 def column_names(own: str | None = None) -> dict:
-    """The table of names: the package's, behind those of the YAML file `own`. Raises LightCurveError where that is no
-    such table.
-    """
+    """The table of names, behind those of the YAML file `own`. Raises LightCurveError where that is no such table."""
     names = yaml.safe_load(Path(__file__).with_name("light_curve_columns.yaml").read_text())
     if not own:
         return names
@@ -247,9 +245,7 @@ class _Chooser:
         return None
 
     def _unit(self, title: str, given: str) -> str:
-        """Unit of a brightness as an option (`given`) or a header states it, in the words of Columns.unit; '' where
-        none is stated.
-        """
+        """Unit of a brightness as an option (`given`) or a header states it, see Columns.unit; '' where none does."""
         if given and given.lower() not in UNIT_WORDS:
             raise self.error(f"the unit [{given}] is unknown; expected mag, mmag, flux, uJy or mJy")
         stated = self.table.meta.get("unit words", {}).get(title) or self.table[title].unit
@@ -293,9 +289,7 @@ class _Chooser:
         return values[np.isfinite(values)]
 
     def _by_place(self) -> tuple[str, str, str | None]:
-        """The first three columns (or those from the user's time on) as time, brightness, error, where no value
-        speaks against it.
-        """
+        """Time, brightness and error by place, from the user's time on, where no value speaks against it."""
         titles = self.table.colnames
         if self.options.time is not None:
             titles = titles[titles.index(self._given(self.options.time)) :]
@@ -349,9 +343,7 @@ class _Chooser:
         return len(values) > 0 and bool((values > 0).mean() > 0.9 and np.median(values) < 1)
 
     def _unit_of_values(self, title: str) -> str:
-        """'mag' where the values (but for sentinels of 90 and more, or below 0) are those of magnitudes, else
-        'flux'.
-        """
+        """'mag' where the values, but for sentinels (90 and more, or below 0), are those of magnitudes, else 'flux'."""
         values = self._values(title)
         values = values[(values < 90) & (values > 0)] if self._looks_like_magnitudes(title) else values
         inside = (values > MAGNITUDES[0]) & (values < MAGNITUDES[1])

@@ -193,7 +193,8 @@ def render_event(curve, t_0, t_E, f_s, m_base, timestamps, rng: np.random.Genera
     Returns flux (T,) float32, 0.0 = no observation, and flux_true (T,) float64, both F/F_base.
     """
     flux_true = true_flux(curve, t_0, t_E, f_s, timestamps)
-    return sky.observe(flux_true, m_base, timestamps, rng, noise, drawn=drawn).flux, flux_true
+    flux, _ = sky.observe(flux_true, m_base, timestamps, rng, noise, drawn=drawn)
+    return flux, flux_true
 
 
 def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.random.Generator, max_draws: int,

@@ -4,16 +4,11 @@
         data.params                     # pandas DataFrame, one row an event, true parameters and labels by name
         flux = data.flux([3, 17])       # (2, T) float32, F/F_base, 0.0 = no observation
 
-Format version 4, N events of T epochs: `flux`, `delta_t` (N, T) float32; `timestamps` (T,); one value an event of
-everything in ROWS; `params_<class>` structured with `row`; `noise` (N,) structured; `nodes/offset, tau, log_A`. A file
-without events of class other has no such class: its `classes` are three, and it has no `params_other`. Flux is not
-compressed (its digits are noise); delta_t, a mask in disguise, shrinks to a few hundredths. Errors are a function of
-measured flux and m_base and are computed on reading.
+docs/formats.md lists what a file holds. Flux is not compressed (its digits are noise); delta_t, a mask in disguise,
+shrinks to a few hundredths. Errors are a function of measured flux and m_base and are computed on reading.
 
-The first 512 bytes of a file, which HDF5 leaves to its user, hold the SHA-256 of all others. It is compared once a
-process when a file is opened, so a damaged or shortened file never passes for a good one, and it is what two copies of
-a file have in common. It costs 0.7 ms a megabyte then (`make bench`); HDF5's own checksums (fletcher32), which need
-chunks, cost 0.6 ms a megabyte at every reading and cover nothing but the chunks.
+The first 512 bytes of a file, which HDF5 leaves to its user, hold the SHA-256 of all others, compared once a process.
+HDF5's own checksums cost nearly as much at every reading and cover compressed parts alone.
 """
 
 from __future__ import annotations
@@ -222,8 +217,7 @@ def _create_curves(f, timestamps, shape, curves: dict) -> dict[str, h5py.Dataset
 
 
 def _write_tables(f, tables: dict, attrs: dict):
-    """Write what a dataset holds beside its curves: attributes, ROWS, `params_<class>`, `noise`, and the events'
-    nodes."""
+    """Write what a dataset holds beside its curves: attributes, ROWS, `params_<class>`, `noise` and nodes."""
     classes = [kind for kind in CLASSES if f"params_{kind}" in tables]
     for name, value in sorted({**attrs, "format_version": FORMAT_VERSION, "classes": classes}.items()):
         f.attrs[name] = value
@@ -293,7 +287,20 @@ def _tables(shard: Dataset, start: int) -> dict:
 
 
 class OpenFile:
-    """A file of the package that is held open until the block ends; `_f` is its HDF5 file."""
+    """A file of the package that is held open until the block ends; `_f` is its HDF5 file.
+
+    path, checksum.   _read : what a kind of files reads when it is opened.
+    """
+
+    def __init__(self, path, kind: str):
+        self.path = Path(path)
+        self._f, self.checksum = open_file(self.path, kind)
+        try:
+            with expecting(self.path, kind):
+                self._read()
+        except DatasetError:
+            self.close()
+            raise
 
     def close(self):
         self._f.close()
@@ -313,19 +320,15 @@ class Dataset(OpenFile):
     """
 
     def __init__(self, path):
-        self.path = Path(path)
         try:
-            self._f, self.checksum = open_file(self.path, "dataset")
+            super().__init__(path, "dataset")
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no dataset; `microlens simulate --output {path}` makes it.") from None
-        try:
-            with expecting(self.path, "dataset"):
-                self._check_parts()
-                self._read_tables()
-                self._check_values()
-        except DatasetError:
-            self.close()
-            raise
+
+    def _read(self):
+        self._check_parts()
+        self._read_tables()
+        self._check_values()
 
     def _check_parts(self):
         """Raise DatasetError where version, classes, or the type or shape of a part are not the format's."""
@@ -410,8 +413,7 @@ class Dataset(OpenFile):
 
     @functools.cached_property
     def noise(self) -> pd.DataFrame:
-        """One row an event: the parameters of its terms of noise beside white noise (sky.NOISE_PARAMETERS); NaN where
-        it lacks a term."""
+        """One row an event: the parameters of its terms of noise (sky.NOISE_PARAMETERS); NaN where it lacks a term."""
         return pd.DataFrame(self.read("noise"))
 
     def noise_terms(self, row: int) -> dict[str, float]:
@@ -448,18 +450,14 @@ class Dataset(OpenFile):
         sigma = sigma_flux(flux, m_base, self.detector, self.config["noise_scale"])
         return np.where(flux != 0, sigma, np.nan).astype(np.float32)
 
-    def nodes(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """(tau, log_A) of one event's curve, tau in Einstein times; empty for a flat event and a point source."""
-        part = slice(self.node_offset[int(row)], self.node_offset[int(row) + 1])
-        return self.read("nodes/tau", part), self.read("nodes/log_A", part).astype(float)
-
     def curve(self, row: int):
         """The curve of one event as `microlens.data.true_flux` takes it: None, u_0, (tau, log_A), or a VariableStar."""
         if self.labels[row] == FLAT:
             return None
         if self.labels[row] == OTHER and self.params.at[row, "subclass"] != TWO_SOURCES:
             return VariableStar({name: self.params.at[row, name] for name in VARIABLE_PARAMETERS})
-        tau, log_A = self.nodes(row)
+        part = slice(self.node_offset[int(row)], self.node_offset[int(row) + 1])  # empty for a point source
+        tau, log_A = self.read("nodes/tau", part), self.read("nodes/log_A", part).astype(float)
         return (tau, log_A) if len(tau) else float(self.params.loc[row, "u_0"])
 
     @functools.cached_property

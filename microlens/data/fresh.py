@@ -7,10 +7,7 @@ f_s and m_base, then gaps and noise; u_0, rho, s, q and alpha stay, since they a
 t_E of an event with parallax, whose path depends on them, and so does the light of a variable star. A preset that
 requires a caustic crossing is drawn until there is one. Delta chi^2, labels and moments of observability are those of
 the new light curve. Event and noise are a function of (seed, epoch, row) alone, so neither the number of ranks nor an
-interruption changes them.
-
-Each process holds the stored curves of the training rows, 14 MB for 10,000 events of preset `roman` (their light curves
-take 140 MB packed), so they need not be shared. Reading them takes half a second a thousand.
+interruption changes them. Each process holds the stored curves of the training rows, 14 MB for 10,000 events.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ whose rounding (1.4e-4 of the flux excess, 1e-7 at the baseline) stays far below
 that floor (the thesis' detector, a small noise_scale) is kept as float32.
 
 The packed file lies in the data folder's cache under the checksum of the dataset, is made once, and is mapped into
-memory, so all processes of a node share one copy. Whenever a dataset is packed, the cached files of datasets that are
-gone and of older kernels are removed. `make clean` empties the cache; so does deleting the folder.
+memory, so all processes of a node share one copy. Files of datasets that are gone and of older kernels are removed.
 """
 
 from __future__ import annotations

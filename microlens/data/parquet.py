@@ -29,11 +29,9 @@ TWO_SOURCES = "microlens_2S1L"
 LABELS = {"flat": "microlens_flat", "pspl": "microlens_1S1L", "binary": "microlens_1S2L", "other": "microlens_other"}
 BAND = "F146"
 PARAMETERS = {"t_E": "tE_ref", "u_0": "u0lens1", "rho": "rho", "q": "Planet_q", "s": "Planet_s", "f_s": "fs_F146",
-              "pi_EN": "piEN", "pi_EE": "piEE",
-              "m_base": "Base_F146", "delta_chi2_pspl": "ObsGroup_0_chi2"}
-"""Names of the parameters there; piEN and piEE are those of the simulator gulls. Base_F146, the
-baseline magnitude, is this package's; ObsGroup_0_chi2 is against the best single lens.
-"""
+              "pi_EN": "piEN", "pi_EE": "piEE", "m_base": "Base_F146", "delta_chi2_pspl": "ObsGroup_0_chi2"}
+"""Names of the parameters there; piEN and piEE are those of the simulator gulls. Base_F146, the baseline magnitude, is
+this package's; ObsGroup_0_chi2 is against the best single lens."""
 EVENTS_AT_ONCE = 128  # one row group: a reader that wants one event skips the others
 OBS = pyarrow.schema([("event_id", pyarrow.int64()), ("epoch_id", pyarrow.int32()), ("filt", pyarrow.string()),
                       *((name, pyarrow.float64()) for name in ("flux_uJy", "flux_err_uJy", "true_flux_uJy")),

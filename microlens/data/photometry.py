@@ -110,10 +110,9 @@ def _read(folder: str, split: str, for_dataset: bool, paths: tuple[Path, ...], s
             log.warning("left out: %s", error)
     found = _quiet(folder, found)
     if not found:
-        raise LightCurveError(f"{folder}: none of its {len(paths)} files has a star of split {split!r} "
-                              f"with a quiet season of at least {FEWEST_EPOCHS} epochs. Stars are shared out by their "
-                              "names, 70 % to train and 15 % each to val and test; give more stars, or another "
-                              "--split.")
+        raise LightCurveError(f"{folder}: none of its {len(paths)} files has a star of split {split!r} with a quiet "
+                              f"season of at least {FEWEST_EPOCHS} epochs. Stars are shared out by their names, 70 % "
+                              "to train and 15 % each to val and test; give more stars, or another --split.")
     found.sort(key=lambda pair: _digest(f"{pair[0]} {pair[1].number}"))  # few events shall be in many stars
     times = [np.round((season.time - season.time[0]) / SAME_TIME) for _, season in found]
     epochs = np.unique(np.concatenate(times))

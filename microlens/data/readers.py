@@ -35,9 +35,7 @@ MIXED = 0.2  # share of times with two different values, from which a file holds
 
 
 def read_light_curve(path, options: ReadConfig | None = None) -> LightCurve:
-    """The one light curve of a file; see read_light_curves. Raises LightCurveError, which lists them, where there are
-    several.
-    """
+    """The one light curve of a file; see read_light_curves. Raises LightCurveError, which lists them, for several."""
     curves = read_light_curves(path, options)
     if len(curves) > 1:
         listed = ", ".join(c.label for c in curves[:20])
@@ -176,9 +174,7 @@ def times_of(column) -> tuple[np.ndarray, str]:
 
 
 def sentinels(values) -> np.ndarray:
-    """Which numbers (n,) stand for "no measurement": of nines only (99.99, -999, 9.9e9 ...), and far from all
-    others.
-    """
+    """Which numbers (n,) stand for "no measurement": of nines only (99.99, -999, 9.9e9 ...), far from all others."""
     values = np.asarray(values, dtype=float)
     size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
     tens = 10 ** np.ceil(np.log10(size))
@@ -270,9 +266,7 @@ def _no_measurement(value, error, is_mag) -> np.ndarray:
 
 
 def _time_order(time, value, error, notes: list[str]) -> np.ndarray:
-    """Rows in the order of time, each time once. Raises LightCurveError where the curves of several stars or bands
-    are mixed.
-    """
+    """Rows in the order of time, each time once. Raises LightCurveError where several stars or bands are mixed."""
     steps = np.diff(time)
     if (steps < 0).any():
         _check_one_curve(np.split(value, np.flatnonzero(steps < -np.ptp(time) / 2) + 1), np.median(error))
@@ -292,9 +286,7 @@ def _time_order(time, value, error, notes: list[str]) -> np.ndarray:
 
 
 def _check_one_curve(pieces, error: float):
-    """Raise LightCurveError where times start over and the brightness is another one there, by far more than it
-    scatters.
-    """
+    """Raise LightCurveError where times start over and the brightness is another one there, beyond its scatter."""
     pieces = [p for p in pieces if len(p) >= MIN_POINTS]
     middles = [np.median(p) for p in pieces]
     scatter = [1.4826 * np.median(np.abs(p - m)) for p, m in zip(pieces, middles, strict=True)]

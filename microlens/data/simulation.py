@@ -5,8 +5,7 @@
 Every event has a random stream of its own, SeedSequence(seed, (split, class, index)), so a file depends on neither the
 number of workers nor the order of work, and no event of one split can appear in another. Shards of SHARD_SIZE events
 are written atomically into `<output>.shards/`; an interrupted run continues with the shards that are missing, and the
-finished file is made of them in one atomic step. A worker makes a whole shard and writes it: the flux goes through no
-pipe. Memory of a worker: a shard (256 x 6912 x 4 bytes, 7 MB), a few times over while it is written.
+finished file is made of them in one atomic step. A worker makes a whole shard, of 7 MB, and writes it.
 """
 
 from __future__ import annotations

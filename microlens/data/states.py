@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
-from microlens.data.format import DatasetError, OpenFile, expecting, new_file, open_file
+from microlens.data.format import DatasetError, OpenFile, expecting, new_file
 
 STATE_VERSION = 1
 KIND = "state of stars"
@@ -25,11 +24,6 @@ PIECE = 4096
 Layout = dict[str, tuple[np.dtype, tuple[int, ...]]]
 
 
-def row_bytes(layout: Layout) -> int:
-    """Bytes of one star."""
-    return sum(int(np.dtype(dtype).itemsize * np.prod(shape, dtype=int)) for dtype, shape in layout.values())
-
-
 class States(OpenFile):
     """An open file of states, read only: names (N,) of the stars, attrs, and the arrays of a layout piece by piece.
 
@@ -37,19 +31,15 @@ class States(OpenFile):
     """
 
     def __init__(self, path):
-        self.path = Path(path)
-        self._f, _ = open_file(path, KIND)
-        try:
-            with expecting(path, KIND):
-                self.attrs = dict(self._f.attrs)
-                self.names = np.char.decode(self._f["name"][:], "utf-8")
-                version = self.attrs["state_version"]
-            if version != STATE_VERSION:
-                raise DatasetError(f"{path}: a {KIND} of version {version}, this package reads {STATE_VERSION}; begin "
-                                   "a new one.")
-        except DatasetError:
-            self.close()
-            raise
+        super().__init__(path, KIND)
+
+    def _read(self):
+        self.attrs = dict(self._f.attrs)
+        self.names = np.char.decode(self._f["name"][:], "utf-8")
+        version = self.attrs["state_version"]
+        if version != STATE_VERSION:
+            raise DatasetError(f"{self.path}: a {KIND} of version {version}, this package reads {STATE_VERSION}; begin "
+                               "a new one.")
 
     def check(self, layout: Layout):
         """Raise DatasetError where an array is missing, or type or shape are not those of the layout."""
@@ -77,7 +67,8 @@ def new_states(path, names, layout: Layout, attrs: dict, sparse=()) -> Iterator[
     pieces that are all 0 take no room. Raises WriteError where the file cannot be written.
     """
     encoded = np.char.encode(names, "utf-8")
-    with new_file(path, len(names) * row_bytes(layout) + encoded.nbytes) as f:
+    of_star = sum(int(np.dtype(dtype).itemsize * np.prod(shape, dtype=int)) for dtype, shape in layout.values())
+    with new_file(path, len(names) * of_star + encoded.nbytes) as f:
         for name, value in sorted({**attrs, "state_version": STATE_VERSION}.items()):
             f.attrs[name] = value
         f.create_dataset("name", data=encoded)

@@ -83,8 +83,8 @@ def _read(path: Path, event, star_names, time_names) -> list[Table]:
         if raw.startswith(magic):
             raise LightCurveError(f"is {what}; expected a table of time, brightness and its error.")
     if raw.startswith(b"SIMPLE  ="):
-        return _fits_tables(path, raw)
-    text = _decoded(path, raw)
+        return _fits_tables(raw)
+    text = _decoded(raw)
     if not text.strip():
         raise LightCurveError("the file is empty.")
     start = text.lstrip()[:2000].lower()
@@ -92,7 +92,7 @@ def _read(path: Path, event, star_names, time_names) -> list[Table]:
         raise LightCurveError("is a web page (HTML), not a light curve; download the data file itself.")
     if "<votable" in start:
         return [_from_library(Table.read(io.BytesIO(text.encode()), format="votable"))]
-    return [_text_table(path, text)]
+    return [_text_table(text)]
 
 
 def is_parquet(path: Path) -> bool:
@@ -127,7 +127,7 @@ def _unpacked(path: Path, head: bytes) -> bytes:
     return raw
 
 
-def _decoded(path: Path, raw: bytes) -> str:
+def _decoded(raw: bytes) -> str:
     """Text of the encodings that occur: UTF-8 and UTF-16, with or without byte-order mark, and Latin-1 comments."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return raw.decode("utf-16")
@@ -161,10 +161,10 @@ def _from_library(table: Table) -> Table:
     return table
 
 
-def _text_table(path: Path, text: str) -> Table:
+def _text_table(text: str) -> Table:
     """The table of a text: one that states its format, or lines of separated columns."""
     if text.startswith(("\\", "|")) and re.search(r"^\|.*\|\s*$", text, re.MULTILINE):
-        return _ipac_table(path, text)
+        return _ipac_table(text)
     if "Byte-by-byte Description" in text:
         return _from_library(ascii.read(text, format="mrt", guess=False))
     if text.startswith("# %ECSV"):
@@ -172,10 +172,10 @@ def _text_table(path: Path, text: str) -> Table:
             return _from_library(ascii.read(text, format="ecsv", guess=False))
         except ValueError:
             pass  # a time format that only lightkurve knows: the columns are read as those of any CSV file
-    return _separated_columns(path, text)
+    return _separated_columns(text)
 
 
-def _ipac_table(path: Path, text: str) -> Table:
+def _ipac_table(text: str) -> Table:
     """An IPAC table. Its columns are told by white space where every line has a word for each, since many tables that
     were written by hand do not stand under their headers; else by their places.
     """
@@ -185,7 +185,7 @@ def _ipac_table(path: Path, text: str) -> Table:
     body = [line for line in lines if line[0] not in "\\|"]
     if any(len(line.split()) != len(header[0]) for line in body):
         return _from_library(ascii.read(text, format="ipac", guess=False))
-    table = _separated_columns(path, "\n".join([" ".join(header[0]), *body]))
+    table = _separated_columns("\n".join([" ".join(header[0]), *body]))
     units = header[2] if len(header) > 2 else []
     table.meta["keywords"] = {k.lower(): v for k, v in keywords.items()}
     table.meta["unit words"] = dict(zip(table.colnames, units, strict=False))
@@ -222,7 +222,7 @@ def _number_share(lines, separator) -> tuple[float, int]:
     return (numbers / len(words) if n_columns > 1 and words else 0.0), n_columns
 
 
-def _separated_columns(path: Path, text: str) -> Table:
+def _separated_columns(text: str) -> Table:
     """Lines of columns with any separator, with a header line, a header in a comment, or none."""
     lines = [line.strip("\r\n\f ") for line in text.splitlines() if line.strip()]
     comments = [line.strip(COMMENT_SIGNS + " \t") for line in lines if line[0] in COMMENT_SIGNS]
@@ -243,8 +243,7 @@ def _separated_columns(path: Path, text: str) -> Table:
     body = [row for row in cells[len(head) :] if len(row) == n_columns]
     skipped = len(cells) - len(head) - len(body)
     if skipped > len(body):
-        raise LightCurveError(f"{len(body)} lines of {n_columns} columns and {skipped} others; "
-                              "expected one table.")
+        raise LightCurveError(f"{len(body)} lines of {n_columns} columns and {skipped} others; expected one table.")
     titles = [row for row in head if not all(set(w) <= set("-=+|: ") for w in row)]
     table = ascii.read([CELL.join(row) for row in body], format="fast_no_header", delimiter=CELL, guess=False,
                        names=[str(i + 1) for i in range(n_columns)], fast_reader={"exponent_style": "fortran"})
@@ -253,10 +252,10 @@ def _separated_columns(path: Path, text: str) -> Table:
         table.meta["notes"].append(f"{skipped} unreadable lines skipped")
     if decimal_comma:
         table.meta["notes"].append("decimal commas read as points")
-    return _with_names(path, table, titles)
+    return _with_names(table, titles)
 
 
-def _with_names(path: Path, table: Table, titles: list[list[str]]) -> Table:
+def _with_names(table: Table, titles: list[list[str]]) -> Table:
     """The table with the names, and units, of its header lines `titles`."""
     n = len(table.colnames)
     if not titles:
@@ -311,7 +310,7 @@ def _without_index(table: Table) -> Table:
 # ---- FITS -----------------------------------------------------------------------------------------------------------
 
 
-def _fits_tables(path: Path, raw: bytes) -> list[Table]:
+def _fits_tables(raw: bytes) -> list[Table]:
     """The binary tables of a FITS file; times that are in a NumPy file beside are put in."""
     tables = []
     with fits.open(io.BytesIO(raw)) as units:
@@ -370,7 +369,7 @@ def _parquet_table(path: Path, event, star_names, time_names) -> Table:
             raise LightCurveError(f"has no column that tells events apart, so --event cannot choose; it has "
                                   f"{', '.join(names)}.")
         truth = _truth_beside(path, event)
-        chosen = _event_filter(path, source.schema.field(star), truth.get("event_id", event))
+        chosen = _event_filter(source.schema.field(star), truth.get("event_id", event))
     elif source.count_rows() > MAX_ROWS:
         raise LightCurveError(f"has {source.count_rows()} rows; say which event is meant with --event NAME "
                               f"(column {star}).")
@@ -422,9 +421,7 @@ def parquet_source(path: Path):
 
 
 def _beside(path: Path, *columns: str):
-    """The Parquet table with all these columns in the folder of `path`, in one beside it, or in one inside it; None
-    without any.
-    """
+    """The Parquet table with all these columns in the folder of `path`, beside it or inside it; None without any."""
     folder = path if path.is_dir() else path.parent
     places = ("*.parquet", "*/*.parquet", "../*.parquet", "../*/*.parquet")
     for file in itertools.chain(*(sorted(folder.glob(p)) for p in places)):
@@ -438,22 +435,20 @@ def _beside(path: Path, *columns: str):
 
 
 def _truth_beside(path: Path, event: str) -> dict:
-    """The row of the table of events beside, as a dict, of the event with this name or number; empty without such a
-    table.
-    """
+    """The row, as a dict, of the event of this name or number in the table of events beside; empty without one."""
     events = _beside(path, "event_id", "name", "sim_label")
     if events is None:
         return {}
     chosen = pyarrow.dataset.field("name") == event
     if event.isdigit():
-        chosen = _event_filter(path, events.schema.field("event_id"), event)
+        chosen = _event_filter(events.schema.field("event_id"), event)
     rows = events.to_table(filter=chosen).to_pylist()
     if not rows:
         raise LightCurveError(f"the table of events beside it holds no event {event!r}.")
     return rows[0]
 
 
-def _event_filter(path: Path, field, event):
+def _event_filter(field, event):
     """The condition that a column has the event's name or number."""
     try:
         return pyarrow.dataset.field(field.name) == pyarrow.scalar(event).cast(field.type)
@@ -466,8 +461,7 @@ def _epoch_times(path: Path, epoch_id) -> np.ndarray:
     """Times (n,) of the epochs (n,) from the table of epochs beside; its order is not that of time."""
     epochs = _beside(path, "epoch_id", "bjd")
     if epochs is None:
-        raise LightCurveError("has epoch_id but no times, and no Parquet table with epoch_id and bjd is beside "
-                              "it.")
+        raise LightCurveError("has epoch_id but no times, and no Parquet table with epoch_id and bjd is beside it.")
     rows = epochs.to_table(columns=["epoch_id", "bjd"])
     known, times = rows["epoch_id"].to_numpy(), rows["bjd"].to_numpy()
     order = np.argsort(known)

@@ -8,7 +8,7 @@ three classes does not know, are scored apart: what it calls binary of them is a
 was trained on only the held-out ones are scored.
 `predictions.h5` holds all that the scores and the figures (microlens.figures.draw_evaluation) are made of.
 
-thresholds     what validation rows decide; export          report         the numbers of one evaluation
+thresholds     what validation rows decide                  report         the numbers of one evaluation
 metrics        arrays in, numbers out                       alerts         early detection over a mixed stream
 baselines      without a network                            light_curves   classify: files of other people
 calibration    thresholds on quiet light curves of the user's own
@@ -34,10 +34,10 @@ from microlens.evaluate.calibration import Calibration, calibrate, read_calibrat
 from microlens.evaluate.light_curves import classify, score_light_curves
 from microlens.evaluate.nightly import read_stars, stream_nights
 from microlens.evaluate.report import Scores, scores_of_other
-from microlens.evaluate.thresholds import Thresholds, choose_thresholds, export
+from microlens.evaluate.thresholds import Thresholds, choose_thresholds
 from microlens.files import atomic
 from microlens.network.predict import alert_steps, alert_times, lensing_log_p, predict, predict_steps, step_times
-from microlens.network.runs import Run, load_run, shipped_networks
+from microlens.network.runs import Run, export, load_run, shipped_networks
 
 __all__ = ["calibrate", "classify", "evaluate", "export", "read_stars", "stream_nights"]
 log = logging.getLogger("microlens")
@@ -180,21 +180,16 @@ def _score(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, 
 
 
 def _score_other(config: EvaluateConfig, run: Run, data: PackedDataset, rows, params, thresholds: Thresholds, progress):
-    """What the network makes of the rows of class other for the summary, and the arrays of these rows, whose names
-    begin with `other_`.
-    """
-    t_alert = None
-    if config.early_detection:
-        steps = predict_steps(run.network, data, rows, progress)
-        log_p, at = steps.log_p, alert_steps(steps.p_binary, thresholds.alert)
-        t_alert = alert_times(data, rows, at, run.network.stem_stride)
-    else:
-        log_p = predict(run.network, data, rows, progress)
+    """What the network makes of the rows of class other for the summary, and their arrays, named `other_...`."""
+    steps = predict_steps(run.network, data, rows, progress) if config.early_detection else None
+    log_p = steps.log_p if steps else predict(run.network, data, rows, progress)
     arrays = {"other_row": rows, "other_log_p": lensing_log_p(log_p), "other_called": log_p.argmax(axis=1),
               "other_label_observable": params["label_observable"].to_numpy()}
-    if t_alert is not None:
-        arrays["other_t_alert"] = t_alert
-    return scores_of_other(params, np.exp(log_p.astype(float)), thresholds.whole_curve, t_alert), arrays
+    if steps:
+        at = alert_steps(steps.p_binary, thresholds.alert)
+        arrays["other_t_alert"] = alert_times(data, rows, at, run.network.stem_stride)
+    p, t_alert = np.exp(log_p.astype(float)), arrays.get("other_t_alert")
+    return scores_of_other(params, p, thresholds.whole_curve, t_alert), arrays
 
 
 def _attributes(config: EvaluateConfig, run: Run, data: PackedDataset, thresholds: Thresholds) -> dict:

@@ -11,6 +11,7 @@ of the preset.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -161,21 +162,15 @@ def season_scores(network: Classifier, star: QuietSeason, events) -> CurveScores
     A light curve with the event is read as if the file held nothing else, so its baseline is that which `classify`
     finds. One without a usable baseline, which `classify` refuses, has the score NOT_ANSWERED.
     """
-    read = []
-    for flux, error in events:
-        try:
-            (season,) = seasons(LightCurve(star.star, star.time, flux, error, "flux", ""))
-        except LightCurveError:
-            season = None
-        read.append(season)
-    answered = [season for season in read if season is not None]
-    out = CurveScores(np.full(len(read), NOT_ANSWERED), np.full(len(read), NOT_ANSWERED, np.float32))
-    if answered:
-        found = network_scores(network, *(np.stack([getattr(season, name) for season in answered])
-                                          for name in ("flux", "delta_t")))
-        where = [season is not None for season in read]
-        for scores, values in zip(out, found, strict=True):
-            scores[where] = values
+    read = {}  # the seasons that classify answers, by their place
+    for place, (flux, error) in enumerate(events):
+        with contextlib.suppress(LightCurveError):
+            (read[place],) = seasons(LightCurve(star.star, star.time, flux, error, "flux", ""))
+    out = CurveScores(np.full(len(events), NOT_ANSWERED), np.full(len(events), NOT_ANSWERED, np.float32))
+    if read:
+        arrays = (np.stack([getattr(season, name) for season in read.values()]) for name in ("flux", "delta_t"))
+        for scores, values in zip(out, network_scores(network, *arrays), strict=True):
+            scores[list(read)] = values
     return out
 
 

@@ -115,8 +115,7 @@ def _worker_answer(file: str):
 
 def classify_file(file: str, config: ClassifyConfig, run: Run,
                   calibration: Calibration | None = None) -> tuple[list[dict], str]:
-    """Rows (dicts of COLUMNS) of all curves in a file, and one line that names the file where it could not be
-    classified ('' else)."""
+    """Rows (dicts of COLUMNS) of all curves in a file, and one line that names the file and what went wrong, or ''."""
     rows, error = [], ""
     try:
         for curve in read_light_curves(file, config):
@@ -153,10 +152,7 @@ def classify_curve(curve: LightCurve, run: Run, calibration: Calibration | None 
     that holds the event, named in `event_season`: the brightest of those that are not called flat; without any, the
     brightest of all answers and the curve is flat.
 
-    flags: 'saturated'; 'few points'; 'sparse', a cadence that the network was not trained on, so that its answer
-    means nothing; 'long', a span of a longer season; 'residual', an answer that the residual to the best single lens
-    gave against that of a network of three classes; 'calibrated', a class by the threshold of a calibration, which need
-    not be the most probable one; then notes of the reader.
+    flags: 'saturated', and those that docs/light_curve_files.md explains; then notes of the reader.
     Raises LightCurveError where the curve has no usable baseline.
     """
     answers = [_answer(season, run.network, calibration) for season in seasons(curve)]

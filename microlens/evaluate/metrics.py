@@ -111,20 +111,12 @@ def completeness_curve(labels, observable, score, weight):
     return purity[last_of_tie], completeness[last_of_tie]
 
 
-def reliability(truth, p, n_bins=15, weight=None):
-    """Bins of a reliability diagram: mean p, share of truth and count, each (n_bins,), NaN for an empty bin."""
-    truth, p = np.asarray(truth, dtype=float), np.asarray(p, dtype=float)
-    weight = np.ones(len(p)) if weight is None else weight
-    which = np.clip((p * n_bins).astype(int), 0, n_bins - 1)
-    n = np.bincount(which, weight, n_bins)
-    with np.errstate(invalid="ignore"):
-        return np.bincount(which, weight * p, n_bins) / n, np.bincount(which, weight * truth, n_bins) / n, n
-
-
 def expected_calibration_error(truth, p, n_bins=15, weight=None) -> float:
     """ECE (Naeini+ 2015): count-weighted mean of |share of truth - mean p| over equal bins of p."""
-    mean, share, n = reliability(truth, p, n_bins, weight)
-    return float(np.nansum(np.abs(share - mean) * n) / n.sum())
+    p = np.asarray(p, dtype=float)
+    weight = np.ones(len(p)) if weight is None else weight
+    which = np.clip((p * n_bins).astype(int), 0, n_bins - 1)
+    return float(np.abs(np.bincount(which, weight * (truth - p), n_bins)).sum() / weight.sum())
 
 
 def temperature(labels, log_p) -> float:

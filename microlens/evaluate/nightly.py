@@ -186,8 +186,7 @@ class _Night:
             report(self.alerts)
 
     def _rows_of(self, old: States | None) -> tuple[np.ndarray, np.ndarray]:
-        """The names (N,) of all stars, those that are new behind the others in alphabetical order, and the row (n,) of
-        each epoch."""
+        """Names (N,) of all stars, new ones behind the others in alphabetical order, and the row (n,) of each epoch."""
         epochs = self.epochs
         seen = np.zeros(len(epochs.names), dtype=bool)
         seen[epochs.star] = True

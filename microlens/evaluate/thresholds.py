@@ -10,9 +10,6 @@ the features that the baselines read of them. So a run, or a shipped network, ca
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,16 +18,8 @@ from microlens.config import BINARY, FALSE_ALARMS, OTHER, PURITY, EvaluateConfig
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.evaluate.calibration import Calibration
-from microlens.files import atomic
 from microlens.network.predict import lensing_log_p
-from microlens.network.runs import (
-    VALIDATION_FEATURES,
-    Run,
-    find_checkpoint,
-    load_run,
-    read_checkpoint,
-    write_checkpoint,
-)
+from microlens.network.runs import VALIDATION_FEATURES, Run
 
 
 class Thresholds(NamedTuple):
@@ -116,22 +105,3 @@ def _baseline_thresholds(run: Run, purity: float, false_alarms: float):
     scores = baselines.fixed_scores(x) | ({"gradient boosting": p_boosting} if boosting is not None else {})
     return {name: metrics.operating_threshold(labels, score, class_mix(labels), purity, false_alarms)
             for name, score in scores.items()}, boosting
-
-
-def export(name: str, folder) -> Path:
-    """Copy what is needed to use a run into `folder`: network, configuration, log, validation features; no local paths.
-
-    Returns the folder. Raises what load_run raises.
-    """
-    run, folder = load_run(name), Path(folder).expanduser()
-    saved = read_checkpoint(find_checkpoint(name))
-    own = {"data": Path(run.config["data"]).name, "output": None, "resume": None}
-    own |= {name: Path(run.config[name]).name for name in ("initial", "extra_data") if run.config.get(name)}
-    saved["config"] |= own
-    folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(folder / "best.pt", saved)
-    with atomic(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(saved["config"], indent=1, sort_keys=True) + "\n")
-    for kept in ("log.jsonl", VALIDATION_FEATURES):
-        shutil.copy(run.folder / kept, folder / kept)
-    return folder

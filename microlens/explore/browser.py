@@ -20,18 +20,11 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from microlens.config import (
-    CLASS_COLOURS,
-    CLASS_PARAMETERS,
-    CLASSES,
-    PARAMETERS,
-    VARIABLE_PARAMETERS,
-    ClassifyConfig,
-)
+from microlens.config import CLASS_COLOURS, CLASS_PARAMETERS, CLASSES, PARAMETERS, VARIABLE_PARAMETERS, ClassifyConfig
 from microlens.data import open_dataset, read_light_curve, seasons
 from microlens.evaluate import classify
 from microlens.explore import panels, traces
-from microlens.explore.controls import Message, frame, number, printed_unit, row, user_path
+from microlens.explore.controls import Frame, Message, number, printed_unit, row, user_path
 from microlens.explore.events import COLUMNS, cells, event_table, select
 from microlens.explore.lens import LensExplorer, Measured, source_track
 from microlens.explore.notes import Notes, notes_of
@@ -180,7 +173,7 @@ class EventBrowser:
         self.season = widgets.BoundedIntText(value=1, min=1, max=1, description="season", layout={"width": "150px"})
         self.ranges = {name: widgets.HBox([widgets.Label(name, layout={"width": "110px"}), *pair])
                        for name, pair in self.limits.items()}
-        self.widget = frame(
+        self.widget = Frame(
             row(self.path, self.predictions, self.open_button),
             row(self.real, self.real_button, self.season),
             row(self.kind, self.observable, self.called, self.mistakes, self.query, self.reset_button,

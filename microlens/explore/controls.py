@@ -19,30 +19,24 @@ def row(*children) -> widgets.HBox:
 class Frame(widgets.VBox):
     """The outermost box of an explorer. panels.js keeps the keys pressed inside it from the notebook.
 
-    picture : a function that makes a PNG of what is shown, for pages that no kernel stands behind.
+    children : one below the other.   panel : the Panel whose picture stands for them on pages without a kernel.
     """
 
-    def __init__(self, children, picture=None):
+    def __init__(self, *children, panel=None):
         super().__init__(children)
-        self.picture = picture
+        self.panel = panel
         self.add_class("microlens-explorer")
+        if panel is not None:
+            panel.still = self.model_id
 
     def _ipython_display_(self):
         """Show the picture, which panels.js takes away when it draws the widget itself, and the widget."""
-        if self.picture is not None:
-            image = base64.b64encode(self.picture()).decode()
+        if self.panel is not None:
+            image = base64.b64encode(self.panel.picture()).decode()
             display(HTML(f'<img class="microlens-still-{self.model_id}" alt="the explorer as it began" '
                          f'src="data:image/png;base64,{image}">'))
         bundle = self._repr_mimebundle_()
         display({**bundle, "text/plain": "(the widget needs a running kernel)"}, raw=True)
-
-
-def frame(*children, panel=None) -> Frame:
-    """Widgets one below the other as an explorer.   panel : the Panel whose picture stands for them."""
-    box = Frame(children, None if panel is None else panel.picture)
-    if panel is not None:
-        panel.still = box.model_id
-    return box
 
 
 def user_path(text) -> Path:
@@ -69,6 +63,24 @@ def number(text: str, what: str) -> float | None:
 def printed_unit(unit: str) -> str:
     """A unit of config.PARAMETERS as the screen shows it."""
     return unit.replace("theta_E", "θ_E")
+
+
+def span_in_words(span: tuple[float, float], unit: str) -> str:
+    """The permitted values of a parameter."""
+    return f"{span[0]:g} to {span[1]:g} {unit}".rstrip()
+
+
+def checked_value(name: str, value, span: tuple[float, float], unit: str, turn: float | None) -> float:
+    """The value of a parameter, an angle within the span. ValueError, naming it, for no number or one out of range.
+
+    turn : a whole turn, of an angle; None of other parameters.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if is_number and turn and not span[0] <= value <= span[1]:
+        value = value % turn
+    if not is_number or not span[0] <= value <= span[1]:
+        raise ValueError(f"{name}: came {value!r}, expected {span_in_words(span, unit)}.")
+    return float(value)
 
 
 class Message(widgets.HTML):
@@ -140,13 +152,8 @@ class Control:
             self.slider.value = min(max(self._position(self.value), low), high)
         self.moving = False
         self.slider.description = f"{self.name} ({self.unit})" if unit else self.name
-        self.slider.tooltip = self.box.tooltip = f"{self.name}: {self.range}"
+        self.slider.tooltip = self.box.tooltip = f"{self.name}: {span_in_words(span, self.unit)}"
         self.limits.value = f"{span[0]:.4g} to {span[1]:.4g}"
-
-    @property
-    def range(self) -> str:
-        """The permitted values in words."""
-        return f"{self.span[0]:g} to {self.span[1]:g} {self.unit}".rstrip()
 
     @staticmethod
     def _text(value: float) -> str:
@@ -158,15 +165,6 @@ class Control:
     def _is_at(self, position: float) -> bool:
         """Whether the slider stands at `position` as nearly as its steps allow."""
         return abs(position - self._position(self.value)) <= 0.5001 * self.step
-
-    def checked(self, value) -> float:
-        """The value, an angle within the range. ValueError, naming the parameter, for no number or one out of range."""
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if is_number and self.turn and not self.span[0] <= value <= self.span[1]:
-            value = value % self.turn
-        if not is_number or not self.span[0] <= value <= self.span[1]:
-            raise ValueError(f"{self.name}: came {value!r}, expected {self.range}.")
-        return float(value)
 
     def _on_slider(self, change):
         # The page moves a slider to its nearest step and reports that: no move of the user's.
@@ -180,7 +178,7 @@ class Control:
         if self.moving:
             return
         try:
-            value = self.checked(number(change["new"], self.name))
+            value = checked_value(self.name, number(change["new"], self.name), self.span, self.unit, self.turn)
         except ValueError as error:
             self.move(self.value)
             self.refused(error)

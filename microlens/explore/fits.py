@@ -13,15 +13,15 @@ import threading
 import ipywidgets as widgets
 
 from microlens import fit
-from microlens.config import PARAMETERS
+from microlens.config import PARALLAX, PARAMETERS
 from microlens.explore.controls import printed_unit, row, user_path
 from microlens.fit import SingleLensFit
+from microlens.fit.problem import BINARY
 
 KINDS = {"PSPL": ("PSPL", "a single lens and a point source"),
          "FSPL": ("FSPL", "a single lens and a source with a disc"),
          "from the sliders": ("binary", "a binary lens that starts as the sliders stand: seconds"),
          "search": ("binary", "a binary lens from a coarse search: a minute")}
-BINARY = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha")  # of a start from the sliders
 
 
 class Fits:
@@ -72,7 +72,7 @@ class Fits:
         start = {key: parameters[key] for key in BINARY} if name == "from the sliders" else None
         field = measured.field if self.parallax.value else None
         if start and field:
-            start |= {key: parameters[key] for key in ("pi_EN", "pi_EE")}
+            start |= {key: parameters[key] for key in PARALLAX}
 
         def work():
             return fit.fit_light_curve(measured.t, measured.flux, measured.sigma, model=model, parallax=field,

@@ -21,12 +21,13 @@ from microlens import sky
 from microlens.config import BINARY_PRESETS, PARALLAX, PARAMETERS, THRESHOLD_PSPL
 from microlens.data.events import fit_start, meets_caustic
 from microlens.explore import panels, traces
-from microlens.explore.controls import Control, Message, frame, printed_unit, row, user_path
+from microlens.explore.controls import Control, Frame, Message, checked_value, printed_unit, row, user_path
 from microlens.explore.fits import Fits
 from microlens.explore.frames import FRAMES, PACKAGE
 from microlens.explore.season_view import LENSES, Curve, SeasonView
 from microlens.files import parse_yaml
 from microlens.fit import SingleLensFit, fit_noise_free, fit_single_lens, single_lens_model
+from microlens.fit.problem import BINARY
 from microlens.lens import ROMAN_FIELD, Field, binary, event_parallax, topology, trajectory
 from microlens.lens.plane import LensPlane, lens_plane
 from microlens.sky.season import SEASON_THESIS
@@ -55,7 +56,7 @@ SLIDERS = {
     "pi_EE": Slider(-1.0, 1.0, False, 0.0),
 }
 START = {name: slider.start for name, slider in SLIDERS.items()}
-GEOMETRY = ("t_0", "u_0", "t_E", "rho", "s", "q", "alpha", "pi_EN", "pi_EE")  # what the magnification depends on
+GEOMETRY = (*BINARY, *PARALLAX)  # what the magnification depends on
 SLIDER_COLUMNS = "repeat(auto-fit, minmax(min(390px, 100%), 1fr))"  # as many as there is room for, all as wide
 MOST_UNDONE = 100  # states that `undo` goes back
 MOST_DRAWS = 1000  # of "surprise me", until a binary meets the condition of its preset
@@ -102,7 +103,7 @@ def _magnification(schedule, *geometry):
 
 def lens_magnification(p: dict, t, field: Field) -> np.ndarray:
     """Magnification (n,) of the lens with the parameters of GEOMETRY at t (n,) days after field.season_start."""
-    return binary(t, *(p[name] for name in GEOMETRY if name not in PARALLAX), parallax=event_parallax(p, field))
+    return binary(t, *(p[name] for name in BINARY), parallax=event_parallax(p, field))
 
 
 def source_track(p: dict, t, flux, field: Field) -> np.ndarray:
@@ -245,8 +246,7 @@ class LensExplorer:
         choices = row(self.preset, self.surprise, self.undo_button, self.frames, self.simulated)
         looks = row(widgets.Label("lens plane"), self.look, self.map, *self.season.controls)
         files = row(self.state, widgets.VBox([self.restore, row(self.file, self.save_button)]))
-        return frame(sliders, choices, looks, self.message, self.panel, self.fits.widget, files,
-                     panel=self.panel)
+        return Frame(sliders, choices, looks, self.message, self.panel, self.fits.widget, files, panel=self.panel)
 
     # ---- parameters -------------------------------------------------------------------------------------------------
 
@@ -264,22 +264,11 @@ class LensExplorer:
         unknown = sorted(set(parameters) - set(self.controls))
         if unknown:
             raise ValueError(f"unknown parameter {', '.join(unknown)}; there are {', '.join(self.controls)}.")
-        values = {name: self._checked(name, value) for name, value in parameters.items()}
+        values = {name: checked_value(name, value, self.spans[name], printed_unit(PARAMETERS[name].unit),
+                                      2 * math.pi if name == "alpha" else None) for name, value in parameters.items()}
         for name, value in self.frame.shown(self.parameters | values).items():
             if name in values or value != self.controls[name].value:
                 self.controls[name].move(float(value))
-
-    def _checked(self, name: str, value) -> float:
-        """A value in the frame of the package; see Control.checked."""
-        control = self.controls[name]
-        if self.frame == PACKAGE or name not in ("t_0", "u_0", "alpha"):
-            return control.checked(value)
-        (low, high), unit = self.spans[name], printed_unit(PARAMETERS[name].unit)
-        if name == "alpha" and isinstance(value, (int, float)) and math.isfinite(value):
-            value = value % (2 * math.pi)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise ValueError(f"{name}: came {value!r}, expected {low:g} to {high:g} {unit}.")
-        return float(value)
 
     def _moved(self):
         """The user has moved a control."""

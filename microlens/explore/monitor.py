@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from microlens.config import CLASS_COLOURS, LENSING_CLASSES
 from microlens.explore import panels
-from microlens.explore.controls import Message, frame, row
+from microlens.explore.controls import Frame, Message, row
 from microlens.files import find_run, runs_dir
 
 LOSSES = {"train_loss": panels.GREY, "val_loss": CLASS_COLOURS["binary"]}
@@ -109,7 +109,7 @@ class TrainingMonitor:
         self.button = widgets.ToggleButton(description="follow", tooltip="look again every few seconds")
         self.button.observe(lambda change: self.follow(change["new"]), "value")
         self.stop = threading.Event()
-        self.widget = frame(row(self.button, self.message), self.panel)
+        self.widget = Frame(row(self.button, self.message), self.panel)
         self.refresh()
 
     def refresh(self, *_):

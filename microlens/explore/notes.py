@@ -33,8 +33,7 @@ class Notes:
         return self.all.get((self.checksum, item), "")
 
     def write(self, item: int, text: str):
-        """Keep a note, or forget it where the text is empty. Raises WriteError where the file cannot be written; the
-        note is then kept in memory."""
+        """Keep a note, or forget it where the text is empty. Raises WriteError; the note is then kept in memory."""
         key = (self.checksum, item)
         if text.strip():
             self.all[key] = " ".join(text.split())

@@ -311,7 +311,7 @@ class Drawing:
         self.busy = True
         if self.asked:
             self.asked, self.owing = False, self.later is not None
-            self._wait(self.patience)
+            self.timer = self.loop.call_later(self.patience, self._on)
             self.work()
         elif self.owing:
             self.busy = False  # a change within the grace goes first
@@ -323,8 +323,5 @@ class Drawing:
         self.timer = None
         if self.owing and not self.asked:
             self.busy, self.owing = True, False
-            self._wait(self.patience)
+            self.timer = self.loop.call_later(self.patience, self._on)
             self.later()
-
-    def _wait(self, seconds):
-        self.timer = self.loop.call_later(seconds, self._on)

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 
 import numpy as np
+from PIL import Image
 
 from microlens.config import CLASSES
 from microlens.data import time_since_last
@@ -42,8 +42,7 @@ RESIDUAL_STEPS = ((5, (2, 5)), (30, (5, 10)), (1000, (10, 100, 1000)), (np.inf, 
 FLUX_DIGITS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))  # of the ticks in each decade, as many as find room
 MOST_TICKS = 6  # of the axis of flux
 MAP_PIXELS, MAP_BRIGHTEST, MAP_GREY, MAP_COVER = 91, 100.0, 110, 200
-"""Pixels on a side of the magnification map, the magnification of its most covered pixel, its grey and its largest
-cover (of 255)."""
+"""Pixels on a side of the map, magnification of its most covered pixel, its grey and its largest cover (of 255)."""
 
 
 def log_flux(flux):
@@ -212,21 +211,11 @@ def magnification_image(x_range, y_range, s: float, q: float) -> dict:
     cover = np.log10(np.clip(magnification, 1.0, MAP_BRIGHTEST)) / np.log10(MAP_BRIGHTEST)
     grey = np.full((MAP_PIXELS, MAP_PIXELS, 2), MAP_GREY, dtype=np.uint8)
     grey[::-1, :, 1] = (MAP_COVER * np.nan_to_num(cover, nan=1.0)).astype(np.uint8)  # the first row is the topmost
-    return {"source": "data:image/png;base64," + base64.b64encode(png_with_cover(grey)).decode(),
+    png = io.BytesIO()
+    Image.fromarray(grey).save(png, "PNG", compress_level=1)
+    return {"source": "data:image/png;base64," + base64.b64encode(png.getvalue()).decode(),
             "xref": "x", "yref": "y", "x": x_range[0], "y": y_range[1], "sizex": x_range[1] - x_range[0],
             "sizey": y_range[1] - y_range[0], "sizing": "stretch", "layer": "below"}
-
-
-def png_with_cover(grey) -> bytes:
-    """A PNG file of grey levels and opacity (rows, columns, 2), 8 bits each (RFC 2083, colour type 4)."""
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    height, width, _ = grey.shape
-    lines = b"".join(b"\0" + row.tobytes() for row in grey)  # 0: no filter
-    header = struct.pack(">IIBBBBB", width, height, 8, 4, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 1))
-            + chunk(b"IEND", b""))
 
 
 def probability_traces(network, t, flux, delta_t=None) -> dict:

@@ -8,24 +8,8 @@ import pandas as pd
 from microlens.config import LENSING_CLASSES, THRESHOLD_PSPL
 from microlens.evaluate import metrics
 from microlens.evaluate.report import MARKED
-from microlens.figures.style import (
-    COLOURS,
-    COLUMN,
-    LINES,
-    MARKERS,
-    NAMES,
-    PAGE,
-    SIGNAL,
-    draw_line,
-    figure,
-    from_one,
-    legend_above,
-    logit_axis,
-    residual_axis,
-    share_axis,
-    subplots,
-)
-from microlens.fit import fit_single_lens, single_lens_model
+from microlens.figures import style
+from microlens.fit import single_lens_residual
 
 DELAYS = np.arange(-5, 20.25, 0.25)  # days after the moment of observability at which the alerted are counted
 MOST_EPOCHS, MOST_STEPS = 700, 400  # that are drawn of one event
@@ -48,22 +32,22 @@ def early_detection_curve(fraction, accuracy, low, high, recall, n):
         f"n = {n}; marks at 10, 20, 30, 50, 70 and 100 %.")
 
 
-@figure
+@style.figure
 def draw_early_detection_curve(table):
-    fig, (a, b) = subplots(1, 2, size=(PAGE, 2.6))
+    fig, (a, b) = style.subplots(1, 2, size=(style.PAGE, 2.6))
     marked, x = np.flatnonzero(table["marked"]).tolist(), table["fraction"]
     wrong, missed = (1 - table[[name for name in table if name.startswith(kind)]] for kind in ("accuracy", "recall_"))
-    lowest = share_axis(a.yaxis, wrong)
+    lowest = style.share_axis(a.yaxis, wrong)
     a.fill_between(x, *(np.maximum(wrong[f"accuracy_{end}"], lowest) for end in ("high", "low")), color="0.3",
                    alpha=0.25, lw=0)
-    draw_line(a, x, wrong["accuracy"], lowest, "-o", ms=4, color="0.3", markevery=marked)
-    lowest = share_axis(b.yaxis, missed)
+    style.draw_line(a, x, wrong["accuracy"], lowest, "-o", ms=4, color="0.3", markevery=marked)
+    lowest = style.share_axis(b.yaxis, missed)
     for c in LENSING_CLASSES:
-        draw_line(b, x, missed[f"recall_{c}"], lowest, LINES[c] + MARKERS[c], ms=3.5, color=COLOURS[c],
-                  label=NAMES[c], markevery=marked)
+        style.draw_line(b, x, missed[f"recall_{c}"], lowest, style.LINES[c] + style.MARKERS[c], ms=3.5,
+                        color=style.COLOURS[c], label=style.NAMES[c], markevery=marked)
     for ax, label in ((a, "accuracy"), (b, "recall of the class\nobservable by then")):
-        ax.set(xlabel="fraction of the season", ylabel=from_one(label), xlim=(0, 1.02))
-    legend_above(fig, b)
+        ax.set(xlabel="fraction of the season", ylabel=style.from_one(label), xlim=(0, 1.02))
+    style.legend_above(fig, b)
     return fig
 
 
@@ -81,25 +65,26 @@ def alerts(time, purity, completeness, delay, summary):
         f"Alerts over a mixed stream, n = {summary['n']} light curves. Left: what the alerts so far lack to a purity "
         "and a completeness (of all observable binaries of the season) of 1; the dotted line is 5 %. Right: the share "
         f"of the observable binaries, n = {len(delay)}, without an alert at a time after their anomaly reached "
-        f"{SIGNAL} = {THRESHOLD_PSPL:g}, with its 95 % interval; {int(np.isfinite(delay).sum())} have one by the end.")
+        f"{style.SIGNAL} = {THRESHOLD_PSPL:g}, with its 95 % interval; {int(np.isfinite(delay).sum())} have one by the "
+        "end.")
 
 
-@figure
+@style.figure
 def draw_alerts(table):
-    fig, (a, b) = subplots(1, 2, size=(PAGE, 2.6))
+    fig, (a, b) = style.subplots(1, 2, size=(style.PAGE, 2.6))
     t, d = (table[table["panel"] == panel] for panel in ("time", "delay"))
-    lowest = share_axis(a.yaxis, 1 - t[["purity", "completeness"]])
-    draw_line(a, t["x"], 1 - t["purity"], lowest, color="0.3", label="purity")
-    draw_line(a, t["x"], 1 - t["completeness"], lowest, "--", color=COLOURS["binary"], label="completeness")
+    lowest = style.share_axis(a.yaxis, 1 - t[["purity", "completeness"]])
+    style.draw_line(a, t["x"], 1 - t["purity"], lowest, color="0.3", label="purity")
+    style.draw_line(a, t["x"], 1 - t["completeness"], lowest, "--", color=style.COLOURS["binary"], label="completeness")
     a.axhline(0.05, color="0.6", lw=0.6, ls=":")
-    a.set(xlabel="time (d into the season)", ylabel=from_one("share"))
-    lowest = share_axis(b.yaxis, 1 - d[["share", "share_low", "share_high"]])
+    a.set(xlabel="time (d into the season)", ylabel=style.from_one("share"))
+    lowest = style.share_axis(b.yaxis, 1 - d[["share", "share_low", "share_high"]])
     b.fill_between(d["x"], *(np.maximum(1 - d[f"share_{end}"], lowest) for end in ("high", "low")),
-                   color=COLOURS["binary"], alpha=0.25, lw=0)
-    draw_line(b, d["x"], 1 - d["share"], lowest, color=COLOURS["binary"])
+                   color=style.COLOURS["binary"], alpha=0.25, lw=0)
+    style.draw_line(b, d["x"], 1 - d["share"], lowest, color=style.COLOURS["binary"])
     b.axvline(0, color="0.6", lw=0.6, ls=":")
     b.set(xlabel="time after the moment of observability (d)", ylabel="share not yet alerted")
-    legend_above(fig, a)
+    style.legend_above(fig, a)
     return fig
 
 
@@ -109,8 +94,7 @@ def evolution(time, flux, sigma, steps_time, p, *, truth, t_observable=np.nan):
     time (n,) days, flux and error sigma (n,) of valid epochs; steps_time (K,) days, p (K, 3) after each network step;
     truth : its class; t_observable : days.
     """
-    sigma = np.asarray(sigma, dtype=float)
-    residual = (flux - single_lens_model(time, fit_single_lens(time, flux, sigma, finite_source=True))) / sigma
+    residual = single_lens_residual(time, flux, np.asarray(sigma, dtype=float))
     n_means = len(time) // PER_MEAN
     blocks = residual[: n_means * PER_MEAN].reshape(n_means, PER_MEAN)
     middle = time[: n_means * PER_MEAN].reshape(n_means, PER_MEAN).mean(axis=1)
@@ -120,27 +104,28 @@ def evolution(time, flux, sigma, steps_time, p, *, truth, t_observable=np.nan):
     parts += [pd.DataFrame({"panel": c, "t": steps_time[::step], "y": p[::step, i]})
               for i, c in enumerate(LENSING_CLASSES)]
     return pd.concat(parts).round(6).assign(t_observable=t_observable), (
-        f"One event (n = 1), {NAMES[truth]}: every {every}. epoch of its light curve; the residual to the best single "
-        f"lens of the whole season, means of {PER_MEAN} epochs over their errors; class probabilities after each "
-        "network step, on an axis that is logarithmic towards 0 and towards 1.")
+        f"One event (n = 1), {style.NAMES[truth]}: every {every}. epoch of its light curve; the residual to the best "
+        f"single lens of the whole season, means of {PER_MEAN} epochs over their errors; class probabilities after "
+        "each network step, on an axis that is logarithmic towards 0 and towards 1.")
 
 
-@figure
+@style.figure
 def draw_evolution(table):
-    fig, (a, b, c) = subplots(3, 1, size=(COLUMN, 4.4), sharex=True, height_ratios=(2, 1.3, 2))
+    fig, (a, b, c) = style.subplots(3, 1, size=(style.COLUMN, 4.4), sharex=True, height_ratios=(2, 1.3, 2))
     panels = dict(list(table.groupby("panel", sort=False)))
     a.plot(panels["light curve"]["t"], panels["light curve"]["y"], ".", ms=1.5, color="0.3", rasterized=True)
     b.plot(panels["residual"]["t"], panels["residual"]["y"], ".", ms=2, color="0.3")
     b.axhline(0, color="0.6", lw=0.6)
-    residual_axis(b, panels["residual"]["y"])
+    style.residual_axis(b, panels["residual"]["y"])
     for name in LENSING_CLASSES:
         t = panels[name]
-        c.plot(t["t"], np.clip(t["y"], LEAST_P, 1 - LEAST_P), LINES[name], color=COLOURS[name], label=NAMES[name])
-    logit_axis(c.yaxis, LEAST_P)
+        c.plot(t["t"], np.clip(t["y"], LEAST_P, 1 - LEAST_P), style.LINES[name], color=style.COLOURS[name],
+               label=style.NAMES[name])
+    style.logit_axis(c.yaxis, LEAST_P)
     a.set_ylabel("flux / baseline")
     b.set_ylabel(r"residual ($\sigma$)")
     c.set(xlabel="time (d into the season)", ylabel="probability")
-    legend_above(fig, c)
+    style.legend_above(fig, c)
     moment = table["t_observable"].iloc[0]
     if np.isfinite(moment):
         for ax in (a, b, c):

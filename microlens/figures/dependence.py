@@ -7,27 +7,7 @@ import pandas as pd
 
 from microlens.config import BINARY, FLAT, LENSING_CLASSES, PSPL, THRESHOLD_PSPL
 from microlens.evaluate import metrics
-from microlens.figures.style import (
-    BARS,
-    COLOURS,
-    COLUMN,
-    EINSTEIN,
-    LINES,
-    LOGARITHMIC,
-    MARKERS,
-    NAMES,
-    PAGE,
-    SIGNAL,
-    bins_of,
-    draw_shares,
-    figure,
-    from_one,
-    label_of,
-    legend_above,
-    log_axis,
-    share_axis,
-    subplots,
-)
+from microlens.figures import style
 
 RECALL = ("delta_chi2_pspl", "u_0", "q", "m_base", "t_E", "rho")  # parameters of the recall figure
 SIGNAL_BINS = 10.0 ** np.arange(0, 7.1, 0.5)  # of delta chi^2
@@ -46,35 +26,36 @@ def recall(params, hit):
         if name == "delta_chi2_pspl":
             x, edges = np.maximum(x, SIGNAL_BINS[0]), SIGNAL_BINS
         else:
-            edges = bins_of(x, name, N_BINS)
+            edges = style.bins_of(x, name, N_BINS)
         part = pd.DataFrame(metrics.recall_in_bins(hit, x, edges))
         part["oracle"] = metrics.recall_in_bins(found, x, edges)["recall"]
         parts.append(part.assign(parameter=name))
     return pd.concat(parts), (
-        f"Simulated binaries that are missed ($1 -$ recall), n = {len(hit)}; {BARS}; dotted: the oracle, which calls "
-        f"those with {SIGNAL} > {THRESHOLD_PSPL:g}. The network may find some of the fainter ones, too.")
+        f"Simulated binaries that are missed ($1 -$ recall), n = {len(hit)}; {style.BARS}; dotted: the oracle, which "
+        f"calls those with {style.SIGNAL} > {THRESHOLD_PSPL:g}. The network may find some of the fainter ones, too.")
 
 
 def _recall_panel(ax, t, name):
     t = t[t["n"] > 0]
-    logarithmic = name in LOGARITHMIC
-    lowest = share_axis(ax.yaxis, 1 - t[["recall", "recall_low", "recall_high", "oracle"]])
+    logarithmic = name in style.LOGARITHMIC
+    lowest = style.share_axis(ax.yaxis, 1 - t[["recall", "recall_low", "recall_high", "oracle"]])
     centre = np.sqrt(t["low"] * t["high"]) if logarithmic else (t["low"] + t["high"]) / 2
     ax.plot(centre, np.maximum(1 - t["oracle"], lowest), ":", color="0.3", label="oracle", clip_on=False)
-    draw_shares(ax, centre, t, "recall", lowest, from_one=True, fmt="o-", color=COLOURS["binary"], label="network")
+    style.draw_shares(ax, centre, t, "recall", lowest, from_one=True, fmt="o-", color=style.COLOURS["binary"],
+                      label="network")
     if logarithmic:
-        log_axis(ax.xaxis, t["low"].min(), t["high"].max())
-    ax.set(xlabel=f"{SIGNAL}, best single lens" if name == "delta_chi2_pspl" else label_of(name))
+        style.log_axis(ax.xaxis, t["low"].min(), t["high"].max())
+    ax.set(xlabel=f"{style.SIGNAL}, best single lens" if name == "delta_chi2_pspl" else style.label_of(name))
 
 
-@figure
+@style.figure
 def draw_recall(table):
-    fig, axes = subplots(2, 3, size=(PAGE, 4.2))
+    fig, axes = style.subplots(2, 3, size=(style.PAGE, 4.2))
     for ax, name in zip(axes.flat, RECALL, strict=True):
         _recall_panel(ax, table[table["parameter"] == name], name)
-    legend_above(fig, axes[0, 0])
+    style.legend_above(fig, axes[0, 0])
     for ax in axes[:, 0]:
-        ax.set_ylabel(from_one("recall of binaries"))
+        ax.set_ylabel(style.from_one("recall of binaries"))
     return fig
 
 
@@ -92,13 +73,13 @@ def recall_s_q(params, hit):
     return table, f"Recall of simulated binaries over separation and mass ratio, n = {len(hit)}; white: no binary."
 
 
-@figure
+@style.figure
 def draw_recall_s_q(table):
-    fig, axes = subplots(1, 2, size=(PAGE, 2.7), sharey=True)
+    fig, axes = style.subplots(1, 2, size=(style.PAGE, 2.7), sharey=True)
     x, y = (np.append(np.unique(table[name]), table[f"{name}_to"].max()) for name in ("log_s", "log_q"))
     for ax, name, title in zip(axes, ("recall", "oracle"), ("network", "oracle: share observable"), strict=True):
         shown = ax.pcolormesh(x, y, table[name].to_numpy().reshape(len(x) - 1, -1).T, cmap="cividis", vmin=0, vmax=1)
-        ax.set(title=title, xlabel=rf"$\log_{{10}}(s\,/\,${EINSTEIN}$)$")
+        ax.set(title=title, xlabel=rf"$\log_{{10}}(s\,/\,${style.EINSTEIN}$)$")
     axes[0].set_ylabel(r"$\log_{10} q$")
     fig.colorbar(shown, ax=axes, label="recall of binaries")
     return fig
@@ -112,21 +93,21 @@ def u0_dependency(u_0, labels, right):
         parts.append(part.assign(**{"class": LENSING_CLASSES[c]}))
     return pd.concat(parts), (
         "Share of events whose class called is not the observable one against the impact parameter, n = "
-        f"{int((labels != FLAT).sum())}; {BARS}.")
+        f"{int((labels != FLAT).sum())}; {style.BARS}.")
 
 
-@figure
+@style.figure
 def draw_u0_dependency(table):
-    fig, ax = subplots(size=(COLUMN, 2.8))
+    fig, ax = style.subplots(size=(style.COLUMN, 2.8))
     table = table[table["n"] > 0]
     width = table["high"].max()
-    lowest = share_axis(ax.yaxis, 1 - table[["recall", "recall_low", "recall_high"]])
+    lowest = style.share_axis(ax.yaxis, 1 - table[["recall", "recall_low", "recall_high"]])
     for side, (name, t) in zip((-1, 1), table.groupby("class", sort=False), strict=False):
         centre = (t["low"] + t["high"]) / 2 + side * ASIDE * width
-        draw_shares(ax, centre, t, "recall", lowest, from_one=True, fmt=MARKERS[name], color=COLOURS[name],
-                    label=f"simulated {NAMES[name]}")
-    ax.set(xlabel=label_of("u_0"), ylabel="share called wrongly", xlim=(0, width))
-    legend_above(fig, ax)
+        style.draw_shares(ax, centre, t, "recall", lowest, from_one=True, fmt=style.MARKERS[name],
+                          color=style.COLOURS[name], label=f"simulated {style.NAMES[name]}")
+    ax.set(xlabel=style.label_of("u_0"), ylabel="share called wrongly", xlim=(0, width))
+    style.legend_above(fig, ax)
     return fig
 
 
@@ -148,20 +129,20 @@ def temporal_bias_check(t_0, labels, right):
         f"fewer than {metrics.LEAST_OF_KS_TEST} wrong events is not drawn.")
 
 
-@figure
+@style.figure
 def draw_temporal_bias_check(table):
-    fig, ax = subplots(size=(COLUMN, 2.9))
+    fig, ax = style.subplots(size=(style.COLUMN, 2.9))
     tested = table[table["D"].notna()]
     for (name, prediction), t in tested.groupby(["class", "prediction"], sort=False):
         n, d, p = t[["n", "D", "p"]].iloc[0]
         wrong = prediction == "wrong"
         found = f"; $D$ = {d:.3f}, $p$ = {p:.2g}" if wrong else ""
-        ax.step(t["t_0"], t["share"], LINES[name] if wrong else "-", where="post", color=COLOURS[name],
-                lw=1.2 if wrong else 0.6, marker=MARKERS[name] if wrong else "", ms=3, markevery=0.1,
-                label=f"{NAMES[name]}, {prediction} ($n$ = {n:.0f}{found})")
-    ax.set(xlabel=f"{label_of('t_0')[:-1]} into the season)", ylabel="cumulative share", ylim=(0, 1.02))
+        ax.step(t["t_0"], t["share"], style.LINES[name] if wrong else "-", where="post", color=style.COLOURS[name],
+                lw=1.2 if wrong else 0.6, marker=style.MARKERS[name] if wrong else "", ms=3, markevery=0.1,
+                label=f"{style.NAMES[name]}, {prediction} ($n$ = {n:.0f}{found})")
+    ax.set(xlabel=f"{style.label_of('t_0')[:-1]} into the season)", ylabel="cumulative share", ylim=(0, 1.02))
     if tested.empty:
         ax.set_title("too few events are wrong")
     else:
-        legend_above(fig, ax, ncols=1)
+        style.legend_above(fig, ax, ncols=1)
     return fig

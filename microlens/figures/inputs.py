@@ -7,20 +7,7 @@ import pandas as pd
 
 from microlens import lens, sky
 from microlens.config import DETECTORS, SCHEDULES
-from microlens.figures.style import (
-    COLOURS,
-    COLUMN,
-    EINSTEIN,
-    MARGIN,
-    NAMES,
-    PAGE,
-    SIGNAL,
-    figure,
-    legend_above,
-    log_axis,
-    residual_axis,
-    subplots,
-)
+from microlens.figures import style
 from microlens.fit import fit_noise_free, fit_single_lens, single_lens_model
 from microlens.fit.points import epochs_to_draw
 from microlens.lens.plane import lens_plane
@@ -34,7 +21,8 @@ PUBLISHED = {"m": [15, 18, 20, 21, 22, 24, 26],
 SOURCES = "crosses: Penny et al. 2019; circles: McKinnon & van der Marel 2026; squares: medians of RMDC26"
 DETECTOR_STYLES = {"roman": ("-", "o"), "penny2019": ("--", "x"), "crowded": (":", "s"), "thesis": ("-.", "")}
 BRIGHT = 5.0  # flux over baseline from which a light curve is drawn on a logarithmic axis
-BESIDE_LENS = 1.2  # Einstein radii of a lens plane that are drawn beside the outer lens
+BESIDE_LENS, LEAST_REACH = 1.2, 1.6  # Einstein radii drawn of a lens plane beside the outer lens, and about its centre
+PASSAGE = 2.0  # Einstein times of a trajectory on either side
 RATIOS = 0.4, 3.0  # of errors to those of detector set roman that are drawn
 
 TERM_EVENT = (40.0, 0.02, 12.0)  # t_0 (d), u_0 and t_E (d) of the single lens that terms of noise are added to
@@ -64,9 +52,9 @@ def noise_curve():
         "it.")
 
 
-@figure
+@style.figure
 def draw_noise_curve(table):
-    fig, (ax, below) = subplots(2, 1, size=(COLUMN, 3.8), height_ratios=(2, 1), sharex=True)
+    fig, (ax, below) = style.subplots(2, 1, size=(style.COLUMN, 3.8), height_ratios=(2, 1), sharex=True)
     model, points = table[table["kind"] == "model"], table[table["kind"] == "published"]
     at_points = np.interp(points["m"], model["m"], np.log(model["roman"]))
     for i, (name, (line, marker)) in enumerate(DETECTOR_STYLES.items()):
@@ -79,9 +67,9 @@ def draw_noise_curve(table):
             below.plot(points["m"], points[name] / np.exp(at_points), **of_points)
     ax.set(ylabel="error of one epoch (mag)")
     errors = model[list(DETECTOR_STYLES)]
-    log_axis(ax.yaxis, errors.min(axis=None), errors.max(axis=None), MARGIN)
+    style.log_axis(ax.yaxis, errors.min(axis=None), errors.max(axis=None), style.MARGIN)
     below.set(xlabel="F146 magnitude (AB)", ylabel="error over that\nof set roman", ylim=RATIOS)
-    legend_above(fig, ax, ncols=2)
+    style.legend_above(fig, ax, ncols=2)
     return fig
 
 
@@ -104,11 +92,11 @@ def noise_terms(seed=0):
         "have never seen.")
 
 
-@figure
+@style.figure
 def draw_noise_terms(table):
     terms = list(table.groupby("term", sort=False))
     rows = -(-len(terms) // 2)
-    fig, axes = subplots(rows, 2, size=(PAGE, 1.15 * rows), sharex=True)
+    fig, axes = style.subplots(rows, 2, size=(style.PAGE, 1.15 * rows), sharex=True)
     for ax, (name, t) in zip(axes.flat, terms, strict=True):
         ax.plot(t["t"], t["added"], "." if name in SCATTERED else "-", ms=1.5, lw=0.8, color="C0")
         ax.set_title(name.replace("_", " "))
@@ -132,14 +120,14 @@ def survey_season(seed=0):
                               "hundredth step in between.")
 
 
-@figure
+@style.figure
 def draw_survey_season(table):
-    fig, ax = subplots(size=(COLUMN, 2.2))
+    fig, ax = style.subplots(size=(style.COLUMN, 2.2))
     for (name, t), marker in zip(table.groupby("schedule", sort=False), "ox", strict=True):
         ax.plot(t["t"], t["step"], marker, ms=3, label=name)
     ax.set(xlabel="time (d into the season)", ylabel="step to the epoch before (h)")
-    log_axis(ax.yaxis, table["step"].min(), table["step"].max(), 2 * MARGIN)
-    legend_above(fig, ax)
+    style.log_axis(ax.yaxis, table["step"].min(), table["step"].max(), 2 * style.MARGIN)
+    style.legend_above(fig, ax)
     return fig
 
 
@@ -160,19 +148,19 @@ def annual_parallax(params: dict, magnitude: float, pi_EN: float, pi_EE: float, 
         rf"A single lens ($t_\mathrm{{E}}$ = {params['t_E']:g} d) without and with annual parallax "
         rf"($\pi_\mathrm{{E,N}}$ = {pi_EN:g}, $\pi_\mathrm{{E,E}}$ = {pi_EE:g}) in the Roman fields, and the "
         "noise-free residual to the best single lens that has no parallax "
-        f"({SIGNAL} = {fits['without'].chi2:.3g}) and to the best one that has ({fits['with'].chi2:.2g}); n = {len(t)} "
-        "epochs.")
+        f"({style.SIGNAL} = {fits['without'].chi2:.3g}) and to the best one that has ({fits['with'].chi2:.2g}); n = "
+        f"{len(t)} epochs.")
 
 
-@figure
+@style.figure
 def draw_annual_parallax(table):
-    fig, (left, right) = subplots(1, 2, size=(PAGE, 2.4))
+    fig, (left, right) = style.subplots(1, 2, size=(style.PAGE, 2.4))
     for name, line, colour, flux in (("without", "--", "C2", "straight"), ("with", "-", "C1", "bent")):
         left.plot(table["t"], table[flux], line, color=colour, label=f"{name} parallax")
         right.plot(table["t"], table[f"residual_{name}"], line, color=colour)
     left.set(xlabel="time (d)", ylabel="flux / baseline")
     right.set(xlabel="time (d)", ylabel=r"residual of the fit ($\sigma$)")
-    legend_above(fig, left)
+    style.legend_above(fig, left)
     return fig
 
 
@@ -184,27 +172,24 @@ def example_light_curves(timestamps, flux, kinds):
                    "epoch is drawn.")
 
 
-@figure
+@style.figure
 def draw_example_light_curves(table):
-    fig, axes = subplots(1, 3, size=(PAGE, 2.1))
+    fig, axes = style.subplots(1, 3, size=(style.PAGE, 2.1))
     for ax, (kind, part) in zip(axes, table.groupby("class", sort=False), strict=True):
-        ax.plot(part["t"], part["flux"], ".", ms=1.5, color=COLOURS[kind], rasterized=True)
-        ax.set(title=NAMES[kind], xlabel="time (d)")
+        ax.plot(part["t"], part["flux"], ".", ms=1.5, color=style.COLOURS[kind], rasterized=True)
+        ax.set(title=style.NAMES[kind], xlabel="time (d)")
         if part["flux"].max() > BRIGHT:
-            log_axis(ax.yaxis, part["flux"].min(), part["flux"].max(), MARGIN)
+            style.log_axis(ax.yaxis, part["flux"].min(), part["flux"].max(), style.MARGIN)
     axes[0].set_ylabel("flux / baseline")
     return fig
 
 
-# ---- the lens plane -------------------------------------------------------------------------------------------------
-
-
-def plane(params: dict, reach=2.0) -> pd.DataFrame:
+def plane(params: dict) -> pd.DataFrame:
     """The lens plane of a 2L1S event: panel (caustic, critical, lens, trajectory, source), part, x, y (theta_E).
 
-    params : u_0, rho, s, q, alpha.   reach : Einstein times of the trajectory on either side.
+    params : u_0, rho, s, q, alpha.
     """
-    shown = lens_plane(params, np.array([-reach, 0.0, 0.5, reach]), n_caustic=160, n_critical=40)
+    shown = lens_plane(params, np.array([-PASSAGE, 0.0, 0.5, PASSAGE]), n_caustic=160, n_critical=40)
     curves = {"caustic": shown.caustics, "critical": shown.critical_curves}
     parts = [pd.DataFrame(curve.round(3), columns=["x", "y"]).assign(panel=panel, part=i)
              for panel, found in curves.items() for i, curve in enumerate(found)]
@@ -213,21 +198,19 @@ def plane(params: dict, reach=2.0) -> pd.DataFrame:
     return pd.concat([*parts, pd.DataFrame(shown.source, columns=["x", "y"]).assign(panel="source")])
 
 
-def draw_plane(ax, table, least=1.6):
-    """Draw a lens plane as `plane` gives it, with the direction of the source, so that both lenses are in it.
-
-    least : least half width, Einstein radii.
-    """
-    reach = max(least, BESIDE_LENS + table.loc[table["panel"] == "lens", "x"].abs().max())
-    styles = {"critical": {"color": "0.6", "lw": 0.6, "ls": ":"}, "caustic": {"color": COLOURS["binary"], "lw": 0.9}}
-    for name, style in styles.items():
+def draw_plane(ax, table):
+    """Draw a lens plane as `plane` gives it, with the direction of the source, so that both lenses are in it."""
+    reach = max(LEAST_REACH, BESIDE_LENS + table.loc[table["panel"] == "lens", "x"].abs().max())
+    looks = {"critical": {"color": "0.6", "lw": 0.6, "ls": ":"},
+             "caustic": {"color": style.COLOURS["binary"], "lw": 0.9}}
+    for name, look in looks.items():
         for _, t in table[table["panel"] == name].groupby("part"):
-            ax.plot(t["x"], t["y"], **style)
+            ax.plot(t["x"], t["y"], **look)
     ax.plot(*table.loc[table["panel"] == "lens", ["x", "y"]].to_numpy().T, "k.", ms=3)
     path = table.loc[table["panel"] == "trajectory", ["x", "y"]].to_numpy()
     ax.plot(*path.T, color="0.3", lw=0.8)
     ax.annotate("", path[2], path[1], arrowprops={"arrowstyle": "->", "color": "0.3", "lw": 0.8})
-    ax.fill(*table.loc[table["panel"] == "source", ["x", "y"]].to_numpy().T, color=COLOURS["pspl"])
+    ax.fill(*table.loc[table["panel"] == "source", ["x", "y"]].to_numpy().T, color=style.COLOURS["pspl"])
     ax.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
 
 
@@ -250,25 +233,25 @@ def event_by_hand(params: dict, timestamps, flux, sigma):
         "drawn.")
 
 
-@figure
+@style.figure
 def draw_event_by_hand(table):
-    fig, axes = subplots(1, 2, size=(PAGE, 2.9), width_ratios=(1, 1.5))
+    fig, axes = style.subplots(1, 2, size=(style.PAGE, 2.9), width_ratios=(1, 1.5))
     draw_plane(axes[0], table)
-    axes[0].set(xlabel=f"$x$ ({EINSTEIN})", ylabel=f"$y$ ({EINSTEIN})")
+    axes[0].set(xlabel=f"$x$ ({style.EINSTEIN})", ylabel=f"$y$ ({style.EINSTEIN})")
     box = axes[1].get_subplotspec().subgridspec(2, 1, height_ratios=(3, 2))
     axes[1].remove()
     above = fig.add_subplot(box[0])
     below = fig.add_subplot(box[1], sharex=above)
     t = table[table["panel"] == "curve"].sort_values("x")
     above.plot(t["x"], t["y"], ".", ms=1.5, color="0.4", rasterized=True)
-    above.plot(t["x"], t["model"], color=COLOURS["pspl"], label="best single lens")
+    above.plot(t["x"], t["model"], color=style.COLOURS["pspl"], label="best single lens")
     above.set(ylabel="flux / baseline")
-    log_axis(above.yaxis, t["y"].min(), t["y"].max(), MARGIN)
+    style.log_axis(above.yaxis, t["y"].min(), t["y"].max(), style.MARGIN)
     above.tick_params(labelbottom=False)
     below.plot(t["x"], t["residual"], ".", ms=1.5, color="0.4", rasterized=True)
-    below.axhline(0, color=COLOURS["pspl"], lw=0.8)
+    below.axhline(0, color=style.COLOURS["pspl"], lw=0.8)
     below.set(xlabel="time (d)", ylabel=r"residual ($\sigma$)")
-    residual_axis(below, t["residual"])
-    legend_above(fig, above)
+    style.residual_axis(below, t["residual"])
+    style.legend_above(fig, above)
     fig.align_ylabels([above, below])
     return fig

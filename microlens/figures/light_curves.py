@@ -10,9 +10,9 @@ import pandas as pd
 from microlens.config import BINARY, CLASSES, LENSING_CLASSES
 from microlens.data import open_dataset, read_light_curves, read_predictions, seasons
 from microlens.evaluate.light_curves import WHOLE
+from microlens.figures import style
 from microlens.figures.inputs import BRIGHT
 from microlens.figures.scores import draw_confusion
-from microlens.figures.style import COLOURS, MARGIN, MARKERS, NAMES, P_BINARY, PAGE, SIGNAL, figure, log_axis, subplots
 from microlens.files import PACKAGE
 from microlens.fit import fit_single_lens, single_lens_model, smooth_error
 from microlens.fit.points import epochs_to_draw
@@ -44,24 +44,26 @@ def classified_light_curves(answers: pd.DataFrame, network: str = ""):
     what = "the simulated examples that notebook 05 reads" if simulated else "other people's files"
     return pd.concat(parts), (
         f"Light curves of {what} ({answers['file'].nunique()}): {len(parts)} of n = {len(of_seasons)} seasons, thinned "
-        f"where nothing changes, with the class called and {P_BINARY}."
+        f"where nothing changes, with the class called and {style.P_BINARY}."
         + (f" Network {network}; operating point: the class that `microlens classify` calls." if network else ""))
 
 
-@figure
+@style.figure
 def draw_classified_light_curves(table):
     groups = list(table.groupby("name", sort=False))
     rows = -(-len(groups) // 3)
-    fig, axes = subplots(rows, 3, size=(PAGE, 0.4 + 1.6 * rows), squeeze=False)
+    fig, axes = style.subplots(rows, 3, size=(style.PAGE, 0.4 + 1.6 * rows), squeeze=False)
     for ax in axes.flat[len(groups) :]:
         ax.set_visible(False)
     for ax, (name, t) in zip(axes.flat, groups, strict=False):
         called, p = t[["called", "p_binary"]].iloc[0]
-        known = called in NAMES  # a season of few points is not called anything
-        ax.plot(t["t"], t["flux"], MARKERS.get(called, "."), ms=1.2, color=COLOURS.get(called, "0.6"), rasterized=True)
-        ax.set_title(f"{name}\n{NAMES[called]}, {P_BINARY} = {p:.3f}" if known else f"{name}\nnot classified")
+        known = called in style.NAMES  # a season of few points is not called anything
+        ax.plot(t["t"], t["flux"], style.MARKERS.get(called, "."), ms=1.2, color=style.COLOURS.get(called, "0.6"),
+                rasterized=True)
+        said = f"{style.NAMES[called]}, {style.P_BINARY} = {p:.3f}" if known else "not classified"
+        ax.set_title(f"{name}\n{said}")
         if t["flux"].max() > BRIGHT * t["flux"].min() > 0:
-            log_axis(ax.yaxis, t["flux"].min(), t["flux"].max(), MARGIN)
+            style.log_axis(ax.yaxis, t["flux"].min(), t["flux"].max(), style.MARGIN)
     for ax in axes.flat[max(len(groups) - 3, 0) : len(groups)]:
         ax.set_xlabel("time since the first epoch (d)")
     for ax in axes[:, 0]:
@@ -92,7 +94,7 @@ def mistakes(curves: pd.DataFrame, page=0, title="Wrong calls"):
     first = page * PER_PAGE + 1
     return pd.concat(parts), (
         f"{title}, {first} to {first + len(here) - 1} of n = {len(names)}: the light curve with its best single lens "
-        f"(line), and the epochs around the largest residual; the class called and {P_BINARY} above.")
+        f"(line), and the epochs around the largest residual; the class called and {style.P_BINARY} above.")
 
 
 def hardest_calls(folder):
@@ -108,7 +110,7 @@ def hardest_calls(folder):
             event, flux, sigma = data.params.iloc[row], data.flux(row), data.sigma(row)
             valid = flux != 0
             name = (f"row {row}, {LENSING_CLASSES[int(event.label)]} observable as {LENSING_CLASSES[truth[i]]}, "
-                    f"{SIGNAL} = {event.delta_chi2_pspl:.0f}")
+                    f"{style.SIGNAL} = {event.delta_chi2_pspl:.0f}")
             curves.append(pd.DataFrame({
                 "name": name, "t": data.timestamps[valid], "flux": flux[valid], "flux_err": sigma[valid],
                 "called": CLASSES[called[i]], "p_binary": p[i, BINARY]}))
@@ -116,20 +118,20 @@ def hardest_calls(folder):
     return mistakes(pd.concat(curves), 0, f"The hardest of {len(p)} events, {n_wrong} of which are called wrongly")
 
 
-@figure
+@style.figure
 def draw_mistakes(table):
     groups = list(table.groupby("name", sort=False))
-    size = (PAGE, 0.4 + 1.25 * len(groups))
-    fig, axes = subplots(len(groups), 2, size=size, squeeze=False, width_ratios=(3, 2))
+    size = (style.PAGE, 0.4 + 1.25 * len(groups))
+    fig, axes = style.subplots(len(groups), 2, size=size, squeeze=False, width_ratios=(3, 2))
     for (a, b), (name, t) in zip(axes, groups, strict=True):
         called = t["called"].iloc[0]
         for ax, panel in ((a, "curve"), (b, "detail")):
             d = t[t["panel"] == panel]
             if panel == "detail":
                 ax.errorbar(d["t"], d["flux"], d["sigma"], fmt="none", ecolor="0.75", elinewidth=0.5)
-            ax.plot(d["t"], d["flux"], MARKERS[called], ms=1.3, color=COLOURS[called], rasterized=True)
+            ax.plot(d["t"], d["flux"], style.MARKERS[called], ms=1.3, color=style.COLOURS[called], rasterized=True)
             ax.plot(d["t"], d["model"], "-", color="0.15", lw=0.7)
-        a.set_title(f"{name}: called {called}, {P_BINARY} = {t['p_binary'].iloc[0]:.3f}", loc="left")
+        a.set_title(f"{name}: called {called}, {style.P_BINARY} = {t['p_binary'].iloc[0]:.3f}", loc="left")
         a.set_ylabel("flux / baseline")
     for ax in axes[-1]:
         ax.set_xlabel("time (d)")
@@ -147,10 +149,10 @@ def sets(counts: dict):
         "called other counts as flat.")
 
 
-@figure
+@style.figure
 def draw_sets(table):
     groups = list(table.groupby("set", sort=False))
-    fig, axes = subplots(1, max(len(groups), LEAST_SETS), size=(PAGE, 2.5), squeeze=False, sharey=True)
+    fig, axes = style.subplots(1, max(len(groups), LEAST_SETS), size=(style.PAGE, 2.5), squeeze=False, sharey=True)
     for ax in axes[0, len(groups) :]:
         ax.set_visible(False)
     for ax, (name, t) in zip(axes[0], groups, strict=False):

@@ -7,26 +7,9 @@ import pandas as pd
 
 from microlens.config import BINARY, FLAT, LENSING_CLASSES, PARAMETERS, PSPL, THRESHOLD_PSPL
 from microlens.evaluate import metrics
+from microlens.figures import style
 from microlens.figures.inputs import draw_plane, plane
-from microlens.figures.style import (
-    COLOURS,
-    COLUMN,
-    EINSTEIN,
-    LINES,
-    LOGARITHMIC,
-    NAMES,
-    PAGE,
-    SERIES_LINES,
-    SIGNAL,
-    bins_of,
-    figure,
-    label_of,
-    legend_above,
-    log_axis,
-    residual_axis,
-    subplots,
-)
-from microlens.fit import fit_single_lens, single_lens_model
+from microlens.fit import single_lens_residual
 from microlens.fit.points import epochs_to_draw
 
 DISTRIBUTIONS = ("t_E", "u_0", "s", "q", "rho", "m_base")  # parameters whose histograms are drawn
@@ -60,7 +43,7 @@ def preset_examples(datasets: dict):
             curves.add(flux.tobytes())
             seen = flux != 0
             t, f, sigma = data.timestamps[seen], flux[seen], sigma[seen]
-            residual = (f - single_lens_model(t, fit_single_lens(t, f, sigma, finite_source=True))) / sigma
+            residual = single_lens_residual(t, f, sigma)
             steps = {"time_steps": N_DRAWN, "flux_steps": N_DRAWN // 3}
             keep = epochs_to_draw(t, np.log(np.maximum(f, 1e-2)), residual if label == BINARY else None, **steps)
             shown = {LENSING_CLASSES[label]: f} | ({"residual": residual} if label == BINARY else {})
@@ -71,27 +54,28 @@ def preset_examples(datasets: dict):
     return pd.concat(parts), (
         f"Simulated events of each preset (n = {len(curves)} different ones): lens plane of a binary (caustics, dotted "
         "critical curves, path of the source), its light curve, its residual to the best single lens in errors, and a "
-        f"single lens. Of each class the event at three quarters of the signal is shown ({SIGNAL} against the best "
-        "single lens; against a constant).")
+        f"single lens. Of each class the event at three quarters of the signal is shown ({style.SIGNAL} against the "
+        "best single lens; against a constant).")
 
 
-@figure
+@style.figure
 def draw_preset_examples(table):
     names = table["preset"].unique()
-    fig, axes = subplots(4, len(names), size=(PAGE, 5.6), squeeze=False, height_ratios=(1.5, 1, 1, 1))
+    fig, axes = style.subplots(4, len(names), size=(style.PAGE, 5.6), squeeze=False, height_ratios=(1.5, 1, 1, 1))
     for column, name in zip(axes.T, names, strict=True):
         part = table[table["preset"] == name]
         draw_plane(column[0], part)
-        column[0].set(title=name, xlabel=f"$x$ ({EINSTEIN})")
+        column[0].set(title=name, xlabel=f"$x$ ({style.EINSTEIN})")
         for ax, panel in zip(column[1:], EXAMPLES, strict=True):
             t = part[part["panel"] == panel]
-            ax.plot(t["x"], t["y"], ".", ms=1.2, color=COLOURS.get(panel, COLOURS["binary"]), rasterized=True)
+            colour = style.COLOURS.get(panel, style.COLOURS["binary"])
+            ax.plot(t["x"], t["y"], ".", ms=1.2, color=colour, rasterized=True)
             ax.tick_params(labelbottom=ax is column[-1])
             ax.margins(y=0.1)
             ax.locator_params(axis="y", nbins=4)
-        residual_axis(column[2], part.loc[part["panel"] == "residual", "y"])
+        style.residual_axis(column[2], part.loc[part["panel"] == "residual", "y"])
         column[-1].set_xlabel("time (d)")
-    axes[0, 0].set_ylabel(f"$y$ ({EINSTEIN})")
+    axes[0, 0].set_ylabel(f"$y$ ({style.EINSTEIN})")
     for ax, label in zip(axes[1:, 0], EXAMPLES.values(), strict=True):
         ax.set_ylabel(label)
     return fig
@@ -102,9 +86,9 @@ def _histograms(groups: dict, column: str) -> pd.DataFrame:
     parts = []
     for parameter in DISTRIBUTIONS:
         values = {name: params[parameter].dropna().to_numpy() for name, params in groups.items()}
-        if parameter in LOGARITHMIC:  # without point sources, rho = 0
+        if parameter in style.LOGARITHMIC:  # without point sources, rho = 0
             values = {name: x[x > 0] for name, x in values.items()}
-        edges = bins_of(np.concatenate(list(values.values())), parameter, N_BINS)
+        edges = style.bins_of(np.concatenate(list(values.values())), parameter, N_BINS)
         parts += [pd.DataFrame({"parameter": parameter, column: name, "low": edges[:-1], "high": edges[1:],
                                 "share": np.histogram(x, edges)[0] / len(x)}) for name, x in values.items() if len(x)]
     return pd.concat(parts)
@@ -112,14 +96,14 @@ def _histograms(groups: dict, column: str) -> pd.DataFrame:
 
 def _draw_histograms(table, column: str, styles: dict):
     """Six panels of histograms, one line for each value of a column; styles : {value: keywords of the line}."""
-    fig, axes = subplots(2, 3, size=(PAGE, 3.4), sharey=True)
+    fig, axes = style.subplots(2, 3, size=(style.PAGE, 3.4), sharey=True)
     for ax, (name, part) in zip(axes.flat, table.groupby("parameter", sort=False), strict=False):
         for kind, t in part.groupby(column, sort=False):
-            ax.stairs(t["share"], [*t["low"], t["high"].iloc[-1]], label=NAMES.get(kind, kind), **styles[kind])
-        ax.set_xlabel(label_of(name))
-        if name in LOGARITHMIC:
-            log_axis(ax.xaxis, part["low"].min(), part["high"].max())
-    legend_above(fig, axes[0, 0], ncols=table[column].nunique())
+            ax.stairs(t["share"], [*t["low"], t["high"].iloc[-1]], label=style.NAMES.get(kind, kind), **styles[kind])
+        ax.set_xlabel(style.label_of(name))
+        if name in style.LOGARITHMIC:
+            style.log_axis(ax.xaxis, part["low"].min(), part["high"].max())
+    style.legend_above(fig, axes[0, 0], ncols=table[column].nunique())
     for ax in axes[:, 0]:
         ax.set_ylabel("share of events in a bin")
     return fig
@@ -133,9 +117,10 @@ def parameter_distributions(params):
                                           f"{_meanings()}; bins are common to both.")
 
 
-@figure
+@style.figure
 def draw_parameter_distributions(table):
-    return _draw_histograms(table, "class", {c: {"color": COLOURS[c], "ls": LINES[c]} for c in LENSING_CLASSES})
+    looks = {c: {"color": style.COLOURS[c], "ls": style.LINES[c]} for c in LENSING_CLASSES}
+    return _draw_histograms(table, "class", looks)
 
 
 def preset_distributions(tables: dict):
@@ -146,9 +131,9 @@ def preset_distributions(tables: dict):
                                            f"{_meanings()}; bins are common to all.")
 
 
-@figure
+@style.figure
 def draw_preset_distributions(table):
-    lines = enumerate(zip(table["preset"].unique(), SERIES_LINES, strict=False))
+    lines = enumerate(zip(table["preset"].unique(), style.SERIES_LINES, strict=False))
     return _draw_histograms(table, "preset", {name: {"ls": line, "color": f"C{i}"} for i, (name, line) in lines})
 
 
@@ -166,18 +151,18 @@ def observability(tables: dict):
     n = min(int(part["n"].iloc[0]) for part in parts)
     low, high = metrics.binomial_interval(n / 2, n)
     return pd.concat(parts), (
-        f"Share of binaries whose best single lens is worse by more than {SIGNAL}, n >= {n} a preset, so that a share "
-        f"is known to {(high - low) / 2:.2f} or better (half of its 95 % interval); the vertical line is the threshold "
-        f"of the observable label, {THRESHOLD_PSPL:g}.")
+        f"Share of binaries whose best single lens is worse by more than {style.SIGNAL}, n >= {n} a preset, so that a "
+        f"share is known to {(high - low) / 2:.2f} or better (half of its 95 % interval); the vertical line is the "
+        f"threshold of the observable label, {THRESHOLD_PSPL:g}.")
 
 
-@figure
+@style.figure
 def draw_observability(table):
-    fig, ax = subplots(size=(COLUMN, 2.9))
-    for (name, t), line in zip(table.groupby("preset", sort=False), SERIES_LINES, strict=False):
+    fig, ax = style.subplots(size=(style.COLUMN, 2.9))
+    for (name, t), line in zip(table.groupby("preset", sort=False), style.SERIES_LINES, strict=False):
         ax.plot(t["delta_chi2"], t["share"], ls=line, label=f"{name} ($n$ = {t['n'].iloc[0]})", clip_on=False)
-    log_axis(ax.xaxis, table["delta_chi2"].min(), table["delta_chi2"].max())
+    style.log_axis(ax.xaxis, table["delta_chi2"].min(), table["delta_chi2"].max())
     ax.axvline(THRESHOLD_PSPL, color="k", lw=0.7)
-    ax.set(xlabel=label_of("delta_chi2_pspl"), ylabel="share of binaries above", ylim=(0, 1.02))
-    legend_above(fig, ax, ncols=2)
+    ax.set(xlabel=style.label_of("delta_chi2_pspl"), ylabel="share of binaries above", ylim=(0, 1.02))
+    style.legend_above(fig, ax, ncols=2)
     return fig

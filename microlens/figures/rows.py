@@ -12,20 +12,7 @@ import pandas as pd
 
 from microlens.config import LENSING_CLASSES
 from microlens.evaluate import metrics
-from microlens.figures.style import (
-    BARS,
-    COLUMN,
-    NAMES,
-    PAGE,
-    SERIES_MARKERS,
-    draw_shares,
-    figure,
-    from_one,
-    legend_above,
-    share_axis,
-    subplots,
-    typeset,
-)
+from microlens.figures import style
 from microlens.figures.variables import SUBCLASS_NAMES
 
 ROW, POINT = 0.17, 0.07  # inches: least height of a row, and of one of its series
@@ -44,33 +31,31 @@ def share_of(row: str, series: str, panel: str, k: int, n: int) -> dict:
 COLUMNS = ("row", "series", "panel", "share", "share_low", "share_high", "n")
 
 
-def draw_rows(table, panels: dict, width: float = PAGE):
+def draw_rows(table, panels: dict, width: float = style.PAGE):
     """One panel beside the other, their rows in line; series differ in marker and colour.
 
     panels : {name in the table: (label, whether 1 - share is drawn)}.
     """
     rows, series = list(table["row"].unique()), list(table["series"].unique())
     height = min(0.9 + max(ROW, POINT * len(series)) * len(rows), TALLEST)
-    fig, axes = subplots(1, len(panels), size=(width, height), sharey=True)
+    fig, axes = style.subplots(1, len(panels), size=(width, height), sharey=True)
     offsets = np.linspace(-HALF_ROW, HALF_ROW, len(series) + 2)[1:-1]
     for ax, (panel, (label, distant)) in zip(axes, panels.items(), strict=True):
         part = table[(table["panel"] == panel) & table["share"].notna()]
         shares = part[["share", "share_low", "share_high"]]
-        lowest = share_axis(ax.xaxis, 1 - shares if distant else shares)
+        lowest = style.share_axis(ax.xaxis, 1 - shares if distant else shares)
         for k in range(0, len(rows), 2):
             ax.axhspan(k - 0.5, k + 0.5, color="0.95", lw=0)
         for i, name in enumerate(series):
             t = part[part["series"] == name]
-            draw_shares(ax, t["row"].map(rows.index) + offsets[i], t, "share", lowest, sideways=True, from_one=distant,
-                        fmt=SERIES_MARKERS[i], color=f"C{i}", mfc="white" if i % 2 else f"C{i}", label=typeset(name))
+            style.draw_shares(ax, t["row"].map(rows.index) + offsets[i], t, "share", lowest, sideways=True,
+                              from_one=distant, fmt=style.SERIES_MARKERS[i], color=f"C{i}",
+                              mfc="white" if i % 2 else f"C{i}", label=style.typeset(name))
         ax.set(xlabel=label)
-    axes[0].set_yticks(range(len(rows)), [typeset(row) for row in rows])
+    axes[0].set_yticks(range(len(rows)), [style.typeset(row) for row in rows])
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    legend_above(fig, axes[0], ncols=min(len(series), 3))
+    style.legend_above(fig, axes[0], ncols=min(len(series), 3))
     return fig
-
-
-# ---- classes --------------------------------------------------------------------------------------------------------
 
 
 def per_class_metrics(summaries: dict):
@@ -80,20 +65,17 @@ def per_class_metrics(summaries: dict):
         counts = np.array(summary["confusion"])
         for i, c in enumerate(LENSING_CLASSES):
             for name, of in (("precision", counts[:, i]), ("recall", counts[i])):
-                lines.append(share_of(NAMES[c], name, policy, int(counts[i, i]), int(of.sum())))
+                lines.append(share_of(style.NAMES[c], name, policy, int(counts[i, i]), int(of.sum())))
     n = next(iter(summaries.values()))["n"]
     return pd.DataFrame(lines), (
         f"What each class lacks to a precision and a recall of 1, against simulated and observable labels, n = {n}; "
-        f"{BARS}.")
+        f"{style.BARS}.")
 
 
-@figure
+@style.figure
 def draw_per_class_metrics(table):
-    panels = {policy: (from_one(f"score\n{policy} labels"), True) for policy in table["panel"].unique()}
-    return draw_rows(table, panels, COLUMN)
-
-
-# ---- conditions -----------------------------------------------------------------------------------------------------
+    panels = {policy: (style.from_one(f"score\n{policy} labels"), True) for policy in table["panel"].unique()}
+    return draw_rows(table, panels, style.COLUMN)
 
 
 def robustness(conditions: dict):
@@ -113,12 +95,12 @@ def robustness(conditions: dict):
     return pd.DataFrame(lines), (
         "Observable binaries that are missed, and flats and single lenses that are called binary, under shifted "
         f"conditions, n >= {n} events each, the first as trained. Network {summaries[0]['run']}; operating points: the "
-        f"threshold frozen on validation events, and the most probable class; {BARS}.")
+        f"threshold frozen on validation events, and the most probable class; {style.BARS}.")
 
 
-@figure
+@style.figure
 def draw_robustness(table):
-    return draw_rows(table, {"completeness": (from_one("completeness of observable binaries"), True),
+    return draw_rows(table, {"completeness": (style.from_one("completeness of observable binaries"), True),
                              "false alarms": ("flats and single lenses called binary", False)})
 
 
@@ -136,7 +118,7 @@ def _parsed(table, row: str, panels: dict) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-SKY = {"completeness": (from_one("completeness of\nobservable binaries"), True),
+SKY = {"completeness": (style.from_one("completeness of\nobservable binaries"), True),
        "single_lenses_called_binary": ("single lenses\ncalled binary", False),
        "flats_called_binary": ("flats\ncalled binary", False)}
 
@@ -156,12 +138,12 @@ def sky_conditions(path):
     return table, (
         "Observable binaries that are missed, and single lenses and flats that are called binary, under each condition "
         "(lenses of preset roman under white noise, but for what the condition says). Networks: "
-        f"{', '.join(typeset(name) for name in read['method'].unique())}; operating point: {FROZEN}. n = "
+        f"{', '.join(style.typeset(name) for name in read['method'].unique())}; operating point: {FROZEN}. n = "
         f"{_range(read['n_pspl'])} single lenses, {_range(read['n_flat'])} flats and {_range(read['n_binary'])} "
-        f"observable binaries a condition; {BARS}.")
+        f"observable binaries a condition; {style.BARS}.")
 
 
-@figure
+@style.figure
 def draw_sky_conditions(table):
     return draw_rows(table, SKY)
 
@@ -182,9 +164,9 @@ def sky_others(path):
         "Sub-classes of class other, of preset sky: the share that is called binary, and the share of those with an "
         "observable variation that is not called other (a network of three classes has no such answer). Networks: "
         f"{', '.join(read['method'].unique())}; operating points: called binary, {FROZEN}; called other, the most "
-        f"probable class. n = {_range(read['n'])} a sub-class, in brackets; {BARS}.")
+        f"probable class. n = {_range(read['n'])} a sub-class, in brackets; {style.BARS}.")
 
 
-@figure
+@style.figure
 def draw_sky_others(table):
     return draw_rows(table, OTHERS)

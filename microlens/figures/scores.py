@@ -12,31 +12,7 @@ from scipy.special import expit, logit
 
 from microlens.config import BINARY, CLASSES, LENSING_CLASSES
 from microlens.evaluate import metrics
-from microlens.figures.style import (
-    BARS,
-    COLOURS,
-    COLUMN,
-    LINES,
-    MARGIN,
-    MARKERS,
-    NAMES,
-    P_BINARY,
-    PAGE,
-    SERIES_LINES,
-    SERIES_MARKERS,
-    SIGNAL,
-    draw_line,
-    draw_shares,
-    figure,
-    from_one,
-    legend_above,
-    log_axis,
-    logit_axis,
-    scientific,
-    share_axis,
-    subplots,
-    typeset,
-)
+from microlens.figures import style
 
 N_ROC_SAMPLES = 100  # bootstrap samples of the ROC curves
 FALSE_POSITIVE_RATES = np.concatenate([[0], np.geomspace(1e-4, 1, 121)])
@@ -70,15 +46,15 @@ def draw_confusion(ax, counts):
     for (i, j), n in np.ndenumerate(counts):
         text = f"{share[i, j]:.3f}\n({n})" if counts[i].any() else "–"
         ax.text(j, i, text, ha="center", va="center", color="white" if share[i, j] > WHITE_ON else "black")
-    names = [NAMES[c].replace(" ", "\n") for c in CLASSES[: len(counts)]]
+    names = [style.NAMES[c].replace(" ", "\n") for c in CLASSES[: len(counts)]]
     ax.set_xticks(range(len(counts)), names)
     ax.set_yticks(range(len(counts)), names)
 
 
-@figure
+@style.figure
 def draw_confusion_matrix(table):
     n_classes = table["truth"].nunique()
-    fig, ax = subplots(size=(COLUMN, 2.9))
+    fig, ax = style.subplots(size=(style.COLUMN, 2.9))
     draw_confusion(ax, table["n"].to_numpy().reshape(n_classes, n_classes))
     ax.set(xlabel="called", ylabel="truth (observable class)")
     return fig
@@ -104,21 +80,21 @@ def roc_curves(labels, p, rng):
         "class that is missed. Bands and brackets are 95 % intervals.")
 
 
-@figure
+@style.figure
 def draw_roc_curves(table):
-    fig, ax = subplots(size=(COLUMN, 3.1))
+    fig, ax = style.subplots(size=(style.COLUMN, 3.1))
     table = table[table["false_positive_rate"] > 0]
-    lowest = share_axis(ax.yaxis, 1 - table["true_positive_rate"])
+    lowest = style.share_axis(ax.yaxis, 1 - table["true_positive_rate"])
     for name, t in table.groupby("class", sort=False):
         x, first = t["false_positive_rate"], t.iloc[0]
         missed, high, low = (np.maximum(1 - t[column], lowest) for column in ("true_positive_rate", "low", "high"))
-        area, least, most = (scientific(max(1 - first[key], 0)) for key in ("auc", "auc_high", "auc_low"))
-        ax.plot(x, missed, LINES[name], color=COLOURS[name], clip_on=False,
-                label=f"{NAMES[name]}: {area} [{least}, {most}]")
-        ax.fill_between(x, low, high, color=COLOURS[name], alpha=0.25, lw=0)
-    ax.set(xlabel="false positive rate", ylabel=from_one("true positive rate"))
-    log_axis(ax.xaxis, table["false_positive_rate"].min(), 1)
-    legend_above(fig, ax, ncols=1, title=from_one("area under the curve"))
+        area, least, most = (style.scientific(max(1 - first[key], 0)) for key in ("auc", "auc_high", "auc_low"))
+        ax.plot(x, missed, style.LINES[name], color=style.COLOURS[name], clip_on=False,
+                label=f"{style.NAMES[name]}: {area} [{least}, {most}]")
+        ax.fill_between(x, low, high, color=style.COLOURS[name], alpha=0.25, lw=0)
+    ax.set(xlabel="false positive rate", ylabel=style.from_one("true positive rate"))
+    style.log_axis(ax.xaxis, table["false_positive_rate"].min(), 1)
+    style.legend_above(fig, ax, ncols=1, title=style.from_one("area under the curve"))
     return fig
 
 
@@ -136,24 +112,24 @@ def completeness_purity(labels, observable, scores: dict, weight):
         f"Share of observable binaries that is missed ($1 -$ completeness, n = {n_observable}) against the share of "
         f"false ones among the called ($1 -$ purity, at the class mix 50/25/25), n = {len(labels)}, at every "
         "threshold; less is better, and a mark stands where the sum of both is least. The oracle knows the true "
-        f"{SIGNAL}; grey lines: completeness and purity of 95 %. The intervals at the operating point are in the "
+        f"{style.SIGNAL}; grey lines: completeness and purity of 95 %. The intervals at the operating point are in the "
         "summary of the evaluation.")
 
 
-@figure
+@style.figure
 def draw_completeness_purity(table):
-    fig, ax = subplots(size=(COLUMN, 3.3))
-    ends = [share_axis(axis, 1 - table[x]) for axis, x in ((ax.xaxis, "completeness"), (ax.yaxis, "purity"))]
+    fig, ax = style.subplots(size=(style.COLUMN, 3.3))
+    ends = [style.share_axis(axis, 1 - table[x]) for axis, x in ((ax.xaxis, "completeness"), (ax.yaxis, "purity"))]
     for i, (name, t) in enumerate(table.groupby("score", sort=False)):
         missed, false = (np.maximum(1 - t[x], end) for x, end in zip(("completeness", "purity"), ends, strict=True))
         best = int(np.argmin(2 - t["completeness"] - t["purity"]))
-        colour = COLOURS["binary"] if name == "network" else f"C{i}"
-        ax.plot(missed, false, ls=SERIES_LINES[i % 6], marker=SERIES_MARKERS[i % 6], markevery=[best], ms=4,
-                label=typeset(name), color=colour, clip_on=False, zorder=3)
+        colour = style.COLOURS["binary"] if name == "network" else f"C{i}"
+        ax.plot(missed, false, ls=style.SERIES_LINES[i % 6], marker=style.SERIES_MARKERS[i % 6], markevery=[best], ms=4,
+                label=style.typeset(name), color=colour, clip_on=False, zorder=3)
     ax.axvline(0.05, color="0.8", lw=0.6, zorder=0)
     ax.axhline(0.05, color="0.8", lw=0.6, zorder=0)
-    ax.set(xlabel=from_one("completeness of observable binaries"), ylabel=from_one("purity"))
-    legend_above(fig, ax, ncols=2)
+    ax.set(xlabel=style.from_one("completeness of observable binaries"), ylabel=style.from_one("purity"))
+    style.legend_above(fig, ax, ncols=2)
     return fig
 
 
@@ -170,27 +146,29 @@ def calibration(truth, p, p_scaled, n_bins=15):
         shares = {f"share{end}": found[f"recall{end}"] for end in ("", "_low", "_high")}
         parts.append(pd.DataFrame({"kind": name, "p": mean, **shares, "n": n})[n > 0])
     return pd.concat(parts), (
-        f"Reliability of {P_BINARY} against observable binaries, n = {len(truth)}: both axes are logarithmic towards 0 "
-        f"and towards 1; {BARS}, the histogram counts events.")
+        f"Reliability of {style.P_BINARY} against observable binaries, n = {len(truth)}: both axes are logarithmic "
+        f"towards 0 and towards 1; {style.BARS}, the histogram counts events.")
 
 
-@figure
+@style.figure
 def draw_calibration(table):
-    fig, (ax, below) = subplots(2, 1, size=(COLUMN, 4.2), height_ratios=(3, 1), sharex=True)
+    fig, (ax, below) = style.subplots(2, 1, size=(style.COLUMN, 4.2), height_ratios=(3, 1), sharex=True)
     diagonal = expit(np.linspace(logit(LEAST_P), -logit(LEAST_P), 50))
     ax.plot(diagonal, diagonal, ":", color="0.6", lw=0.8)
-    styles = {"as it is": ("o", "C0", "white"), "temperature scaled": ("s", COLOURS["binary"], COLOURS["binary"])}
-    for name, (marker, colour, face) in styles.items():
+    binary = style.COLOURS["binary"]
+    looks = {"as it is": ("o", "C0", "white"), "temperature scaled": ("s", binary, binary)}
+    for name, (marker, colour, face) in looks.items():
         t = table[table["kind"] == name]
         at = np.clip(t["p"], LEAST_P, 1 - LEAST_P)
-        draw_shares(ax, at, t, "share", LEAST_P, highest=1 - LEAST_P, fmt=marker, color=colour, mfc=face, label=name)
+        style.draw_shares(ax, at, t, "share", LEAST_P, highest=1 - LEAST_P, fmt=marker, color=colour, mfc=face,
+                          label=name)
         below.plot(at, t["n"], marker, ms=3, color=colour, mfc=face, clip_on=False)
     for axis in (ax.xaxis, ax.yaxis):
-        logit_axis(axis, LEAST_P)
+        style.logit_axis(axis, LEAST_P)
     ax.set(ylabel="share of observable binaries")
-    below.set(xlabel=P_BINARY, ylabel="events")
-    log_axis(below.yaxis, 1, table["n"].max())
-    legend_above(fig, ax)
+    below.set(xlabel=style.P_BINARY, ylabel="events")
+    style.log_axis(below.yaxis, 1, table["n"].max())
+    style.legend_above(fig, ax)
     return fig
 
 
@@ -205,20 +183,20 @@ def learning_curves(run):
         "the validation part, and the share of each class that is missed there by the most probable class.")
 
 
-@figure
+@style.figure
 def draw_learning_curves(table):
-    fig, axes = subplots(1, 3, size=(PAGE, 2.3))
+    fig, axes = style.subplots(1, 3, size=(style.PAGE, 2.3))
     for ax, name, label in zip(axes, ("train_loss", "val_loss"), ("training loss", "validation loss"), strict=False):
         ax.plot(table["epoch"], table[name], "o-", ms=3, color="0.3")
         ax.set(ylabel=label)
-        log_axis(ax.yaxis, table[name].min(), table[name].max(), MARGIN)
+        style.log_axis(ax.yaxis, table[name].min(), table[name].max(), style.MARGIN)
     missed = 1 - table[[f"recall_{c}" for c in LENSING_CLASSES]].set_axis(LENSING_CLASSES, axis=1)
-    lowest = share_axis(axes[2].yaxis, missed)
+    lowest = style.share_axis(axes[2].yaxis, missed)
     for c in LENSING_CLASSES:
-        draw_line(axes[2], table["epoch"], missed[c], lowest, MARKERS[c] + LINES[c], ms=3, color=COLOURS[c],
-                  label=NAMES[c])
-    axes[2].set(ylabel=from_one("recall (validation)"))
-    legend_above(fig, axes[2])
+        style.draw_line(axes[2], table["epoch"], missed[c], lowest, style.MARKERS[c] + style.LINES[c], ms=3,
+                        color=style.COLOURS[c], label=style.NAMES[c])
+    axes[2].set(ylabel=style.from_one("recall (validation)"))
+    style.legend_above(fig, axes[2])
     for ax in axes:
         ax.set(xlabel="pass over the training part")
         ax.xaxis.get_major_locator().set_params(integer=True)

@@ -186,12 +186,12 @@ def log_axis(axis, low: float, high: float, margin: float = 0.0):
     axis.set_minor_locator(NullLocator() if high < 10 * low else LogLocator(subs=range(2, 10)))
 
 
-def share_axis(axis, *shares) -> float:
+def share_axis(axis, shares) -> float:
     """Make an axis logarithmic for all of some shares, and return its lower end.
 
     Where one of the shares is 0, the lower end is labelled 0: draw such a share there (np.maximum with the lower end).
     """
-    values = np.concatenate([np.ravel(x) for x in shares])
+    values = np.ravel(shares)
     values = values[np.isfinite(values)]
     positive = values[values > ROUNDING]
     least, most = (positive.min(), positive.max()) if len(positive) else (NOTHING, NOTHING)

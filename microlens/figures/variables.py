@@ -7,7 +7,7 @@ import pandas as pd
 
 from microlens import sky
 from microlens.config import SUBCLASSES, VARIABLE_STARS
-from microlens.figures.style import COLOURS, PAGE, figure, subplots
+from microlens.figures import style
 from microlens.fit.points import epochs_to_draw
 from microlens.sky.variables import VariableStar, subclasses
 
@@ -80,12 +80,12 @@ def _star(subclass, rng, t) -> pd.DataFrame:
     return pd.concat([pd.DataFrame([about]), season, beside]).round(4).assign(subclass=subclass.name)
 
 
-@figure
+@style.figure
 def draw_variable_stars(table):
     names = [name for name in VARIABLE_STARS if (table["subclass"] == name).any()]
     rows = -(-len(names) // COLUMNS)
-    fig, axes = subplots(rows, 2 * COLUMNS, size=(PAGE, 0.3 + 1.5 * rows), squeeze=False,
-                         width_ratios=(1.5, 1) * COLUMNS)
+    fig, axes = style.subplots(rows, 2 * COLUMNS, size=(style.PAGE, 0.3 + 1.5 * rows), squeeze=False,
+                               width_ratios=(1.5, 1) * COLUMNS)
     for ax in axes.flat[2 * len(names) :]:
         ax.set_visible(False)
     for i, name in enumerate(names):
@@ -94,8 +94,8 @@ def draw_variable_stars(table):
         (beside,) = set(star["panel"]) - {"about", "season"}
         for ax, panel in ((left, "season"), (right, beside)):
             part = star[star["panel"] == panel].sort_values("x")
-            style = {"ls": "-", "lw": 0.6, "color": "0.3"} if panel == "years" else {"ls": "", "marker": ".", "ms": 1.5}
-            ax.plot(part["x"], part["y"], **{"color": COLOURS["other"], "rasterized": True} | style)
+            look = {"ls": "-", "lw": 0.6, "color": "0.3"} if panel == "years" else {"ls": "", "marker": ".", "ms": 1.5}
+            ax.plot(part["x"], part["y"], **{"color": style.COLOURS["other"], "rasterized": True} | look)
             ax.tick_params(pad=1)
             ax.locator_params(nbins=3)
             ax.margins(y=0.08)

@@ -80,7 +80,9 @@ def _methods(solution: Solution, time) -> list[str]:
         return []
     first, last = f"{time[0] - 1:.3f}", f"{time[-1] + 1:.3f}"
     if solution.model == "binary":
-        lines = [f'model.set_magnification_methods([{first}, "VBM", {last}])']
+        accuracy = f'{{"accuracy": {ACCURACY}, "relative_accuracy": {ACCURACY}}}'
+        lines = [f'model.set_magnification_methods([{first}, "VBM", {last}])',
+                 f'model.set_magnification_methods_parameters({{"VBM": {accuracy}}})']
     else:
         is_dark = solution.limb_darkening > 0
         near = f'"finite_source_{"LD" if is_dark else "uniform"}_WittMao94"'
@@ -89,9 +91,6 @@ def _methods(solution: Solution, time) -> list[str]:
         half = NEAR * solution.parameters["rho"] * solution.parameters["t_E"]
         spans = f"{first}, {far}, {peak - half:.6f}, {near}, {peak + half:.6f}, {far}, {last}"
         lines = [f"model.set_magnification_methods([{spans}])"]
-    if solution.model == "binary":
-        accuracy = f'{{"accuracy": {ACCURACY}, "relative_accuracy": {ACCURACY}}}'
-        lines.append(f'model.set_magnification_methods_parameters({{"VBM": {accuracy}}})')
     if solution.limb_darkening > 0:
         u = float(solution.limb_darkening)
         lines += [f'model.set_limb_coeff_u("I", {u!r})', 'data.bandpass = "I"']

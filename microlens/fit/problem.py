@@ -18,6 +18,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from microlens import lens
+from microlens.config import PARALLAX
 from microlens.fit.kernels import (
     LARGEST_U_0,
     LONGEST_LN_T_E,
@@ -32,7 +33,6 @@ SINGLE = ("t_0", "u_0", "t_E")
 """Parameters of a point source behind a single lens."""
 BINARY = (*SINGLE, "rho", "s", "q", "alpha")
 """Parameters of a finite source behind a binary lens."""
-PARALLAX = ("pi_EN", "pi_EE")
 LOGARITHMIC = ("t_E", "rho", "s", "q")
 """Parameters whose natural logarithm is the coordinate."""
 FLUXES = ("f_source", "f_blend")

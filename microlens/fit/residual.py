@@ -14,6 +14,7 @@ from microlens.lens import Field
 
 SMOOTH = 9  # epochs of the running median of the error
 WINDOWS = (1, 3, 8, 24, 72, 216, 648)  # epochs
+ANOMALOUS = WINDOWS[2:6]  # as long as anomalies are: their largest excess is sharper than the chi^2 of the whole curve
 LAGS = (1, 8, 64)  # epochs
 FEATURES = ("chi2_excess", "largest_window", *(f"window_{w}" for w in WINDOWS), *(f"mean_{w}" for w in WINDOWS),
             *(f"lag_{k}" for k in LAGS), "log_flux_excess", "log_flux_scatter", "largest_flux", "smallest_flux")
@@ -38,24 +39,15 @@ def single_lens_residual(t, flux, sigma, field: Field | None = None) -> np.ndarr
     return (flux - single_lens_model(t, fit)) / sigma
 
 
-def largest_window(residual, windows=(8, 24, 72, 216)):
-    """Largest chi^2 excess, in standard deviations, of a run of consecutive standardised residuals (n,).
-
-    Returns max over windows of (sum r^2 - m)/sqrt(2 m): sharper than the chi^2 of the whole curve for a short anomaly.
-    """
-    total = np.concatenate([[0.0], np.cumsum(np.square(np.asarray(residual, dtype=float)))])
-    best = -np.inf
-    for m in windows:
-        if len(total) > m:
-            best = max(best, float(((total[m:] - total[:-m]) - m).max() / np.sqrt(2 * m)))
-    return best
-
-
 def features(z, flux) -> np.ndarray:
-    """Hand-made features (len(FEATURES),) of one full curve: z, flux (n,) of its valid epochs."""
+    """Hand-made features (len(FEATURES),) of one full curve: z, flux (n,) of its valid epochs.
+
+    Those of chi^2 are its largest excess in so many neighbours, in standard deviations, (sum z^2 - w)/sqrt(2 w).
+    """
     n, total, squares = len(z), np.concatenate([[0], np.cumsum(z)]), np.concatenate([[0], np.cumsum(z**2)])
-    out = [(squares[-1] - n) / np.sqrt(2 * n), largest_window(z)]
-    out += [((squares[w:] - squares[:-w]) - w).max() / np.sqrt(2 * w) if n > w else 0.0 for w in WINDOWS]
+    excess = {w: ((squares[w:] - squares[:-w]) - w).max() / np.sqrt(2 * w) for w in WINDOWS if n >= w}
+    out = [(squares[-1] - n) / np.sqrt(2 * n), max((excess[w] for w in ANOMALOUS if n >= w), default=-np.inf)]
+    out += [excess[w] if n > w else 0.0 for w in WINDOWS]
     out += [np.abs(total[w:] - total[:-w]).max() / np.sqrt(w) if n > w else 0.0 for w in WINDOWS]
     out += [float(np.mean(z[k:] * z[:-k])) if n > k else 0.0 for k in LAGS]
     smooth = np.convolve(flux, np.ones(8) / 8, "valid") if n >= 8 else flux

@@ -225,16 +225,12 @@ def wide_pair(primary: SingleLensFit, secondary: SingleLensFit, side: int) -> di
 # ---- a library of curves --------------------------------------------------------------------------------------------
 
 
-class Library(NamedTuple):
-    """Curves of binary lenses: s, q, alpha, u_0 (m, 4) and their magnification (m, k) at equal steps of tau."""
-
-    shapes: np.ndarray
-    magnification: np.ndarray
-
-
 @functools.cache
-def library() -> Library:
-    """The library of curves; it is computed once in a process."""
+def library() -> tuple[np.ndarray, np.ndarray]:
+    """Curves of binary lenses: s, q, alpha, u_0 (m, 4) and their magnification (m, k) at equal steps of tau.
+
+    They are computed once in a process.
+    """
     turns = 2 * np.pi * np.arange(LIBRARY_ALPHA) / LIBRARY_ALPHA
     tau = np.arange(-LIBRARY_REACH, LIBRARY_REACH + LIBRARY_STEP / 2, LIBRARY_STEP)
     shapes = np.array(list(itertools.product(LIBRARY_S, LIBRARY_Q, turns, LIBRARY_U_0)))
@@ -246,7 +242,7 @@ def library() -> Library:
                 path = tau, np.full(len(tau), u_0)
                 out[k, turn, j] = magnification_on(path, {"s": s, "q": q, "alpha": turns[turn]})
                 out[k, other, j] = out[k, turn, j, ::-1]
-    return Library(shapes, out.reshape(len(shapes), len(tau)))
+    return shapes, out.reshape(len(shapes), len(tau))
 
 
 def _half_of_the_directions() -> list[tuple[int, int]]:

@@ -22,16 +22,7 @@ With annual parallax the path is bent: `Parallax(pi_EN, pi_EE)` is an argument o
 """
 
 from microlens.lens.caustics import caustics, critical_curves, crosses_caustic, topology
-from microlens.lens.curves import (
-    LensedSource,
-    Nodes,
-    binary,
-    nodes,
-    nodes_along,
-    render,
-    single_nodes,
-    single_nodes_along,
-)
+from microlens.lens.curves import LensedSource, binary, nodes, nodes_along, render, single_nodes, single_nodes_along
 from microlens.lens.engine import ENGINES, MagnificationError, engine_version
 from microlens.lens.expansion import REACH
 from microlens.lens.magnification import binary_at
@@ -40,38 +31,9 @@ from microlens.lens.path import Track, bent_track, lens_positions, source_positi
 from microlens.lens.single import fspl, fspl_at, pspl, pspl_at, two_sources
 
 __all__ = [
-    "ENGINES",
-    "REACH",
-    "ROMAN_FIELD",
-    "Field",
-    "LensedSource",
-    "MagnificationError",
-    "Nodes",
-    "Parallax",
-    "Track",
-    "bent_track",
-    "binary",
-    "binary_at",
-    "caustics",
-    "critical_curves",
-    "crosses_caustic",
-    "displacement",
-    "engine_version",
-    "event_parallax",
-    "fspl",
-    "fspl_at",
-    "lens_positions",
-    "nodes",
-    "nodes_along",
-    "parallax_offsets",
-    "pspl",
-    "pspl_at",
-    "render",
-    "single_nodes",
-    "single_nodes_along",
-    "source_position",
-    "straight_track",
-    "topology",
-    "trajectory",
-    "two_sources",
+    "ENGINES", "REACH", "ROMAN_FIELD", "Field", "LensedSource", "MagnificationError", "Parallax", "Track",
+    "bent_track", "binary", "binary_at", "caustics", "critical_curves", "crosses_caustic", "displacement",
+    "engine_version", "event_parallax", "fspl", "fspl_at", "lens_positions", "nodes", "nodes_along", "parallax_offsets",
+    "pspl", "pspl_at", "render", "single_nodes", "single_nodes_along", "source_position", "straight_track", "topology",
+    "trajectory", "two_sources",
 ]

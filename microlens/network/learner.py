@@ -78,11 +78,6 @@ class Learner:
             used = "flash-attn" if self.network.flash else "cumulative sums"
             log.info("attention where only whole curves are asked about: %s (%s)", used, reason)
 
-    @property
-    def n_taken(self) -> int:
-        """Optimiser steps taken so far, in all passes."""
-        return self.scheduler.last_epoch
-
     def share_loss(self, share: Share, total_weights) -> torch.Tensor:
         """The loss of a share, in LOSS_PARTS (4,). total_weights : see loss.mean_loss."""
         inputs = (share.events.flux, share.events.delta_t, share.targets.steps, share.events.extra)

@@ -282,44 +282,36 @@ class Classifier(nn.Module):
 
     # ---- for users --------------------------------------------------------------------------------------------------
 
-    def _checked(self, flux, delta_t, lengths):
-        """The arguments of log_prob as numpy arrays; lengths may be None."""
-        f, d, n = (a.detach().cpu().numpy() if torch.is_tensor(a) else a if a is None else np.asarray(a)
-                   for a in (flux, delta_t, lengths))
+    def _checked(self, flux, delta_t):
+        """The arguments of log_prob as numpy arrays."""
+        f, d = (a.detach().cpu().numpy() if torch.is_tensor(a) else np.asarray(a) for a in (flux, delta_t))
         if f.ndim != 2 or f.shape != d.shape:
             raise ValueError(f"flux, delta_t: came shapes {f.shape} and {d.shape}; expected one shape (n, T).")
-        if n is not None and (n.shape != (len(f),) or (n > f.shape[1]).any() or (n < 0).any()):
-            raise ValueError(f"lengths: came shape {n.shape}; expected ({len(f)},) within 0..{f.shape[1]}.")
-        return f, d, n
+        return f, d
 
-    def _packed(self, f, d, n_valid):
-        """Packed tensors on the classifier's device, their lengths, and which epochs were valid."""
-        if n_valid is None:
-            valid = np.isfinite(f) & (f != 0)
-            f, d, _, n_valid = pack(f, d)
-        else:
-            valid = np.arange(f.shape[1]) < n_valid[:, None]
-        extra = running.running_view(f, d, n_valid, self.stem_stride, self.view)
+    def _packed(self, f, d):
+        """Packed tensors on the classifier's device, and their lengths."""
+        f, d, _, lengths = pack(f, d)
+        extra = running.running_view(f, d, lengths, self.stem_stride, self.view)
         arrays = (None if a is None else np.nan_to_num(a).astype(np.float32) for a in (f, d, extra))
-        return self.tensors(*arrays), n_valid, valid
+        return self.tensors(*arrays), lengths
 
     def tensors(self, *arrays) -> list:
         """Arrays as tensors on this network's device; None stays None."""
         return [None if a is None else torch.as_tensor(a, device=self.mean.device) for a in arrays]
 
     @torch.inference_mode()
-    def log_prob(self, flux, delta_t, lengths=None):
+    def log_prob(self, flux, delta_t):
         """Log-probabilities (n, n_classes) of flat, pspl, binary, and other after whole curves.
 
         flux : (n, T) F/F_base, 0.0 or NaN = no observation.   delta_t : (n, T) days since the previous valid epoch.
-        lengths : (n,) if the valid epochs are already in front.
         numpy in, numpy out; tensor in, tensor out. Raises ValueError for misshapen or missing input.
         """
-        arrays = self._checked(flux, delta_t, lengths)
+        arrays = self._checked(flux, delta_t)
         out = [torch.zeros(0, self.n_classes, device=self.mean.device)]
         for i in range(0, len(arrays[0]), ROWS):
-            (f, d, extra), n_valid, _ = self._packed(*(None if a is None else a[i : i + ROWS] for a in arrays))
-            out.append(self.log_prob_packed(f, d, n_valid, extra))
+            (f, d, extra), lengths = self._packed(*(a[i : i + ROWS] for a in arrays))
+            out.append(self.log_prob_packed(f, d, lengths, extra))
         return torch.cat(out) if torch.is_tensor(flux) else torch.cat(out).cpu().numpy()
 
     @torch.inference_mode()
@@ -340,14 +332,15 @@ class Classifier(nn.Module):
         return torch.gather(out, 1, index[..., None].expand(-1, -1, self.n_classes))
 
     @torch.inference_mode()
-    def log_prob_prefixes(self, flux, delta_t, lengths=None):
+    def log_prob_prefixes(self, flux, delta_t):
         """Log-probabilities (n, T, n_classes) after every epoch, from one pass; arguments as log_prob.
 
         A missing epoch, and one that does not fill a patch, repeats the value before it.
         """
-        (f, d, extra), n_valid, valid = self._packed(*self._checked(flux, delta_t, lengths))
+        flux_in, delta_t_in = self._checked(flux, delta_t)
+        (f, d, extra), _ = self._packed(flux_in, delta_t_in)
         table = self.heads(self.pooled(f, d, extra))["log_p"]
-        seen = np.minimum(np.cumsum(valid, axis=1), n_valid[:, None]) // self.stem_stride
+        seen = np.cumsum(np.isfinite(flux_in) & (flux_in != 0), axis=1) // self.stem_stride
         index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, self.n_classes)
         out = torch.gather(table, 1, index)
         return out if torch.is_tensor(flux) else out.cpu().numpy()

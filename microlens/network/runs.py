@@ -14,10 +14,10 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -134,11 +134,6 @@ class Run:
         return np.array([part_of.get(event, "") for event in row_order(theirs)], dtype="<U5")
 
 
-def n_classes_of(config: dict) -> int:
-    """Classes that a network trained on data of this configuration tells apart: 4 with class other, else 3."""
-    return len(CLASSES if config.get("n_other", 0) else LENSING_CLASSES)
-
-
 def shipped_networks() -> list[str]:
     """Names of the trained networks that come with the package."""
     return sorted(p.parent.name for p in files.weights_dir().glob("*/best.pt"))
@@ -188,7 +183,8 @@ def load_run(name: str | None = None, device: str = "cpu", output: str | None = 
     path = find_checkpoint(name, output)
     saved, folder = read_checkpoint(path), run_folder(path)
     try:
-        network = from_config(saved["config"], n_classes_of(saved["data"]["config"]))
+        classes = CLASSES if saved["data"]["config"].get("n_other", 0) else LENSING_CLASSES
+        network = from_config(saved["config"], len(classes))
         network.load_state_dict(saved["model"])
         rows = {part: saved["rows"][part].numpy().astype(int) for part in PARTS}
         validation = {k: v.numpy() for k, v in saved["validation"].items()}
@@ -202,26 +198,34 @@ def load_run(name: str | None = None, device: str = "cpu", output: str | None = 
     return Run(folder.name, folder, saved["config"], network, rows, data, timestamps, validation)
 
 
+def export(name: str, folder) -> Path:
+    """Copy what is needed to use a run into `folder`: network, configuration, log, validation features; no local paths.
+
+    Returns the folder. Raises what load_run raises.
+    """
+    run, folder = load_run(name), Path(folder).expanduser()
+    saved = read_checkpoint(find_checkpoint(name))
+    own = {"data": Path(run.config["data"]).name, "output": None, "resume": None}
+    own |= {name: Path(run.config[name]).name for name in ("initial", "extra_data") if run.config.get(name)}
+    saved["config"] |= own
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder / "best.pt", saved)
+    with atomic(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(saved["config"], indent=1, sort_keys=True) + "\n")
+    for kept in ("log.jsonl", VALIDATION_FEATURES):
+        shutil.copy(run.folder / kept, folder / kept)
+    return folder
+
+
 # ---- a run as its training finds it ---------------------------------------------------------------------------------
 
 
-class Start(NamedTuple):
-    """Where a training begins.
-
-    run : the run folder.   saved : the checkpoint to go on from, or None.   complete : whether nothing is left to do.
-    initial : the run whose weights are taken, or None.
-    """
-
-    run: Path
-    saved: dict | None
-    complete: bool
-    initial: Run | None
-
-
-def resolve_run(config: TrainConfig, held: contextlib.ExitStack) -> Start:
+def resolve_run(config: TrainConfig, held: contextlib.ExitStack) -> tuple[Path, dict | None, bool, Run | None]:
     """Where the training of a configuration begins. The folder is this process' own until `held` is closed.
 
-    Raises ValueError, which says what to do, where the folder belongs to a training of other settings or data.
+    Returns the run folder; the checkpoint to go on from, or None; whether nothing is left to do; and the run whose
+    weights are taken, or None. Raises ValueError, which says what to do, where the folder belongs to a training of
+    other settings or data.
     """
     if config.experiment_name in shipped_networks():
         raise ValueError(f"experiment_name: {config.experiment_name!r} is the name of a shipped network; "
@@ -239,7 +243,7 @@ def resolve_run(config: TrainConfig, held: contextlib.ExitStack) -> Start:
     if saved is not None:
         _check_same(run, config, saved)
     initial = read_initial(config) if config.initial is not None and saved is None else None
-    return Start(run, saved, saved is not None and (run / "complete").exists(), initial)
+    return run, saved, saved is not None and (run / "complete").exists(), initial
 
 
 def default_name(config: TrainConfig) -> str:
@@ -268,16 +272,11 @@ def find_resume(config: TrainConfig) -> Path | None:
     for run in reversed(files.list_runs(config.output)):
         if config.experiment_name in (None, run.name):
             stated = _stated(run)
-            same_data = all(_file_name(stated.get(name)) == _file_name(getattr(config, name))
+            same_data = all(Path(stated.get(name) or "").name == Path(getattr(config, name) or "").name
                             for name in ("data", "extra_data"))
             if stated and same_data and not config.differences(stated, NOT_COMPARED):
                 return run
     return None
-
-
-def _file_name(path: str | None) -> str:
-    """The name of a file without its folder; empty for none."""
-    return Path(path or "").name
 
 
 def _taken(run: Path, differing: list[str]) -> str:

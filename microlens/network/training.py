@@ -8,10 +8,8 @@ One pass is once through the training events (the option --epochs counts passes)
 for bit on a CPU, also from the middle of a pass. Ranks share a global batch; losses are sums divided by global weights
 and gradients are summed over ranks, so 1 and 2 ranks train alike (exactly so without dropout).
 
-With --extra-data a pass also has all events of a second dataset, on which nothing is validated.
-With --fresh the training events are drawn anew in every pass (microlens.data.fresh); validation stays as it is in the
-file. Only rank 0 looks into the run folder and writes there. The best pass is the one of lowest validation loss
-(cross-entropy of log_p against the chosen labels, whole curves).
+Validation events are always those of the file. Only rank 0 looks into the run folder and writes there. The best pass
+is the one of lowest validation loss (cross-entropy of log_p against the chosen labels, whole curves).
 """
 
 from __future__ import annotations
@@ -97,7 +95,8 @@ class Trainer:
             with open_dataset(config.extra_data):  # a file that is none is an error before minutes of running fits
                 pass
         self.data = PackedDataset(config.data, config.view, config.stem_stride, progress)
-        self.train_rows, self.val_rows, self.test_rows = split_rows(self.data.labels, config.seed, self.data.stars)
+        parts = split_rows(self.data.labels, config.seed, self.data.stars)
+        self.rows, (self.train_rows, self.val_rows, self.test_rows) = dict(zip(PARTS, parts, strict=True)), parts
         n_train, n_val = len(self.train_rows), len(self.val_rows)
         if not n_train or not n_val:
             raise ValueError(f"{config.data}: {self.data.n_events} events leave {n_train} for training and {n_val} for "
@@ -188,7 +187,7 @@ class Trainer:
 
         seconds, n_batches : how long training on how many of its batches took in this process.
         """
-        begun, step = time.monotonic(), self.learner.n_taken
+        begun, step = time.monotonic(), self.learner.scheduler.last_epoch  # optimiser steps so far, in all passes
         losses = [x / self.n_steps for x in self.learner.summed_losses()]
         record = {
             "epoch": self.epoch + 1,
@@ -229,16 +228,12 @@ class Trainer:
             with atomic(self.run / VALIDATION_FEATURES) as temporary, open(temporary, "wb") as f:
                 np.savez_compressed(f, x=x.astype(np.float16), **{k: v[self.val_rows] for k, v in labels.items()})
 
-    def _stars(self) -> dict[str, str]:
-        """Which part each real star is in that events were put into, by name; empty where there are none."""
-        if self.data.stars is None:
-            return {}
-        parts = zip(PARTS, (self.train_rows, self.val_rows, self.test_rows), strict=True)
-        return {str(star): part for part, rows in parts for star in np.unique(self.data.stars[rows])}
-
     def _known_data(self) -> dict:
         """What a checkpoint says of the training files, see runs.Run.data."""
-        known = {"checksum": self.data.checksum, "config": self.data.config, "stars": self._stars()}
+        known = {"checksum": self.data.checksum, "config": self.data.config, "stars": {}}
+        if self.data.stars is not None:
+            known["stars"] = {str(star): part for part, rows in self.rows.items()
+                              for star in np.unique(self.data.stars[rows])}
         if self.extra is not None:
             known["extra"] = {"checksum": self.extra.checksum, "config": self.extra.config}
             if self.extra.stars is not None:
@@ -250,13 +245,12 @@ class Trainer:
         state = self.learner.state()
         if self.ranks.rank > 0:
             return
-        rows = zip(PARTS, (self.train_rows, self.val_rows, self.test_rows), strict=True)
         content = {
             "model": state["model"],
             "config": self.config.to_dict(),
             "data": self._known_data(),
             "timestamps": torch.from_numpy(self.data.timestamps),
-            "rows": {part: torch.from_numpy(r.astype(np.int32)) for part, r in rows},
+            "rows": {part: torch.from_numpy(rows.astype(np.int32)) for part, rows in self.rows.items()},
             "validation": {name: torch.from_numpy(values) for name, values in self.validation.items()},
             "epoch": self.epoch,
         }
@@ -327,18 +321,18 @@ def train(config: TrainConfig, progress: bool = True, on_epoch=None) -> Path:
     stop, ranks = StopRequests(config.wall_minutes), Ranks(choose_device("auto"))
     with contextlib.ExitStack() as held:
         held.callback(ranks.close)
-        start = ranks.decide(lambda: resolve_run(config, held))
-        if start.complete:
-            log.info("%s is complete", start.run.name)
-            return start.run
-        trainer = Trainer(config, ranks, start.run, progress)
-        if start.saved is not None:
-            trainer.restore(start.saved)
-        if start.initial is not None:
-            trainer.start_from(start.initial)
+        run, saved, complete, initial = ranks.decide(lambda: resolve_run(config, held))
+        if complete:
+            log.info("%s is complete", run.name)
+            return run
+        trainer = Trainer(config, ranks, run, progress)
+        if saved is not None:
+            trainer.restore(saved)
+        if initial is not None:
+            trainer.start_from(initial)
         held.enter_context(stop.listening())
         try:
             trainer.fit(stop, on_epoch)
         except Interrupted as reason:
-            log.warning("stopped: %s. Continue with --resume %s.", reason, start.run.name)
-        return start.run
+            log.warning("stopped: %s. Continue with --resume %s.", reason, run.name)
+        return run

@@ -16,7 +16,6 @@ from microlens.sky.noise import (
     NO_TERMS,
     QUIET,
     SATURATION_MAG,
-    SYSTEMATIC_MAG,
     draw_noise,
     noise_variance,
     observe,
@@ -24,37 +23,12 @@ from microlens.sky.noise import (
     sigma_mag,
 )
 from microlens.sky.population import Preset, draw, load_noise, load_preset
-from microlens.sky.priors import Prior
 from microlens.sky.season import dropout, epochs, season_length
-from microlens.sky.terms import NOISE_PARAMETERS, Term, draw_terms, known_noise
+from microlens.sky.terms import NOISE_PARAMETERS, draw_terms, known_noise
 from microlens.sky.variables import VariableStar, draw_other, rates, variables_json
 
 __all__ = [
-    "DETECTORS",
-    "MAG_PER_RELATIVE_FLUX",
-    "NOISE_PARAMETERS",
-    "NO_TERMS",
-    "QUIET",
-    "SATURATION_MAG",
-    "SYSTEMATIC_MAG",
-    "Preset",
-    "Prior",
-    "Term",
-    "VariableStar",
-    "draw",
-    "draw_noise",
-    "draw_other",
-    "draw_terms",
-    "dropout",
-    "epochs",
-    "known_noise",
-    "load_noise",
-    "load_preset",
-    "noise_variance",
-    "observe",
-    "rates",
-    "season_length",
-    "sigma_flux",
-    "sigma_mag",
-    "variables_json",
+    "DETECTORS", "MAG_PER_RELATIVE_FLUX", "NOISE_PARAMETERS", "NO_TERMS", "QUIET", "SATURATION_MAG", "Preset",
+    "VariableStar", "draw", "draw_noise", "draw_other", "draw_terms", "dropout", "epochs", "known_noise", "load_noise",
+    "load_preset", "noise_variance", "observe", "rates", "season_length", "sigma_flux", "sigma_mag", "variables_json",
 ]

@@ -45,9 +45,6 @@ def _outburst_streams(params: dict, t, before: float):
         yield (k + params["phase"] + late) * period, rng
 
 
-# ---- dwarf novae ----------------------------------------------------------------------------------------------------
-
-
 def outburst_magnitudes(t, amplitude: float, duration: float) -> np.ndarray:
     """Magnitudes above quiescence, (T,) >= 0, of an outburst that begins at time 0; t (T,) days.
 
@@ -85,9 +82,6 @@ def outbursts(params: dict, t) -> np.ndarray:
     return 1 + excess
 
 
-# ---- Be stars -------------------------------------------------------------------------------------------------------
-
-
 def discs(params: dict, t) -> np.ndarray:
     """Be stars: matter thrown into a disc brightens the star and is lost again, as exp(-t/duration) - exp(-t/rise).
 
@@ -102,9 +96,6 @@ def discs(params: dict, t) -> np.ndarray:
         since = t[np.searchsorted(t, start) :] - start
         excess[len(t) - len(since) :] += size * (np.exp(-since / decay) - np.exp(-since / rise)) / peak
     return 1 + excess
-
-
-# ---- flares ---------------------------------------------------------------------------------------------------------
 
 
 def flare_template(x) -> np.ndarray:
@@ -137,9 +128,6 @@ def flares(params: dict, t) -> np.ndarray:
         here = slice(*np.searchsorted(t, (peak - width, peak + LONGEST_FLARE * width)))
         flux[here] += height * flare_template((t[here] - peak) / width)
     return flux
-
-
-# ---- trends ---------------------------------------------------------------------------------------------------------
 
 
 def trend(params: dict, t) -> np.ndarray:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 
@@ -104,23 +103,15 @@ def draw_noise(rng: np.random.Generator, sigma) -> np.ndarray:
     return rng.standard_normal(len(sigma)) * sigma
 
 
-class Measured(NamedTuple):
-    """A measured light curve: flux (T,) float32, 0.0 = no observation, and which epochs (T,) an observer can use.
-
-    Neither a lost epoch nor one that a term of noise has spoilt (terms.Disturbance) is usable.
-    """
-
-    flux: np.ndarray
-    usable: np.ndarray
-
-
 def observe(flux_true, m_base, timestamps, rng: np.random.Generator, noise: Noise = QUIET, observed=None,
-            drawn: Mapping[str, float] = NO_TERMS) -> Measured:
+            drawn: Mapping[str, float] = NO_TERMS) -> tuple[np.ndarray, np.ndarray]:
     """One measured light curve: epochs are lost, then noise in flux is added.
 
     flux_true : (T,) F/F_base at timestamps (T,) days.   m_base : mag.
     observed : (T,) bool, which epochs are kept; drawn by `dropout` unless given.
     drawn : terms of noise beside white noise, as terms.draw_terms gives them.
+    Returns flux (T,) float32, 0.0 = no observation, and which epochs (T,) an observer can use: neither lost ones nor
+    those that a term of noise has spoilt (terms.Disturbance).
     """
     if observed is None:
         observed = dropout(rng, len(timestamps), noise.missing_fraction)
@@ -134,4 +125,4 @@ def observe(flux_true, m_base, timestamps, rng: np.random.Generator, noise: Nois
     flux = flux.astype(np.float32)
     flux[flux == 0] = np.finfo(np.float32).tiny  # 0.0 is reserved for "no observation"
     flux[~observed] = 0.0
-    return Measured(flux, usable)
+    return flux, usable

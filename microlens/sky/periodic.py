@@ -47,9 +47,6 @@ def _on_phase(shape):
     return flux
 
 
-# ---- pulsation ------------------------------------------------------------------------------------------------------
-
-
 def fourier_coefficients(params: dict) -> np.ndarray:
     """Complex amplitudes (N_HARMONICS,) of the cosine series of magnitudes; the first is 1.
 
@@ -70,9 +67,6 @@ def pulsation(params: dict, phase) -> np.ndarray:
     wave = np.exp(2j * np.pi * phase)
     series = np.real(np.polyval(np.append(fourier_coefficients(params)[::-1], 0.0), wave))
     return relative_flux(params["amplitude"] * series / np.ptp(series))
-
-
-# ---- two stars in an orbit ------------------------------------------------------------------------------------------
 
 
 def true_anomaly(mean_anomaly, eccentricity: float):
@@ -163,21 +157,12 @@ def heartbeat(params: dict, phase) -> np.ndarray:
     return relative_flux(-params["amplitude"] * form / np.ptp(form))
 
 
-# ---- light that repeats approximately -------------------------------------------------------------------------------
-
-
-def smooth_waves(rng: np.random.Generator, timescale: float):
-    """Angular frequencies (rad/d) and phases of N_WAVES waves that make a smooth random function.
-
-    Their sum, times sqrt(2/N_WAVES), has mean 0, variance 1 and in the mean over realisations the covariance
-    exp(-(t/timescale)^2/2) (Rahimi & Recht 2007).
-    """
-    return rng.standard_normal(N_WAVES) / timescale, rng.uniform(0, 2 * np.pi, N_WAVES)
-
-
 def smooth_function(rng: np.random.Generator, timescale: float, t) -> np.ndarray:
-    """The function of smooth_waves at t (T,) days."""
-    frequencies, phases = smooth_waves(rng, timescale)
+    """A smooth random function (T,) of t (T,) days, of N_WAVES waves (Rahimi & Recht 2007).
+
+    It has mean 0, variance 1 and in the mean over realisations the covariance exp(-(t/timescale)^2/2).
+    """
+    frequencies, phases = rng.standard_normal(N_WAVES) / timescale, rng.uniform(0, 2 * np.pi, N_WAVES)
     total = sum(np.cos(w * t + p) for w, p in zip(frequencies, phases, strict=True))
     return np.sqrt(2 / N_WAVES) * total
 

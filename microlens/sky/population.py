@@ -87,10 +87,10 @@ class Preset:
         return [f"{name}: here {here}, there {there}" for name, here, there in pairs if here != there]
 
 
-def _read_file(name: str | Path, names: tuple[str, ...], fields: tuple[str, ...]) -> tuple[Path, dict]:
+def _read_file(name: str | Path, names: tuple[str, ...]) -> tuple[Path, dict]:
     """Path and content of the shipped file `name`, one of `names`, or of the YAML file at the path `name`.
 
-    Raises FileNotFoundError for an unknown one and ValueError for one that is no mapping of some of `fields`.
+    Raises FileNotFoundError for an unknown one and ValueError for one that is no mapping of some of FIELDS.
     """
     path = FOLDER / f"{name}.yaml" if str(name) in names else Path(name).expanduser()
     if not path.is_file():
@@ -100,10 +100,10 @@ def _read_file(name: str | Path, names: tuple[str, ...], fields: tuple[str, ...]
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected a mapping with {', '.join(fields)}.")
-    unknown = [str(name) for name in data if name not in fields]
+        raise ValueError(f"{path}: expected a mapping with {', '.join(FIELDS)}.")
+    unknown = [str(name) for name in data if name not in FIELDS]
     if unknown:
-        raise ValueError(f"{path}: unknown field {', '.join(unknown)}, expected some of {', '.join(fields)}.")
+        raise ValueError(f"{path}: unknown field {', '.join(unknown)}, expected some of {', '.join(FIELDS)}.")
     return path, data
 
 
@@ -117,7 +117,7 @@ def load_preset(name: str | Path, noise: str | Path | None = None) -> Preset:
     noise : a preset or YAML file whose noise is taken instead of the preset's own, as `load_noise` reads it.
     Raises FileNotFoundError for an unknown one and ValueError, naming field and bound, for an impossible one.
     """
-    path, data = _read_file(name, BINARY_PRESETS, FIELDS)
+    path, data = _read_file(name, BINARY_PRESETS)
     if not isinstance(data.get("parameters"), dict):
         raise ValueError(f"{path}: expected a mapping with {', '.join(FIELDS)}.")
     unknown = [str(name) for name in data["parameters"] if name not in (*PRIOR_PARAMETERS, PI_E)]
@@ -158,7 +158,7 @@ def load_noise(name: str | Path) -> dict[str, Term]:
 
     Raises FileNotFoundError for an unknown one and ValueError, naming file, field and bound, for an impossible one.
     """
-    path, data = _read_file(name, (*BINARY_PRESETS, *NOISE_PRESETS), FIELDS)
+    path, data = _read_file(name, (*BINARY_PRESETS, *NOISE_PRESETS))
     if not {"noise", "parameters"} & set(data):
         raise ValueError(f"{path}: has neither a block `noise` nor the `parameters` of a preset.")
     return read_terms(str(path), data.get("noise", {}))

@@ -6,9 +6,6 @@ The sub-classes, how often each is met, and the priors of their parameters are d
 parameters give the same light at any times. A seed among them fixes what is random in the light. Amplitudes are those
 in F146: those of the priors times the factor of the sub-class.
 
-periodic   light that repeats, exactly or approximately; 1 in the mean
-eruptive   outbursts and flares; 1 in quiescence
-
 Two lensed sources are drawn as single lenses are, and their light is that of a lens: see microlens.data.events.
 """
 
@@ -24,7 +21,7 @@ from microlens.config import CLASS_PARAMETERS, TWO_SOURCES, VARIABLE_PARAMETERS,
 from microlens.files import PACKAGE, parse_yaml
 from microlens.sky import eruptive, periodic
 from microlens.sky.population import Preset, draw
-from microlens.sky.priors import Prior
+from microlens.sky.priors import read_prior
 
 FILE = PACKAGE / "sky" / "variables.yaml"
 FLUX = periodic.FLUX | eruptive.FLUX
@@ -100,8 +97,8 @@ class Subclass:
         return params
 
 
-def _prior(entry: dict):
-    """The distribution of one entry of the file."""
+def _prior(name: str, entry: dict):
+    """The distribution of one entry of the file, that of the parameter `name`."""
     if "quantiles" in entry:
         return Quantiles(tuple(entry["quantiles"]), tuple(entry["quantiles"].values()))
     if "relation" in entry:
@@ -109,11 +106,7 @@ def _prior(entry: dict):
         low, high = relation.get("within", (-np.inf, np.inf))
         return Relation(relation["of"], tuple(relation["at"]), tuple(relation["value"]), relation["scatter"],
                         relation.get("log", False), low, high)
-    (kind,) = set(entry) - {"within"}
-    numbers = entry[kind] if isinstance(entry[kind], list) else [entry[kind]]
-    low, high = (entry["within"] if kind == "log_normal" else (numbers[0], numbers[-1]))
-    mean, sigma = numbers if kind == "log_normal" else (0.0, 0.0)
-    return Prior(kind, low, high, mean, sigma)
+    return read_prior(str(FILE), name, entry, VARIABLE_PARAMETERS[name])
 
 
 @functools.cache
@@ -132,7 +125,7 @@ def subclasses() -> dict[str, Subclass]:
     """The sub-classes that are variable stars, by name, in the order of VARIABLE_STARS."""
     data = _file()
     return {name: Subclass(name, data[name]["model"], data[name]["per_deg2"], data[name]["factor"],
-                           {p: _prior(entry) for p, entry in data[name]["parameters"].items()})
+                           {p: _prior(p, entry) for p, entry in data[name]["parameters"].items()})
             for name in VARIABLE_STARS}
 
 
