@@ -58,7 +58,7 @@ def chord_area(theta, zeta, rho, s, mass):
     roots = np.empty(6, np.complex128)
     for k in range(6):
         roots[k] = (0.7 + 0.4 * s) * np.exp(2j * np.pi * (k + 0.3) / 6) + 0.3 * s
-    find_roots(c, roots, 300)
+    find_roots(c, roots, np.int64(300))
     largest = np.inf
     for _ in range(REFINEMENTS):  # Aberth's steps again, on products that keep the digits the coefficients have lost
         if largest < CONVERGED * rho:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import microlens  # noqa: F401  before any test imports numba: it says where compiled kernels are kept
+
 COMPILING = ("test_lens.py", "test_fit.py", "test_figures.py", "test_running.py", "test_noise.py")
 """numba compiles for minutes where nothing is compiled yet. The first process compiles the lens and then draws figures,
-while the second one compiles the fits. Every other file finds the kernels of both, so that nothing is compiled twice."""
-LONG = ("07_robustness.ipynb", "06_figures.ipynb", "test_nightly.py", "test_training.py", "test_browser.py",
-        "test_simulate.py", "01_simulate.ipynb", "test_evaluate.py", "test_notebooks.py", "03_train.ipynb",
-        "04_evaluate.ipynb", "test_lightcurve.py", "test_cli.py")
-"""Files that take half a minute or more, the longest first: one that began last would keep the other process waiting."""
+while the second one compiles the fits. All other files find the kernels of both, so nothing is compiled twice."""
+LONG = ("test_training.py", "test_simulate.py", "test_nightly.py", "06_figures.ipynb", "07_robustness.ipynb",
+        "test_browser.py", "03_train.ipynb", "04_evaluate.ipynb", "01_simulate.ipynb", "test_notebooks.py",
+        "test_evaluate.py", "test_lightcurve.py", "test_cli.py")
+"""Files that take half a minute or more, the longest first: one that began last would keep the other waiting."""
 
 
 def pytest_collection_modifyitems(items):

@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -20,14 +17,15 @@ SMALL = "--batch-size 16 --d-model 8 --n-layers 1 --stem-stride 64 --epochs 1"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a dataset x.h5 of 20 events a class and a run `one` trained on it, both made from a shell."""
+    """A folder with a dataset x.h5 of 20 events a class and a run `one` trained on it, both made by the command."""
     place = tmp_path_factory.mktemp("way")
-    folders = {"MICROLENS_DATA": str(place / "data"), "MICROLENS_RUNS": str(place / "runs"), "OMP_NUM_THREADS": "1"}
     events = "--n_flat 20 --n_pspl 20 --n_binary 20 --output x.h5 --num_workers 1"
-    for command in (f"simulate {events}", f"train --data x.h5 --experiment-name one {SMALL}"):
-        made = subprocess.run([sys.executable, "-m", "microlens", *command.split()], cwd=place,
-                              env={**os.environ, **folders}, capture_output=True, text=True, timeout=300)
-        assert made.returncode == 0, made.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("MICROLENS_DATA", str(place / "data"))
+        patch.setenv("MICROLENS_RUNS", str(place / "runs"))
+        for command in (f"simulate {events}", f"train --data x.h5 --experiment-name one {SMALL}"):
+            assert main(command.split()) == 0
     return place
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -381,6 +382,25 @@ def test_alerts_are_printed_as_lines_of_json_or_as_csv(season, whole, place, cap
     assert list(table.columns) == list(wanted[0]) and list(table.time) == [alert["time"] for alert in wanted]
 
 
+@pytest.fixture(scope="module")
+def inputs(run, season, tmp_path_factory):
+    """A folder with a night good.csv, the state stars.h5 after it, and files that do not go with it."""
+    place, night = tmp_path_factory.mktemp("inputs"), season[season.night == 0][:2000]
+    streamed(run, [written(night, place / "good.csv")], place / "stars.h5")
+    state = (place / "stars.h5").read_bytes()
+    written(night, place / "nostar.csv", COLUMNS[1:])
+    written(night.rename(columns={"flux": "delta_flux"}), place / "difference.csv",
+            ["star", "time", "delta_flux", "error"])
+    written(night.assign(mag=20.0, time=night.time + 90), place / "mag.csv", ["star", "time", "mag", "error"])
+    written(night.assign(time=night.time - 2_400_000.5), place / "mjd.csv")
+    (place / "damaged.parquet").write_bytes((b"PAR1" + state)[:3000])
+    (place / "cut.h5").write_bytes(state[:-1000])
+    (place / "folder").mkdir()
+    with new_file(place / "x.h5", 1000) as f:
+        f.create_dataset("flux", data=np.zeros(3))
+    return place
+
+
 @pytest.mark.parametrize("arguments, message", [
     ([], "no file given"),
     (["gone.parquet"], "gone.parquet: no such file"),
@@ -399,20 +419,9 @@ def test_alerts_are_printed_as_lines_of_json_or_as_csv(season, whole, place, cap
     (["good.csv", "--state", "x.h5"], "x.h5: is damaged or no state of stars"),
     (["good.csv", "--state", "folder"], "folder: is a folder"),
 ])
-def test_a_bad_input_is_one_line_and_leaves_the_state_alone(run, season, place, capsys, arguments, message):
-    night = season[season.night == 0][:2000]
-    streamed(run, [written(night, "good.csv")], "stars.h5")
+def test_a_bad_input_is_one_line_and_leaves_the_state_alone(inputs, place, capsys, arguments, message):
+    shutil.copytree(inputs, place, dirs_exist_ok=True)
     kept = (place / "stars.h5").read_bytes()
-    written(night, "nostar.csv", COLUMNS[1:])
-    written(night.rename(columns={"flux": "delta_flux"}), "difference.csv",
-            ["star", "time", "delta_flux", "error"])
-    written(night.assign(mag=20.0, time=night.time + 90), "mag.csv", ["star", "time", "mag", "error"])
-    written(night.assign(time=night.time - 2_400_000.5), "mjd.csv")
-    (place / "damaged.parquet").write_bytes((b"PAR1" + kept)[:3000])
-    (place / "cut.h5").write_bytes(kept[:-1000])
-    (place / "folder").mkdir()
-    with new_file("x.h5", 1000) as f:
-        f.create_dataset("flux", data=np.zeros(3))
     assert main(["stream", *arguments]) == 1
     output, error = capsys.readouterr()
     (line,) = [line for line in error.splitlines() if line.startswith("error: ")]

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from astropy.units import Unit, day
 
 from microlens.config import ReadConfig
 from microlens.data.tables import LightCurveError, is_number, named, numbers
@@ -352,6 +351,8 @@ class _Chooser:
 
 def _days(word: str) -> float | None:
     """Length of a unit of time in days; -1 for a unit that is none of time; None for a word that is no unit."""
+    from astropy.units import Unit, day  # astropy takes a second to import, which most commands need not spend
+
     word = word.strip().lower()
     plain = {"days": "day", "sec": "s", "secs": "s", "seconds": "s", "second": "s", "hours": "h", "minutes": "min",
              "jd": "day", "degree": "deg", "degrees": "deg"}.get(word, word)

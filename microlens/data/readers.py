@@ -13,7 +13,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-from astropy.time import Time
 from scipy.ndimage import median_filter
 
 from microlens.config import ReadConfig
@@ -162,9 +161,13 @@ def _chosen_band(parts: list, options: ReadConfig) -> list:
 def times_of(column) -> tuple[np.ndarray, str]:
     """Times (n,) of a column, and the time system of calendar dates ('' for numbers)."""
     if column.dtype.kind == "M":
+        from astropy.time import Time
+
         return Time(np.asarray(column), format="datetime64").jd, "JD UTC (from dates)"
     if column.dtype.kind not in "US" or not DATE.match(str(column[0]).strip()):
         return numbers(column)[0], ""
+    from astropy.time import Time
+
     words = [str(w).strip().rstrip("Z").replace("T", " ") for w in column]
     times = Time(words, format="iso", scale="utc").jd
     if len(np.unique(times)) < len(times) and ((times - 0.5) % 1 == 0).all():

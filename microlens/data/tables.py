@@ -5,6 +5,8 @@
 A table's `meta` says: `named`, whether the file names its columns (else they are called 1, 2, 3 ...); `comments`, its
 comment lines; `notes`, what was done on reading; `band`, where a whole table has one; `keywords`, those of a FITS or
 IPAC header.
+
+astropy is imported where it is needed: it takes a second, which most commands need not spend.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ import re
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.dataset
-from astropy.io import ascii, fits
-from astropy.table import Table
-from astropy.time import Time
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 MAX_BYTES = 2**27  # of text, unpacked: some three million epochs, which need about a gigabyte of memory
 MAX_ROWS = 2_000_000  # of a Parquet table that is read whole
@@ -91,6 +94,8 @@ def _read(path: Path, event, star_names, time_names) -> list[Table]:
     if start.startswith(("<!doctype html", "<html")) or "<html" in start:
         raise LightCurveError("is a web page (HTML), not a light curve; download the data file itself.")
     if "<votable" in start:
+        from astropy.table import Table
+
         return [_from_library(Table.read(io.BytesIO(text.encode()), format="votable"))]
     return [_text_table(text)]
 
@@ -148,6 +153,9 @@ def _decoded(raw: bytes) -> str:
 
 def _from_library(table: Table) -> Table:
     """A table whose format says what the columns are called; times that astropy understands become days."""
+    from astropy.table import Table
+    from astropy.time import Time
+
     table = Table(table)
     words = {}
     for name in [n for n in table.colnames if isinstance(table[n], Time)]:
@@ -163,6 +171,8 @@ def _from_library(table: Table) -> Table:
 
 def _text_table(text: str) -> Table:
     """The table of a text: one that states its format, or lines of separated columns."""
+    from astropy.io import ascii
+
     if text.startswith(("\\", "|")) and re.search(r"^\|.*\|\s*$", text, re.MULTILINE):
         return _ipac_table(text)
     if "Byte-by-byte Description" in text:
@@ -184,6 +194,8 @@ def _ipac_table(text: str) -> Table:
     header = [[w.strip() for w in line.strip("| \t").split("|")] for line in lines if line.startswith("|")]
     body = [line for line in lines if line[0] not in "\\|"]
     if any(len(line.split()) != len(header[0]) for line in body):
+        from astropy.io import ascii
+
         return _from_library(ascii.read(text, format="ipac", guess=False))
     table = _separated_columns("\n".join([" ".join(header[0]), *body]))
     units = header[2] if len(header) > 2 else []
@@ -224,6 +236,8 @@ def _number_share(lines, separator) -> tuple[float, int]:
 
 def _separated_columns(text: str) -> Table:
     """Lines of columns with any separator, with a header line, a header in a comment, or none."""
+    from astropy.io import ascii
+
     lines = [line.strip("\r\n\f ") for line in text.splitlines() if line.strip()]
     comments = [line.strip(COMMENT_SIGNS + " \t") for line in lines if line[0] in COMMENT_SIGNS]
     lines = [line for line in lines if line[0] not in COMMENT_SIGNS]
@@ -312,6 +326,9 @@ def _without_index(table: Table) -> Table:
 
 def _fits_tables(raw: bytes) -> list[Table]:
     """The binary tables of a FITS file; times that are in a NumPy file beside are put in."""
+    from astropy.io import fits
+    from astropy.table import Table
+
     tables = []
     with fits.open(io.BytesIO(raw)) as units:
         primary = units[0].header
@@ -387,6 +404,8 @@ def table_of_parquet(path: Path, rows, time_names) -> Table:
 
     Where they have no times but `epoch_id`, these are put in from the table of epochs beside the file.
     """
+    from astropy.table import Table
+
     frame, names = rows.to_pandas(), {n.lower(): n for n in rows.column_names}
     table = Table({name: _plain_array(frame[name]) for name in frame})
     if needs_epochs(names, time_names):

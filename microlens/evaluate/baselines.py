@@ -11,8 +11,6 @@ the literature's own thresholds say, which nobody here chose.
 from __future__ import annotations
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from microlens.config import BINARY, FLAT
 
@@ -55,6 +53,9 @@ def gradient_boosting(x, observable, seed=0):
     truth = observable == BINARY
     if min(truth.sum(), (~truth).sum()) < FOLDS:
         return None, None
+    from sklearn.ensemble import HistGradientBoostingClassifier  # a second, which other commands need not spend
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
     model = HistGradientBoostingClassifier(random_state=seed)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return model.fit(x, truth), cross_val_predict(model, x, truth, cv=folds, method="predict_proba")[:, 1]

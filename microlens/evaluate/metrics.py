@@ -10,7 +10,6 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import beta, ks_2samp
-from sklearn import metrics as skm
 
 from microlens.config import BINARY, FLAT, LENSING_CLASSES, PSPL
 
@@ -86,6 +85,8 @@ def summary(labels, p, n_bins=15) -> dict:
 
     n_bins : of the expected calibration error of the most probable class. The Brier score adds up the classes, 0 to 2.
     """
+    from sklearn import metrics as skm  # a second, which other commands need not spend
+
     labels, p = np.asarray(labels), np.asarray(p, dtype=float)
     p = p / p.sum(axis=1, keepdims=True)
     called, every = p.argmax(1), range(len(LENSING_CLASSES))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import sklearn.metrics as skm
 from scipy.special import expit, logit
 
 from microlens.config import BINARY, CLASSES, LENSING_CLASSES
@@ -25,6 +24,8 @@ def confusion_matrix(observable, called):
 
     observable, called : (N,) class numbers. Class other has a row and a column where either holds it.
     """
+    import sklearn.metrics as skm  # a second, which other figures need not spend
+
     n_classes = max(len(LENSING_CLASSES), int(np.max(observable)) + 1, int(np.max(called)) + 1)
     counts = skm.confusion_matrix(observable, called, labels=range(n_classes))
     classes = list(enumerate(CLASSES[:n_classes]))

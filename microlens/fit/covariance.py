@@ -62,7 +62,7 @@ FLUX, CONSTANT, LENSED = range(3)
 
 ENOUGH = 0.9  # share of a threshold at which a prefix is below it and its fit need not be the best
 LEAST_SHARE = 1e-12  # of a column's square that must be left when a constant is fitted: less is rounding
-FEW_STEPS = 8  # Levenberg-Marquardt steps that choose between starts
+FEW_STEPS = np.int64(8)  # Levenberg-Marquardt steps that choose between starts
 
 
 class Correlation(NamedTuple):
@@ -236,7 +236,11 @@ def _products(points, p, table):
 @numba.njit(cache=True, nogil=True)
 def _without(products, j):
     """The products of what is left of the columns when their projections on column j are taken away."""
-    return products - np.outer(products[:, j], products[j]) / products[j, j]
+    out, k = np.empty_like(products), len(products)
+    for i in range(k):
+        for other in range(k):
+            out[i, other] = products[i, other] - products[i, j] * products[j, other] / products[j, j]
+    return out
 
 
 class Step(NamedTuple):
@@ -250,13 +254,13 @@ class Step(NamedTuple):
 @numba.njit(cache=True, nogil=True)
 def _step_from(points, p, table):
     """The Step of the single lens p through the points; one to nowhere where the source flux would be negative."""
-    left = _without(_products(points, p, table), CONSTANT)
+    left = _without(_products(points, p, table), np.int64(CONSTANT))
     strength, gain, chi2 = left[LENSED, LENSED], left[LENSED, FLUX], left[FLUX, FLUX]
     k = len(left)
     if not (gain > 0 and strength > 0):
         return Step(chi2, np.zeros((k - 3, k - 3)), np.zeros(k - 3))
     f_source = gain / strength
-    left = _without(left, LENSED)
+    left = _without(left, np.int64(LENSED))
     derivatives = left[LENSED + 1 :]
     return Step(max(left[FLUX, FLUX], 0.0), f_source**2 * derivatives[:, LENSED + 1 :], f_source * derivatives[:, FLUX])
 

@@ -200,7 +200,7 @@ def _first_above(search, start, threshold):
     if has_parallax(start):
         bounds = bounds_with_parallax(bounds)
     n_below = FEWEST_EPOCHS - 1
-    begin = 0  # of the few points, those that end within the prefix
+    begin = np.int64(0)  # of the few points, those that end within the prefix
     while True:
         n_few = _climb(few, p, below, begin, threshold, table, bounds)
         if n_few > len(few.t):

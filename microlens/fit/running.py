@@ -78,7 +78,7 @@ DISAGREE = 4.0
 AGAIN, AGAIN_BY = 30.0, 1.3  # the fit is begun again when its excess has passed 30 and grown by this factor;
 HOPELESS, SELDOM_BY = 100.0, 2.0  # beyond 100, where hardly a search finds better, by this one
 # Levenberg-Marquardt steps of an update, of each trial start, of the best of these
-STEPS, START_STEPS, LAST_STEPS = 4, 4, 30
+STEPS, START_STEPS, LAST_STEPS = np.int64(4), np.int64(4), np.int64(30)
 FSPL_GAIN = 1.0  # chi^2 by which a finite source must be better than a point
 GAIN = Gain(0.01, 1e-4)  # that a step must promise
 SHORTEST_LN_T_E = -0.7  # the far wing of a still shorter event is a power law of no scale, lost in rounding

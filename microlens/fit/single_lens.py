@@ -53,15 +53,16 @@ AGREE_CHI2 = 1.0  # and the difference that is no matter in any case
 # that a step must promise: noise-free curves, whose chi^2 is compared with thresholds of 40 and more
 GAIN = Gain(1e-2, 1e-5)
 NOISY_GAIN = Gain(1e-4, 1e-5)  # and noisy points, whose best parameters are wanted
-MANY_STEPS = 40  # Levenberg-Marquardt steps of a fit that is to end by itself
+# Numbers of steps are np.int64: numba compiles a function anew for each Python integer that stands in a call of it.
+MANY_STEPS = np.int64(40)  # Levenberg-Marquardt steps of a fit that is to end by itself
 REFINEMENTS, SETTLED = 3, 30.0  # of a noisy fit: the most, and the gain in chi^2 below which there is no further one
 
 # Starts of a point source at the brightest point: u_0, and t_E in widths of the peak at half of its height. A peak of
 # height A_max - 1 ~ 1/u_0 is as wide as about 3.5 u_0 t_E; the third is a shallow event, the last one that is strongly
 # blended.
 START_SHAPES = ((0.05, 5.0), (0.3, 1.2), (1.0, 0.5), (0.3, 4.0))
-FINE_BINS, FINE_STEPS = 100, 5  # coarse bins and steps that choose a start, noise-free curves
-START_BINS, COARSE_STEPS = 200, 5  # the same for noisy points
+FINE_BINS, FINE_STEPS = 100, np.int64(5)  # coarse bins and steps that choose a start, noise-free curves
+START_BINS, COARSE_STEPS = 200, np.int64(5)  # the same for noisy points
 # the second best start is followed, too, if its chi^2 is no more than this above the best
 CLOSE_CHI2, CLOSE_SHARE = 100.0, 0.2
 SAME_LENS = 0.02  # and if a parameter differs by this much
@@ -74,7 +75,8 @@ SMALLEST_START_RHO = 3e-4
 CENTRAL = 0.1
 # u_0 and rho of a large source with the lens across it, for which a rising curve is often taken
 LARGE_SOURCE = (0.03, 0.08)
-LARGE_STEPS, LARGE_HOPE = 6, 3.0  # steps after which that start is left if its chi^2 is so many times the best
+# steps after which that start is left if its chi^2 is so many times the best
+LARGE_STEPS, LARGE_HOPE = np.int64(6), 3.0
 FSPL_GAIN = 1e-3  # chi^2 by which a finite source must be better than a point
 
 SHARP, POOR = 0.05, 10.0  # u_0 below and excess chi^2 (standard deviations) above which a noisy fit is tried again
@@ -185,8 +187,8 @@ def _differ(p, other):
 def _distinct_starts(coarse, given, table, bounds):
     """The best start of noisy points, and the second best where it leads to another single lens on coarse bins."""
     starts = _best_starts(coarse, given, table, COARSE_STEPS, bounds)
-    for p in starts:
-        levenberg_marquardt(coarse, p, table, MANY_STEPS, bounds, NOISY_GAIN)
+    for k in range(len(starts)):  # a loop over `starts` itself would have rows of another type
+        levenberg_marquardt(coarse, starts[k], table, MANY_STEPS, bounds, NOISY_GAIN)
     return starts if len(starts) == 2 and _differ(starts[0], starts[1]) else starts[:1]
 
 
@@ -221,7 +223,8 @@ def fit_points(points, given, table, bounds):
 def _best_refined(points, starts, table, bounds):
     """The best of several single lenses (k, 4) or (k, 6), each fitted to noise-free points in place, as Best."""
     best, reached = starts[0].copy(), FluxFit(0.0, 0.0, np.inf)
-    for p in starts:
+    for k in range(len(starts)):
+        p = starts[k]
         fluxes, _ = levenberg_marquardt(points, p, table, MANY_STEPS, bounds, GAIN)
         if fluxes.chi2 < reached.chi2:
             reached = fluxes

@@ -21,7 +21,7 @@ import numpy as np
 from microlens.fit.kernels import Points, best_fluxes, without_parallax
 from microlens.fit.points import bins
 from microlens.fit.single_lens import FEWEST_EPOCHS, SingleLensFit, fit_single_lens, single_lens_model
-from microlens.lens.caustics import caustic_polyline
+from microlens.lens.caustics import BLOCK as SEGMENTS
 from microlens.lens.magnification import own_values
 from microlens.lens.parallax import Field
 from microlens.lens.path import Lens, source_position, trajectory
@@ -62,7 +62,11 @@ BLOCK = 2048  # curves at a time
 ALIKE_LN_S, ALIKE_LN_Q, ALIKE_ALPHA, ALIKE_U_0 = 0.1, 0.7, 0.15, 0.1  # differences of starts below which one will do
 
 
-SOURCELESS, NO_CAUSTIC = 0.0, caustic_polyline(1.0, 1.0, 8)  # which a point source has no use for
+# A caustic without vertices, as caustic_polyline would return it: a point source has no use for one. A call of that
+# function here would compile it wherever the package is imported for the first time.
+SOURCELESS = 0.0
+NO_CAUSTIC = (np.empty((0, SEGMENTS + 1), complex), np.empty((0, 3)), np.empty((0, SEGMENTS + 1), complex),
+              np.empty((0, 2), complex))
 
 
 class Anomaly(NamedTuple):

@@ -29,7 +29,7 @@ REACH = 8.0  # Einstein radii beyond the lenses where a whole curve ends: log A 
 SOURCE_REACH = 10.0  # source radii that are added to it for large sources
 IMAGE = 1e-5  # residual of the lens equation below which a root of the quintic is an image
 APART = 1e-5  # distance of two images below which they have run together
-ROOT_STEPS = 80  # most steps of the root finder
+ROOT_STEPS = np.int64(80)  # most steps of the root finder; numba would compile it anew for another Python integer
 SEPARATE = 1e-7 * np.arange(1, 6) * (1 + 0.5j)  # added to the last position's roots: equal ones would stay together
 NEWTON_STEPS = 8
 # Relative step after which an image is done: convergence is quadratic, so the error is about 1e-12.
