@@ -14,6 +14,7 @@ from microlens.__main__ import main
 from microlens.config import BINARY, CalibrateConfig, ClassifyConfig, EvaluateConfig, SimulateConfig
 from microlens.data import LightCurveError, PackedDataset, open_dataset, simulate
 from microlens.data.format import read_predictions
+from microlens.data.lightcurve import LightCurve, seasons
 from microlens.data.photometry import read_photometry, split_of
 from microlens.evaluate import calibrate, calibration, classify, evaluate, light_curves, metrics
 from microlens.evaluate.calibration import (
@@ -272,6 +273,19 @@ def test_calibrate_scores_a_light_curve_as_classify_answers_for_its_file(events,
     for number, star in enumerate(read_photometry(str(folder), "quick").seasons[2:6], 2):
         found = season_scores(run.network, star, single_lenses(star, load_preset("baseline"), 1, 1, number))
         assert logit(found.whole_curve[0]) == pytest.approx(logit(answers[star.star]), abs=1e-4)
+
+
+def test_events_of_which_the_reader_joins_other_epochs_are_scored_all_the_same(run, folder):
+    """Errors just below where epochs are joined: with an event, some of them are just above."""
+    star = read_photometry(str(folder), "quick").seasons[0]
+    error = np.where(np.arange(len(star.flux)) % 10 == 0, 1.49, 1.0) * np.median(star.error)
+    star = star._replace(error=error)
+    events = [(star.flux, error), *single_lenses(star, load_preset("baseline"), 3, 1, 0)]
+    read = [seasons(LightCurve(star.star, star.time, *event, "flux", ""))[0] for event in events]
+    assert len({len(season.flux) for season in read}) > 1
+    found = season_scores(run.network, star, events)
+    alone = [run.network.log_prob(season.flux[None], season.delta_t[None])[0, BINARY] for season in read]
+    assert logit(found.whole_curve) == pytest.approx(logit(np.exp(alone)), abs=1e-3)
 
 
 def test_workers_take_it_too(events, run, made):

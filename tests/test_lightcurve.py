@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microlens.data.lightcurve import seasons
+from microlens.data.lightcurve import LONGEST_JOINED_STEP, MOST_JOINED, LightCurve, seasons
 from microlens.data.readers import read_light_curve
 from microlens.data.tables import LightCurveError
 from microlens.lens import pspl
@@ -91,3 +91,54 @@ def test_epochs_with_poor_errors_are_left_out_and_peaks_are_not(tmp_path):
     (season,), (wanted,) = (seasons(read_light_curve(p)) for p in (path, clean))
     assert "36 epochs left out" in season.note
     assert np.allclose(season.flux, wanted.flux, rtol=1e-3) and season.flux.max() > 80  # the baseline moves by 2e-5
+
+
+CADENCE = 1 / 96
+
+
+def season_of(t, flux, error):
+    (season,) = seasons(LightCurve("x", t, flux, error, "flux", ""))
+    return season
+
+
+@pytest.mark.parametrize("kind", ["single epochs", "stretches"])
+def test_epochs_of_large_errors_are_joined_until_they_are_as_good_as_the_others(kind):
+    """One epoch in five has three times the error, by itself or in stretches off the peak, of which one has a pause."""
+    rng, t = np.random.default_rng(5), np.arange(5000) * CADENCE
+    t[3700:] += 1.0
+    spoilt = rng.random(5000) < 0.2 if kind == "single epochs" else np.isin(np.arange(5000) // 200, (2, 5, 8, 18, 22))
+    error = np.where(spoilt, 0.03, 0.01)
+    flux = pspl(t, 28.0, 0.3, 2.0) + error * rng.normal(size=5000)
+    season = season_of(t, flux, error)
+    assert " epochs joined to " in season.note and "left out" not in season.note
+    assert np.isin(season.time, t).all() and (np.diff(season.time) > 0).all()
+    assert np.mean(season.flux_err > 1.1 * np.median(season.flux_err)) < 1e-3
+    # A pause stays, no join is longer than it may be, and a join says as much as the epochs that it is made of.
+    assert np.isclose(np.sort(np.diff(season.time))[-1], 1.0, atol=MOST_JOINED * CADENCE)
+    assert np.sort(np.diff(season.time))[-2] < MOST_JOINED * LONGEST_JOINED_STEP * CADENCE
+    assert np.sum(season.flux_err.astype(float) ** -2) == pytest.approx(np.sum(error**-2.0), rel=0.01)
+    residual = (season.flux - pspl(season.time, 28.0, 0.3, 2.0)) / season.flux_err
+    assert np.std(residual) == pytest.approx(1.0, abs=0.05) and np.abs(residual).max() < 5
+
+
+def test_epochs_between_spoilt_ones_stay_as_they_are():
+    rng, t = np.random.default_rng(6), np.arange(5000) * CADENCE
+    flux, error = 1 + 0.01 * rng.normal(size=5000), np.full(5000, 0.01)
+    clean = season_of(t, flux, error)
+    error[1000:1009] = 0.03
+    season = season_of(t, flux, error)
+    assert season.note == "9 epochs joined to 1: errors over 1.5 times those of others"
+    assert np.array_equal(np.delete(season.flux, 1000), np.delete(clean.flux, slice(1000, 1009)))
+    assert season.flux[1000] == pytest.approx(clean.flux[1000:1009].mean()) and season.time[1000] == t[1004]
+
+
+def test_a_trough_between_two_peaks_and_its_edges_are_no_poor_epochs():
+    """Errors of a faint star, which fall relative to the flux; a caustic that is entered and left, and a steep peak."""
+    rng, t = np.random.default_rng(7), np.arange(5000) * CADENCE
+    flux = 1 + 60 / np.sqrt(1 + (np.abs(t - 20) / 0.03) ** 2) + 60 / np.sqrt(1 + (np.abs(t - 20.3) / 0.03) ** 2)
+    flux += pspl(t, 35.0, 0.01, 2.0)
+    flux[2000:2020] = 4.0  # for 5 hours, between 60 and more
+    flux[1975:2000] = flux[2020:2045] = 80.0
+    error = np.sqrt(0.1**2 + 0.02**2 * flux)
+    season = season_of(t, flux + error * rng.normal(size=5000), error)
+    assert len(season.flux) == 5000 and "joined" not in season.note and "left out" not in season.note

@@ -9,8 +9,10 @@ is, and the median of the rest is the quiet flux. An event in progress at both e
 baseline, so a single lens is then fitted to the bins, and its source plus blend flux is taken where t_E is not short
 against the data (a short event shows its baseline) and the result is within a factor of the quiet flux.
 
-An epoch whose reported error is many times that of its neighbours is left out: the network takes the noise from the
-scatter, in which a few such epochs are events. Errors are compared relative to the flux, so a peak is none.
+The network reads the flux alone and takes all epochs to be equally good: where a few are worse, their noise is an
+event to it. So an epoch whose reported error is many times that of others is left out, and one whose error is clearly
+above is joined with those that follow, until their mean is as good as one of the others. Errors and errors relative to
+the flux are compared, so that neither a peak nor the trough between two is taken for poor epochs (error_ratio).
 
 The network has seen seasons of 72 d at an epoch every 12 to 15 minutes. So a faster curve is averaged to Roman's
 cadence, and a dense season that is longer than LONGEST_SEASON, or one of more than MOST_EPOCHS epochs, is cut into
@@ -45,8 +47,12 @@ CADENCE = 12.1 / 1440  # d; Roman's, to which faster curves are averaged
 FAST = 0.5  # a curve is faster where its median step is shorter than this share of CADENCE
 LONGEST_SEASON, SPAN = 120.0, 72.0  # d: a dense season longer than the one is cut into spans no longer than the other
 MOST_EPOCHS = 8300  # of one span; a Roman season of 70.7 d has 8414 epochs before F087 and F213 take theirs
-POOR = 5.0  # an epoch's relative error, in those of its neighbours, from which it is left out
+POOR = 5.0  # an epoch's error, in those of its neighbours, above which it is left out
+LARGE = 1.5  # an epoch's error, in those of its neighbours or of the season, above which it is joined with the next
 NEIGHBOURS = 49  # epochs, half a day of Roman's, that the errors are compared with
+CERTAIN = 3.0  # errors that a flux is lessened by where it is asked whether it is above the baseline
+MOST_JOINED = 12  # epochs that become one; of Roman's 2.4 h
+LONGEST_JOINED_STEP = 3.0  # in median steps of the season; no longer one lies within epochs that become one
 FAINTEST_ROMAN, BRIGHTEST_ROMAN = 35.0, 5.0  # mag; baselines outside are relative magnitudes
 
 
@@ -196,23 +202,81 @@ def seasons(curve: LightCurve) -> list[Season]:
     flux, error = flux / base, error / base
     out = []
     for part, long in _spans(curve.time):
-        poor, notes = has_poor_error(flux[part], error[part]), []
+        poor, notes = error_ratio(flux[part], error[part], _median_of_neighbours) > POOR, []
         t, f, e, note = _at_roman_cadence(*(values[part][~poor] for values in (curve.time, flux, error)))
-        if note:
-            notes.append(note)
+        notes += [note] if note else []
         if poor.any():
             notes.append(f"{poor.sum()} epochs left out: their errors are over {POOR:g} times those of others")
+        t, f, e, note = _with_large_errors_joined(t, f, e)
+        notes += [note] if note else []
         out.append(_season(curve, len(out) + 1, t, f, e, m_base, notes, long))
     return out
 
 
-def has_poor_error(flux, error) -> np.ndarray:
-    """Whether the error of each epoch (n,) says that it knows nothing: over POOR times the median of its neighbours.
+def error_ratio(flux, error, median) -> np.ndarray:
+    """How many times the error of each epoch (n,) is that of others.
 
-    flux, error : (n,) F/F_base. Above the baseline the errors that are compared are relative to the flux.
+    flux, error : (n,) F/F_base.   median : takes values (n,) to those of others, (n,) or one for all.
+    The error is compared with the median error, and the error relative to the flux above the baseline with the median
+    of these; the smaller ratio of the two counts. Errors of a detector grow with the flux, and relative to it they
+    fall. So an epoch brighter than the others has no larger relative error than they have, and a fainter one no larger
+    error. A flux counts as above the baseline by what is more than noise.
     """
-    relative = np.asarray(error) / np.maximum(flux, 1.0)
-    return relative > POOR * median_filter(relative, min(NEIGHBOURS, len(relative)), mode="nearest")
+    relative = error / np.maximum(flux - CERTAIN * error, 1.0)
+    return np.minimum(error / median(error), relative / median(relative))
+
+
+def _median_of_neighbours(values) -> np.ndarray:
+    return median_filter(values, min(NEIGHBOURS, len(values)), mode="nearest")
+
+
+def _with_large_errors_joined(time, flux, error):
+    """(time, flux, error, note): the arrays (n,) as they are, or with the epochs of large errors joined.
+
+    Errors are compared with those of the neighbours and of the season: a long stretch of large errors is its own
+    neighbour. It is not left out, because the network takes a pause in an event for an anomaly.
+    Of epochs that become one the mean flux is taken, at that of their times which is nearest to their mean: a folder of
+    stars that were observed together keeps its times. Weights are the inverse squares of the errors. A sparse season
+    stays as it is.
+    """
+    if is_sparse(time):
+        return time, flux, error, ""
+    ratio = np.maximum(error_ratio(flux, error, _median_of_neighbours), error_ratio(flux, error, np.median))
+    groups = list(_groups_to_join(time, ratio)) if (ratio > LARGE).any() else []
+    if not groups:
+        return time, flux, error, ""
+    time, flux, error, kept = time.copy(), flux.copy(), error.copy(), np.ones(len(time), dtype=bool)
+    for start, stop in groups:
+        group, weight = slice(start, stop), error[start:stop] ** -2
+        time[start] = time[group][np.argmin(np.abs(time[group] - np.average(time[group], weights=weight)))]
+        flux[start] = np.average(flux[group], weights=weight)
+        error[start] = weight.sum() ** -0.5
+        kept[start + 1 : stop] = False
+    n_joined = len(groups) + int((~kept).sum())
+    note = f"{n_joined} epochs joined to {len(groups)}: errors over {LARGE:g} times those of others"
+    return time[kept], flux[kept], error[kept], note
+
+
+def _groups_to_join(time, ratio):
+    """Yield the first epoch and the one after the last of each group of epochs that become one, in order.
+
+    time : (n,) d.   ratio : (n,) of the errors to those of others.
+    A group begins with an epoch above LARGE and ends where its mean is as good as one of the others, where it has
+    MOST_JOINED epochs, or before a step that is too long. It is then joined as it is: a mean of 12 epochs of 4.5 times
+    the error is better than they are.
+    """
+    step = np.diff(time)
+    goes_on = np.append(step <= LONGEST_JOINED_STEP * np.median(step), False)
+    stop = 0
+    for start in np.flatnonzero(ratio > LARGE):
+        if start < stop:
+            continue
+        stop, information = start + 1, ratio[start] ** -2
+        while information < 1 and goes_on[stop - 1] and stop - start < MOST_JOINED:
+            information += ratio[stop] ** -2
+            stop += 1
+        if stop - start > 1:
+            yield start, stop
 
 
 def _spans(time):

@@ -167,10 +167,11 @@ def season_scores(network: Classifier, star: QuietSeason, events) -> CurveScores
         with contextlib.suppress(LightCurveError):
             (read[place],) = seasons(LightCurve(star.star, star.time, flux, error, "flux", ""))
     out = CurveScores(np.full(len(events), NOT_ANSWERED), np.full(len(events), NOT_ANSWERED, np.float32))
-    if read:
-        arrays = (np.stack([getattr(season, name) for season in read.values()]) for name in ("flux", "delta_t"))
+    for n_epochs in {len(season.flux) for season in read.values()}:  # the reader may join other epochs in another event
+        places = [place for place, season in read.items() if len(season.flux) == n_epochs]
+        arrays = (np.stack([getattr(read[place], name) for place in places]) for name in ("flux", "delta_t"))
         for scores, values in zip(out, network_scores(network, *arrays), strict=True):
-            scores[list(read)] = values
+            scores[places] = values
     return out
 
 
