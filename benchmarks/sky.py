@@ -1,6 +1,6 @@
 """make sky: what networks make of single lenses, binaries and variable stars under every kind of noise.
 
-    python -m benchmarks.sky [--networks sky roman] [--n 2000] [--threshold P] [--baselines] [--output FOLDER]
+    python -m benchmarks.sky [--networks sky roman] [--n 2000] [--baselines] [--output FOLDER]
 
 For each condition of CONDITIONS, n single lenses, n/2 flats and n/2 binaries are simulated with the lenses of preset
 roman, or of the preset that the condition names. Each network calls them binary at its own frozen threshold, that of
@@ -138,7 +138,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["sky", "roman"], help="the networks to compare")
     parser.add_argument("--n", type=int, default=2000, help="single lenses a condition, and twice as many others")
-    parser.add_argument("--threshold", type=float, help="of P(binary), for all networks; unset: each network's own")
     parser.add_argument("--baselines", action="store_true", help="also the methods without a network")
     parser.add_argument("--output", default=None, help="where datasets and tables go; unset: sky/ in the data folder")
     parser.add_argument("--only-simulate", action="store_true", help="make the datasets and stop")
@@ -152,8 +151,6 @@ def main():
     runs = {name: load_run(name) for name in given.networks}
     config = EvaluateConfig(data=str(others), early_detection=False, baselines=given.baselines)
     thresholds = {name: choose_thresholds(run, config) for name, run in runs.items()}
-    if given.threshold is not None:
-        thresholds = {name: chosen._replace(whole_curve=given.threshold) for name, chosen in thresholds.items()}
     lines = []
     for condition, path in paths.items():
         with open_dataset(path) as data:
