@@ -186,6 +186,6 @@ def test_a_lens_library_that_fails_is_asked_again_for_another_event(fresh):
 
 
 def test_a_file_of_partial_curves_is_named(path, monkeypatch):
-    monkeypatch.setattr(Dataset, "nodes", lambda data, row: (np.linspace(-2, 3, 9), np.zeros(9)))
+    monkeypatch.setattr(Dataset, "curve", lambda data, row: (np.linspace(-2, 3, 9), np.zeros(9)))
     with pytest.raises(DatasetError, match="one season only"):
         FreshEvents(path, 0)
