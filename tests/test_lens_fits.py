@@ -8,7 +8,7 @@ import pytest
 
 from microlens import fit, lens
 from microlens.fit.problem import BINARY, Problem
-from microlens.fit.search import between, mirrored, normal_form
+from microlens.fit.search import between, is_new, mirrored, normal_form
 from microlens.fit.starts import wide_pair
 
 T = np.arange(0.0, 72.0, 0.05)
@@ -167,6 +167,18 @@ def test_between_two_minima_lies_their_middle():
     assert found == [pytest.approx(PAIR | {"s": np.sqrt(1.1 * 1.21), "t_0": 35.1})]
     (middle,) = between([PAIR | {"alpha": -0.1}, PAIR | {"alpha": 2 * np.pi - 0.3}])  # a turn apart
     assert middle["alpha"] % (2 * np.pi) == pytest.approx(2 * np.pi - 0.2)
+
+
+def test_two_minima_are_one_where_no_ridge_parts_them():
+    """Directions on either side of 0, which is a whole turn: the middle is at 0 and not half a turn away."""
+    truth = PAIR | {"alpha": 0.0}
+    problem = Problem(BINARY, *light_curve(truth, sigma=0.05))
+    x, other = (problem.coordinates(truth | {"alpha": alpha}) for alpha in (0.03, 2 * np.pi - 0.03))
+    chi2 = max(problem.chi2(x), problem.chi2(other))
+    assert not is_new(problem, (x, chi2), [(other, chi2)])
+    lower = problem.chi2(problem.coordinates(truth)) - 20
+    assert is_new(problem, (x, lower), [(other, lower)])  # the middle is above both
+    assert is_new(problem, (x, chi2), [(other, chi2 + 2)])
 
 
 def test_two_single_lenses_make_a_wide_pair():

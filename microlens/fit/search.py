@@ -73,7 +73,7 @@ def binary_minima(problem: Problem, start: dict | None, progress: Callable[[floa
         for last in _last_starts(problem, given):
             reached, chi2 = _descended(problem, last, MANY_TRIALS)
             x = problem.coordinates(normal_form(reached, "pi_EN" in problem.names))
-            if not any(_same(problem, (x, chi2), other) for other in done):
+            if is_new(problem, (x, chi2), done):
                 done.append((x, chi2))
                 yield x, chi2
 
@@ -85,7 +85,7 @@ def _hopeful(problem: Problem, reached: list[tuple[dict, float]]) -> list[tuple[
     for given, chi2 in reached:
         x = problem.coordinates(normal_form(given, "pi_EN" in given))
         is_close = chi2 < HOPE_SHARE * reached[0][1] + HOPE_CHI2
-        if is_close and not any(_same(problem, (x, chi2), other) for other in compared):
+        if is_close and is_new(problem, (x, chi2), compared):
             kept.append((given, chi2))
             compared.append((x, chi2))
     return kept[:N_POLISHED]
@@ -278,6 +278,11 @@ def normal_form(given: dict, with_parallax: bool) -> dict:
     return given | {"alpha": given["alpha"] % (2 * np.pi)}
 
 
+def is_new(problem: Problem, minimum: tuple[np.ndarray, float], known: list[tuple[np.ndarray, float]]) -> bool:
+    """Whether a minimum, as coordinates and chi^2, is none of those that are known."""
+    return not any(_same(problem, minimum, other) for other in known)
+
+
 def _same(problem: Problem, one: tuple[np.ndarray, float], other: tuple[np.ndarray, float]) -> bool:
     """Whether two minima, as coordinates and chi^2, are one, up to where the descents stopped.
 
@@ -288,6 +293,9 @@ def _same(problem: Problem, one: tuple[np.ndarray, float], other: tuple[np.ndarr
     compared = [BINARY.index(name) for name in COMPARED]
     difference = np.abs(x - other_x)[compared]
     largest = np.minimum(difference, np.abs(difference - 2 * np.pi)).max()  # alpha is a turn less or more
-    if largest < SAME_SHARE or largest > ABOUT_SAME or abs(chi2 - other_chi2) > SAME_CHI2:
-        return bool(largest < SAME_SHARE)
-    return problem.chi2(0.5 * (x + other_x)) < max(chi2, other_chi2) + RIDGE_CHI2
+    if largest < SAME_SHARE:
+        return True
+    if largest > ABOUT_SAME or abs(chi2 - other_chi2) > SAME_CHI2:
+        return False
+    middle = _middle(problem.parameters(x), problem.parameters(other_x))
+    return problem.chi2(problem.coordinates(middle)) < max(chi2, other_chi2) + RIDGE_CHI2
