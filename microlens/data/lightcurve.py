@@ -204,11 +204,13 @@ def seasons(curve: LightCurve) -> list[Season]:
     for part, long in _spans(curve.time):
         poor, notes = error_ratio(flux[part], error[part], _median_of_neighbours) > POOR, []
         t, f, e, note = _at_roman_cadence(*(values[part][~poor] for values in (curve.time, flux, error)))
-        notes += [note] if note else []
+        if note:
+            notes.append(note)
         if poor.any():
             notes.append(f"{poor.sum()} epochs left out: their errors are over {POOR:g} times those of others")
         t, f, e, note = _with_large_errors_joined(t, f, e)
-        notes += [note] if note else []
+        if note:
+            notes.append(note)
         out.append(_season(curve, len(out) + 1, t, f, e, m_base, notes, long))
     return out
 
@@ -242,7 +244,7 @@ def _with_large_errors_joined(time, flux, error):
     if is_sparse(time):
         return time, flux, error, ""
     ratio = np.maximum(error_ratio(flux, error, _median_of_neighbours), error_ratio(flux, error, np.median))
-    groups = list(_groups_to_join(time, ratio)) if (ratio > LARGE).any() else []
+    groups = list(_groups_to_join(time, ratio))
     if not groups:
         return time, flux, error, ""
     time, flux, error, kept = time.copy(), flux.copy(), error.copy(), np.ones(len(time), dtype=bool)

@@ -160,14 +160,12 @@ def _chosen_band(parts: list, options: ReadConfig) -> list:
 
 def times_of(column) -> tuple[np.ndarray, str]:
     """Times (n,) of a column, and the time system of calendar dates ('' for numbers)."""
-    if column.dtype.kind == "M":
-        from astropy.time import Time
+    from astropy.time import Time
 
+    if column.dtype.kind == "M":
         return Time(np.asarray(column), format="datetime64").jd, "JD UTC (from dates)"
     if column.dtype.kind not in "US" or not DATE.match(str(column[0]).strip()):
         return numbers(column)[0], ""
-    from astropy.time import Time
-
     words = [str(w).strip().rstrip("Z").replace("T", " ") for w in column]
     times = Time(words, format="iso", scale="utc").jd
     if len(np.unique(times)) < len(times) and ((times - 0.5) % 1 == 0).all():
