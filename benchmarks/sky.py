@@ -1,6 +1,6 @@
 """make sky: what networks make of single lenses, binaries and variable stars under every kind of noise.
 
-    python -m benchmarks.sky [--networks sky roman] [--n 2000] [--baselines] [--output FOLDER]
+    python -m benchmarks.sky [--networks sky roman] [--n 2000] [--baselines] [--part conditions] [--output FOLDER]
 
 For each condition of CONDITIONS, n single lenses, n/2 flats and n/2 binaries are simulated with the lenses of preset
 roman, or of the preset that the condition names. Each network calls them binary at its own frozen threshold, that of
@@ -8,7 +8,8 @@ its validation rows. Completeness is the share of the binaries that are observab
 (delta chi^2 > 160), which is what an oracle finds: its line is 1. With --baselines the thresholds of the single-lens
 fit and gradient boosting, of the first network's validation rows, are applied to the same light curves.
 
-The last part asks for each sub-class of class other how often it is called binary, and other.
+The other part asks for each sub-class of class other, of which n events are simulated, how often it is called binary,
+and other.
 
 The tables are printed, and written as conditions.csv and others.csv. Shares have 95 % intervals (Clopper-Pearson).
 Datasets that are there are taken as they are.
@@ -84,20 +85,26 @@ def changed_preset(file: Path, name: str, change: dict) -> Path:
     return file
 
 
-def dataset(folder: Path, name: str, condition: dict, n: int, n_other: int = 0) -> Path:
-    """The dataset of a condition, made where it is absent."""
+def dataset(folder: Path, name: str, condition: dict, counts: dict) -> Path:
+    """The dataset of a condition, made where it is absent. counts : the numbers of events, as in SimulateConfig."""
     condition, stem = dict(condition), file_name(name)
-    shipped, change = condition.pop("binary_preset", "roman"), {}
-    if "noise" in condition:
-        change["noise"] = condition.pop("noise")
+    shipped = condition.pop("binary_preset", "roman")
+    change = {key: condition.pop(key) for key in ("noise", "other") if key in condition}
     if "pi_E" in condition:
         change["parameters"] = shipped_preset(shipped)["parameters"] | {"pi_E": condition.pop("pi_E")}
     file = changed_preset(folder / f"{stem}.yaml", shipped, change)
-    counts = {"n_flat": n // 2, "n_pspl": n, "n_binary": n // 2}
-    if n_other:
-        counts = {"n_flat": 0, "n_pspl": 0, "n_binary": 0, "n_other": n_other}
     return simulate(SimulateConfig(**counts, **condition, binary_preset=str(file), split="test", seed=SEED,
-                                   output=str(folder / f"{stem}_{n}.h5")))
+                                   output=str(folder / f"{stem}_{max(counts.values())}.h5")))
+
+
+def lensing_counts(n: int) -> dict:
+    """The numbers of events of a condition with n single lenses."""
+    return {"n_flat": n // 2, "n_pspl": n, "n_binary": n // 2}
+
+
+def other_counts(n: int) -> dict:
+    """The numbers of events where each sub-class of class other has about n."""
+    return {"n_flat": 0, "n_pspl": 0, "n_binary": 0, "n_other": n * len(SUBCLASSES)}
 
 
 def share(called, among) -> str:
@@ -128,55 +135,72 @@ def by_baselines(path: Path, thresholds) -> dict:
     return {name: score >= thresholds.baselines[name] for name, score in found.items()}
 
 
+def frozen_thresholds(runs: dict, path: Path, with_baselines: bool) -> dict:
+    """{network: thresholds} of the networks' own validation rows, for light curves like those of a dataset."""
+    config = EvaluateConfig(data=str(path), early_detection=False, baselines=with_baselines)
+    return {name: choose_thresholds(run, config) for name, run in runs.items()}
+
+
 def log_probabilities(run, path: Path):
     """log_p (N, classes) of all rows of a dataset."""
     data = PackedDataset(path, run.network.view, run.network.stem_stride)
     return predict(run.network, data, np.arange(data.n_events))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["sky", "roman"], help="the networks to compare")
-    parser.add_argument("--n", type=int, default=2000, help="single lenses a condition, and twice as many others")
-    parser.add_argument("--baselines", action="store_true", help="also the methods without a network")
-    parser.add_argument("--output", default=None, help="where datasets and tables go; unset: sky/ in the data folder")
-    parser.add_argument("--only-simulate", action="store_true", help="make the datasets and stop")
-    given = parser.parse_args()
-    folder = Path(given.output or data_dir() / "sky")
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: dataset(folder, name, condition, given.n) for name, condition in CONDITIONS.items()}
-    others = dataset(folder, "others", {"binary_preset": "sky"}, given.n, n_other=len(SUBCLASSES) * given.n // 10)
-    if given.only_simulate:
-        return
-    runs = {name: load_run(name) for name in given.networks}
-    config = EvaluateConfig(data=str(others), early_detection=False, baselines=given.baselines)
-    thresholds = {name: choose_thresholds(run, config) for name, run in runs.items()}
+def table_of_conditions(paths: dict[str, Path], runs: dict, thresholds: dict, with_baselines: bool) -> pd.DataFrame:
+    """A line for each condition and method; each condition is printed when it is done."""
     lines = []
     for condition, path in paths.items():
         with open_dataset(path) as data:
             labels, observable = data.labels, data.labels_observable
         called = {name: np.exp(lensing_log_p(log_probabilities(run, path))[:, BINARY]) >= thresholds[name].whole_curve
                   for name, run in runs.items()}
-        if given.baselines:
-            called |= by_baselines(path, thresholds[given.networks[0]])
+        if with_baselines:
+            called |= by_baselines(path, next(iter(thresholds.values())))
         lines += [scores(condition, method, values, labels, observable) for method, values in called.items()]
         print(pd.DataFrame(lines[-len(called) :]).to_string(index=False, header=len(lines) == len(called)), flush=True)
-    pd.DataFrame(lines).to_csv(folder / "conditions.csv", index=False)
-    with open_dataset(others) as data:
+    return pd.DataFrame(lines)
+
+
+def table_of_others(path: Path, runs: dict, thresholds: dict) -> pd.DataFrame:
+    """A line for each sub-class of class other and network."""
+    with open_dataset(path) as data:
         subclass, observable = data.params["subclass"].to_numpy(), data.labels_observable != FLAT
     lines = []
     for name, run in runs.items():
-        log_p = log_probabilities(run, others)
+        log_p = log_probabilities(run, path)
         binary = np.exp(lensing_log_p(log_p)[:, BINARY]) >= thresholds[name].whole_curve
         is_other = log_p.argmax(axis=1) == OTHER
         for kind in SUBCLASSES:
             among = subclass == kind
-            seen = share(is_other, among & observable)
-            lines.append({"subclass": kind, "method": name, "n": int(among.sum()), "called_binary": share(binary, among),
-                          "observable": share(observable, among), "observable_called_other": seen})
-    table = pd.DataFrame(lines)
-    table.to_csv(folder / "others.csv", index=False)
-    print(table.to_string(index=False))
+            lines.append({"subclass": kind, "method": name, "n": int(among.sum()),
+                          "called_binary": share(binary, among), "observable": share(observable, among),
+                          "observable_called_other": share(is_other, among & observable)})
+    return pd.DataFrame(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["sky", "roman"], help="the networks to compare")
+    parser.add_argument("--n", type=int, default=2000, help="single lenses a condition, and events of a sub-class")
+    parser.add_argument("--baselines", action="store_true", help="also the methods without a network")
+    parser.add_argument("--output", default=None, help="where datasets and tables go; unset: sky/ in the data folder")
+    parser.add_argument("--part", choices=["conditions", "others"], help="one of the two tables; unset: both")
+    given = parser.parse_args()
+    folder = Path(given.output or data_dir() / "sky")
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = {name: load_run(name) for name in given.networks}
+    if given.part != "others":
+        paths = {name: dataset(folder, name, condition, lensing_counts(given.n))
+                 for name, condition in CONDITIONS.items()}
+        thresholds = frozen_thresholds(runs, next(iter(paths.values())), given.baselines)
+        table_of_conditions(paths, runs, thresholds, given.baselines).to_csv(folder / "conditions.csv", index=False)
+    if given.part != "conditions":
+        equal = {"binary_preset": "sky", "other": dict.fromkeys(SUBCLASSES, 1.0)}
+        path = dataset(folder, "others", equal, other_counts(given.n))
+        table = table_of_others(path, runs, frozen_thresholds(runs, path, with_baselines=False))
+        table.to_csv(folder / "others.csv", index=False)
+        print(table.to_string(index=False))
 
 
 if __name__ == "__main__":

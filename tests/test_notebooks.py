@@ -3,7 +3,10 @@
 import ast
 import json
 import multiprocessing
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -20,7 +23,6 @@ from microlens.notebook import (
     list_notebooks,
     quick_dataset,
     run_name,
-    run_notebook,
 )
 
 NOTEBOOKS = pytest.mark.parametrize("path", list_notebooks(), ids=lambda p: p.stem)
@@ -98,21 +100,30 @@ def printed(path) -> str:
     return "".join(o.get("text", "") for c in cells_of(path) for o in c.outputs)
 
 
-def test_relative_paths_mean_the_callers_folder_and_numbers_are_numbers(small, tmp_path, monkeypatch):
+def command(*arguments, cwd, home):
+    """The finished `microlens notebook` with these arguments, in a process of its own as a user starts it.
+
+    A process that has had other kernels, as this one has by nbval, once waited for ever for the next one to begin.
+    """
+    return subprocess.run([sys.executable, "-m", "microlens", "notebook", *arguments], cwd=cwd, timeout=300,
+                          env={**os.environ, "HOME": str(home)}, capture_output=True, text=True)
+
+
+def test_relative_paths_mean_the_callers_folder_and_numbers_are_numbers(small, tmp_path):
     """They once meant the notebook's folder, and 1e-3 was a text."""
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "my.txt").write_text("hello")
-    monkeypatch.chdir(mine)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert main(["notebook", str(small), "-p", "data", "my.txt", "-p", "number", "1e-3", "-o", "~/out.ipynb"]) == 0
+    done = command(str(small), "-p", "data", "my.txt", "-p", "number", "1e-3", "-o", "~/out.ipynb",
+                   cwd=mine, home=tmp_path)
+    assert done.returncode == 0, done.stderr
     said = printed(tmp_path / "out.ipynb")
     assert f"cwd {mine} file hello" in said and "ok  number: 0.001" in said
 
 
 def test_a_check_that_fails_fails_the_notebook(small, tmp_path):
-    with pytest.raises(Exception, match="number is 7, expected 0 to 1"):
-        run_notebook(small, {"number": 7}, tmp_path / "out.ipynb", progress=False)
+    done = command(str(small), "-p", "number", "7", "-o", "out.ipynb", cwd=tmp_path, home=tmp_path)
+    assert done.returncode == 1 and "number is 7, expected 0 to 1" in done.stderr
 
 
 def test_wrong_use_is_one_line_before_any_work(small, tmp_path, capsys):
