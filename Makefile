@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The network gains nothing from more threads, and two processes with two threads each on two cores wait for one another.
 export OMP_NUM_THREADS ?= 1
+# Python keeps what it has compiled of a module, even where the environment forbids it: without that, each of some hundred
+# processes compiles torch, scipy and pandas anew, ten seconds every time.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test lab bench sky choices cross figures validate clean
 
