@@ -20,6 +20,8 @@ from microlens.__main__ import main
 from microlens.config import BINARY, CLASSES, FLUX_VIEW, SimulateConfig, StreamConfig
 from microlens.data import open_dataset, simulate
 from microlens.data.format import new_file
+from microlens.data.joining import WAITING, joined, ratio_to_typical
+from microlens.data.lightcurve import CADENCE
 from microlens.data.nights import read_epochs
 from microlens.data.parquet import export_parquet
 from microlens.evaluate import nightly, read_stars, stream_nights
@@ -175,6 +177,65 @@ def test_pieces_and_neighbours_change_nothing(run, season, whole, place, monkeyp
     row = list(both[0]["name"]).index(NAMES[2].encode())
     for name in both[0].keys() - {"name"}:
         assert both[0][name][row].tobytes() == both[1][name][0].tobytes(), name
+
+
+# ---- errors that differ ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spoilt(season):
+    """The season with three times the noise and error in every fourth half day, and 30 epochs that are far worse."""
+    rng, table = np.random.default_rng(3), season.copy()
+    half_day = ((table.time - START) * 2).astype(int)
+    growth = np.where(half_day % 4 == 3, 3.0, 1.0)
+    growth[rng.choice(np.flatnonzero(half_day > 1), 30, replace=False)] = 20.0
+    true_error = table.star.map({name: np.std(np.diff(of.flux.to_numpy()[:300], 2)) / np.sqrt(6)
+                                 for name, of in table.groupby("star")})
+    table["flux"] += np.sqrt(growth**2 - 1) * true_error * rng.normal(size=len(table))
+    table["error"] = growth * true_error
+    return table.round({"flux": 5, "error": 5})
+
+
+def test_poor_epochs_are_left_out_and_others_joined_whatever_the_pieces(run, spoilt, place):
+    _, counts = streamed(run, [written(spoilt, "all.parquet")], "whole.h5")
+    assert 25 <= counts["poor"] <= 30  # on a bright peak an error counts relative to the flux
+    for number, (_, part) in enumerate(spoilt.groupby(((spoilt.time - START) * 3.1).astype(int))):
+        streamed(run, [written(part, f"{number}.csv")])
+    assert_same("whole.h5", "stars.h5")
+    assert (read_stars("stars.h5").n_counted == spoilt.groupby("star").size()[sorted(NAMES)].to_numpy()).all()
+
+
+def test_a_constant_star_stays_constant_where_its_errors_say_that_some_epochs_are_worse(run, spoilt, dataset, place):
+    with open_dataset(dataset) as data:
+        (flat,) = np.array(NAMES)[data.labels == 0]
+    own = spoilt[spoilt.star == flat]
+    streamed(run, [written(own, "with.csv")], "with.h5")
+    without_error = [name for name in COLUMNS if name != "error"]
+    streamed(run, [written(own, "without.csv", without_error)], "without.h5")
+    p_flat, taken_for_good = (read_stars(state).p_flat[0] for state in ("with.h5", "without.h5"))
+    assert p_flat > 0.95 > taken_for_good
+
+
+def test_joined_one_by_one_is_joined_at_once():
+    rng, time = np.random.default_rng(1), np.cumsum(np.append(0, np.where(np.arange(199) % 50 == 49, 0.5, CADENCE)))
+    flux, ratio = 1 + 0.01 * rng.normal(size=200), rng.choice([1.0, 1.6, 3.0, np.nan], 200)
+    t, f, waiting = joined(np.zeros((), WAITING), time, flux, ratio)
+    parts, state = [], np.zeros((), WAITING)
+    for k in range(200):
+        *handed_on, state = joined(state, time[k : k + 1], flux[k : k + 1], ratio[k : k + 1])
+        parts.append(handed_on)
+    assert np.array_equal(np.concatenate([part[0] for part in parts]), t) and (np.diff(t) > 0).all()
+    assert np.array_equal(np.concatenate([part[1] for part in parts]), f) and state == waiting
+    assert 60 < len(t) < 150
+    four = joined(np.zeros((), WAITING), time[:5], np.array([1.0, 2.0, 3.0, 2.0, 7.0]), np.array([2.0, 2, 2, 2, 1]))
+    assert four[0] == pytest.approx([1.5 * CADENCE, 4 * CADENCE]) and four[1] == pytest.approx([2.0, 7.0])
+
+
+def test_a_peak_is_not_poor_for_its_larger_errors():
+    """Errors in those of an ordinary epoch at the baseline: of the baseline, of a peak, of poor epochs at both."""
+    flux, error = np.array([1.0, 10.0, 1.0, 10.0]), np.array([0.01, 0.032, 0.03, 0.9])
+    ratio = ratio_to_typical(flux, error, 0.01)
+    assert ratio == pytest.approx([1.0, 0.32, 3.0, 12.3], rel=0.02)
 
 
 def test_a_curve_of_a_stream_does_not_depend_on_the_others(run):

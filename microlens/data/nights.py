@@ -24,6 +24,7 @@ from microlens.data.readers import (
     DEFAULT_BANDS,
     FAINTEST,
     LARGEST_ERROR,
+    error_factor,
     marked_bad,
     times_of,
 )
@@ -37,6 +38,7 @@ from microlens.data.tables import (
     read_tables,
     table_of_parquet,
 )
+from microlens.sky import MAG_PER_RELATIVE_FLUX
 
 BATCH = 2**20  # rows of a Parquet file that are in memory at once beside the epochs themselves
 SAMPLE = 1000  # rows of a Parquet file by which its columns are chosen
@@ -46,6 +48,7 @@ class Epochs(NamedTuple):
     """n epochs of many stars, in the order of the files.
 
     names : of the stars.   star (n,) : numbers in `names`.   time (n,) d.   flux (n,) : in any linear unit.
+    error (n,) : of the flux, NaN where the files have none.
     baseline (n,) : the star's reference flux as the files state it, NaN where they do not.
     unit : of the brightness in the files, as in columns.Columns, mmag being mag.   band : '' where none is stated.
     dropped : how many rows are no measurement, by cause.
@@ -55,6 +58,7 @@ class Epochs(NamedTuple):
     star: np.ndarray
     time: np.ndarray
     flux: np.ndarray
+    error: np.ndarray
     baseline: np.ndarray
     unit: str
     band: str
@@ -68,6 +72,7 @@ class _Part(NamedTuple):
     band: np.ndarray
     time: np.ndarray
     flux: np.ndarray
+    error: np.ndarray
     baseline: np.ndarray
 
 
@@ -98,8 +103,8 @@ def read_epochs(files, options: ReadConfig) -> Epochs:
         if options.event not in names:
             raise LightCurveError(f"no file holds a star {options.event!r}.")
         kept &= names[whole.star] == options.event
-    star, _, time, flux, baseline = whole if kept.all() else (array[kept] for array in whole)
-    return Epochs(names, star, time, flux, baseline, next(iter(units)), band, dropped)
+    star, _, time, flux, error, baseline = whole if kept.all() else (array[kept] for array in whole)
+    return Epochs(names, star, time, flux, error, baseline, next(iter(units)), band, dropped)
 
 
 def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
@@ -200,20 +205,24 @@ def _linear(values, unit: str) -> np.ndarray:
     return values
 
 
+def _flux_error(flux, error, unit: str) -> np.ndarray:
+    """Errors (n,) of fluxes (n,), which are those of _linear, from errors in `unit`, those of mmag in mag."""
+    return flux * error / MAG_PER_RELATIVE_FLUX if unit in ("mag", "mmag") else error
+
+
 def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> _Part:
     """The epochs of a table whose rows are of the stars `star` (n,); counts in `dropped` the rows that are none."""
     n = len(table)
     time, (value, limits) = times_of(table[columns.time])[0] * columns.days, numbers(table[columns.value])
-    error = numbers(table[columns.error])[0] if columns.error else np.ones(n)
+    error = numbers(table[columns.error])[0] * error_factor(columns) if columns.error else np.ones(n)
     bad = {"without a star's name": star < 0, "that are upper limits": limits}
     bad |= {f"marked by {title}": marked_bad(table[title], bits) for title, bits in columns.flags.items()}
     bad["without a number"] = ~(np.isfinite(time) & np.isfinite(value) & np.isfinite(error))
     bad["with an error that is not positive"] = error <= 0
     if columns.unit in ("mag", "mmag"):
         scale = 1000 if columns.unit == "mmag" else 1
-        error_scale = 1000 if columns.error_unit == "mmag" else 1
         bad["that are no magnitudes"] = ~((value < FAINTEST * scale) & (value > BRIGHTEST_RELATIVE * scale)) | (
-            (error > LARGEST_ERROR * error_scale) & (columns.error is not None))
+            (error > LARGEST_ERROR) & (columns.error is not None))
     good = np.ones(n, dtype=bool)
     for cause, rows in bad.items():
         if count := int((good & rows).sum()):
@@ -224,7 +233,9 @@ def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> _P
     band = np.zeros(n, np.int16)
     if columns.bands:
         band = bands.numbers(_arrow(table[columns.bands[0]])).astype(np.int16)
-    return _Part(star[good], band[good], time[good], _linear(value[good], columns.unit), baseline[good])
+    flux = _linear(value[good], columns.unit)
+    error = _flux_error(flux, error[good], columns.unit) if columns.error else np.full(len(flux), np.nan)
+    return _Part(star[good], band[good], time[good], flux, error, baseline[good])
 
 
 def _in_band(part: _Part, bands: list[str], options: ReadConfig) -> tuple[np.ndarray, str]:

@@ -216,10 +216,7 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
     is_mag = columns.unit in ("mag", "mmag")
     if columns.unit == "mmag":
         value = value / 1000
-    if columns.error_unit == "mmag":
-        error = error / 1000
-    elif columns.error_unit in ZERO_POINTS and columns.unit in ZERO_POINTS:
-        error = error * 10 ** (0.4 * (ZERO_POINTS[columns.unit] - ZERO_POINTS[columns.error_unit]))
+    error = error * error_factor(columns)
     if columns.days != 1:
         time = time * columns.days
         notes.append(f"times read as units of {columns.days:.6g} d")
@@ -250,6 +247,15 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
     return LightCurve(path.name, time, value, error, unit, _stated_system(system, time, table), notes, star, band,
                       ZERO_POINTS.get(columns.unit), dict(table.meta.get("truth", {})),
                       true_value[kept] if true_value is not None else None)
+
+
+def error_factor(columns: Columns) -> float:
+    """What brings errors in the unit of their column to that of the brightness; to mag where that is mmag."""
+    if columns.error_unit == "mmag":
+        return 1e-3
+    if columns.error_unit in ZERO_POINTS and columns.unit in ZERO_POINTS:
+        return 10 ** (0.4 * (ZERO_POINTS[columns.unit] - ZERO_POINTS[columns.error_unit]))
+    return 1.0
 
 
 def _no_measurement(value, error, is_mag) -> np.ndarray:

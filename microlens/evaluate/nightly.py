@@ -31,7 +31,8 @@ import torch
 
 from microlens import files as package_files
 from microlens.config import BINARY, CLASSES, PERSISTENCE, PURITY, StreamConfig
-from microlens.data.lightcurve import CADENCE, COVERED, FAST, SEASON_GAP, SPARSE
+from microlens.data.joining import WAITING, joined, ratio_to_typical
+from microlens.data.lightcurve import CADENCE, COVERED, FAST, LARGE, POOR, SEASON_GAP, SPARSE
 from microlens.data.nights import Epochs, read_epochs
 from microlens.data.readers import LONGEST_SPAN
 from microlens.data.states import PIECE, States, new_states
@@ -51,13 +52,16 @@ BASELINE_TOLERANCE = 0.01  # by which a stated baseline may differ from the refe
 COLUMNS_AT_ONCE = 1024  # epochs of a star that are in memory as one row of a table
 STAR = np.dtype([
     ("time", "f8"),       # d, of the last epoch
+    ("fed", "f8"),        # d, of the last one that the stream has seen; NaN before the first
     ("start", "f8"),      # d, of the first epoch of the season; NaN where the stream has not begun
     ("reference", "f8"),  # the flux that is 1 to the network; NaN while the first epochs wait, 0 where they give none
+    ("error", "f8"),      # median error of the first N_REFERENCE epochs, F/F_base; NaN before them or without errors
     ("covered", "f8"),    # d of the season in steps no longer than SPARSE
     ("alert", "f8"),      # d, when the season's alert was raised; NaN without one
     ("n_held", "i8"),     # epochs that wait for the reference flux
     ("n_counted", "i8"),  # epochs that were counted, in all seasons
     ("n_season", "i8"),   # and in this one
+    ("waiting", WAITING),  # epochs of large errors that wait for others
     # P(binary) after the last network steps, 0 before the first
     ("recent", "f4", (PERSISTENCE - 1,)),
 ])
@@ -134,11 +138,12 @@ def _rounded(x, digits: int) -> float:
 
 
 class _New(NamedTuple):
-    """New epochs (n,): the row of the star, time, flux, stated baseline."""
+    """New epochs (n,): the row of the star, time, flux and its error, stated baseline."""
 
     star: np.ndarray
     time: np.ndarray
     flux: np.ndarray
+    error: np.ndarray
     baseline: np.ndarray
 
 
@@ -150,9 +155,9 @@ class _Night:
         self.threshold = threshold
         self.attrs = {"network": identity(run), "run": run.name, "unit": epochs.unit, "band": epochs.band}
         unknown = np.zeros(1, STAR)
-        for name in ("time", "start", "reference", "alert"):
+        for name in ("time", "fed", "start", "reference", "error", "alert"):
             unknown[name] = np.nan
-        self.blank = {"star": unknown, "held": np.zeros((1, N_REFERENCE, 2)), **_arrays_of(Stream(run.network, 1))}
+        self.blank = {"star": unknown, "held": np.zeros((1, N_REFERENCE, 3)), **_arrays_of(Stream(run.network, 1))}
         self.layout = {name: (array.dtype, array.shape[1:]) for name, array in self.blank.items()}
         self.classes = CLASSES[: self.blank[STREAM + "log_p"].shape[1]]
         self.columns = ["star", "time", *(f"p_{name}" for name in self.classes), *FIT, "flags"]
@@ -204,7 +209,7 @@ class _Night:
         """
         epochs = self.epochs
         order = np.lexsort((epochs.time, rows))
-        new = _New(*(array[order] for array in (rows, epochs.time, epochs.flux, epochs.baseline)))
+        new = _New(*(array[order] for array in (rows, epochs.time, epochs.flux, epochs.error, epochs.baseline)))
         times = np.concatenate([new.time, last[np.isfinite(last)]])
         if len(times) and np.ptp(times) > LONGEST_SPAN:
             raise ValueError(f"the epochs in the files and in the state span {np.ptp(times):.0f} d, so some times are "
@@ -240,6 +245,9 @@ class _Night:
         if c["waiting"]:
             lines.append(f"{c['waiting']} stars wait for their first {N_REFERENCE} epochs, whose median is their "
                          "reference flux")
+        if c["poor"]:
+            lines.append(f"{c['poor']} epochs left out: their errors are over {POOR:g} times those of their star's "
+                         "first ones")
         if c["without a reference flux"]:
             lines.append(f"{c['without a reference flux']} epochs of stars without a positive reference flux, which "
                          "cannot be judged")
@@ -269,7 +277,6 @@ class _Stars:
     def take(self, new: _New):
         """Take new epochs, in the order of star and time, of every star."""
         known, counts = self.known, self.night.counts
-        last = np.where(known["n_held"] > 0, np.nan, known["time"])  # the last epoch that the stream has seen
         new = self._with_held(new)
         begins, ends = _bounds(new.star, len(known))
         for k in np.flatnonzero(np.isnan(known["reference"])):
@@ -277,20 +284,60 @@ class _Stars:
         known["time"] = new.time[ends - 1]
         reference = known["reference"][new.star]
         counts["without a reference flux"] += int((reference == 0).sum())
-        fed = reference > 0
-        other = fed & (np.abs(new.baseline - reference) > BASELINE_TOLERANCE * reference)
+        judged = reference > 0
+        other = judged & (np.abs(new.baseline - reference) > BASELINE_TOLERANCE * reference)
         counts["stars of another baseline"] += len(np.unique(new.star[other]))
-        known["n_counted"] += np.bincount(new.star[fed], minlength=len(known))
+        star = new.star[judged]
+        number = known["n_counted"][star] + np.arange(len(star)) - _bounds(star, len(known))[0][star]
+        known["n_counted"] += np.bincount(star, minlength=len(known))
         with np.errstate(over="ignore"):
-            flux = (new.flux[fed] / reference[fed]).astype(np.float32)
-        flux[flux == 0] = np.finfo(np.float32).tiny  # 0 stands for "no observation"
-        self._feed(new.star[fed], new.time[fed], flux, last)
+            flux, error = (array[judged] / reference[judged] for array in (new.flux, new.error))
+            self._learn_typical_errors(star, error, number)
+            ratio = ratio_to_typical(flux, error, known["error"][star])
+            ratio[number < N_REFERENCE] = np.nan  # nothing was known to compare them with
+            self._feed(*self._equally_good(star, new.time[judged], flux, ratio))
+
+    def _learn_typical_errors(self, star, error, number):
+        """Let the median error of a star's first N_REFERENCE epochs be its typical one, as soon as there are so many.
+
+        star, error (n,) of new epochs, in F/F_base.   number (n,) : how many epochs of the star came before each.
+        """
+        first = number < N_REFERENCE
+        self.held[star[first], number[first], 2] = error[first]
+        complete = np.unique(star[number == N_REFERENCE - 1])
+        self.known["error"][complete] = np.median(self.held[complete, :, 2], axis=1)
+        self.held[complete] = 0.0
+
+    def _equally_good(self, star, time, flux, ratio):
+        """(star, time, flux): the epochs (n,) without those whose errors are over POOR times the typical one of their
+        star, and with those of other large errors joined.
+
+        flux (n,) F/F_base.   ratio (n,) of the errors to the typical one, NaN where none is known.
+        """
+        poor = ratio > POOR
+        self.night.counts["poor"] += int(poor.sum())
+        star, time, flux, ratio = (array[~poor] for array in (star, time, flux, ratio))
+        to_join = self.known["waiting"]["n"] > 0
+        to_join[star[ratio > LARGE]] = True
+        parts, begins_ends = [], np.transpose(_bounds(star, len(self.known)))
+        for k in np.flatnonzero(to_join):
+            own = slice(*begins_ends[k])
+            t, f, self.known["waiting"][k] = joined(self.known["waiting"][k], time[own], flux[own], ratio[own])
+            parts.append((np.full(len(t), k), t, f))
+        if not parts:
+            return star, time, flux
+        as_they_are = ~to_join[star]
+        parts.append((star[as_they_are], time[as_they_are], flux[as_they_are]))
+        star, time, flux = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        order = np.argsort(star, kind="stable")
+        return star[order], time[order], flux[order]
 
     def _with_held(self, new: _New) -> _New:
         """The new epochs with those that have waited in front of them."""
         star, place = np.nonzero(np.arange(N_REFERENCE) < self.known["n_held"][:, None])
-        time, flux = self.held[star, place].T
-        both = [np.concatenate(pair) for pair in zip((star, time, flux, np.full(len(star), np.nan)), new, strict=True)]
+        time, flux, error = self.held[star, place].T
+        held = (star, time, flux, error, np.full(len(star), np.nan))
+        both = [np.concatenate(pair) for pair in zip(held, new, strict=True)]
         order = np.argsort(both[0], kind="stable")
         return _New(*(array[order] for array in both))
 
@@ -300,14 +347,14 @@ class _Stars:
         self.known["n_held"][k], self.held[k] = 0, 0.0
         if np.isnan(self.known["reference"][k]):
             self.known["n_held"][k] = n = len(epochs.time)
-            self.held[k, :n] = np.column_stack([epochs.time, epochs.flux])
+            self.held[k, :n] = np.column_stack([epochs.time, epochs.flux, epochs.error])
 
-    def _feed(self, star, time, flux, last):
-        """Feed epochs (n,), flux as F/F_base, to the streams, season by season.
-
-        last (m,) : time of the last epoch that each stream has seen, NaN for none.
-        """
-        previous = np.where(_is_first(star), last[star], np.concatenate([[np.nan], time])[:-1])
+    def _feed(self, star, time, flux):
+        """Feed epochs (n,), flux as F/F_base, to the streams, season by season."""
+        flux = flux.astype(np.float32)
+        flux[flux == 0] = np.finfo(np.float32).tiny  # 0 stands for "no observation"
+        previous = np.where(_is_first(star), self.known["fed"][star], np.concatenate([[np.nan], time])[:-1])
+        self.known["fed"][star] = time  # the last one of each star stays
         delta_t = time - previous
         opens = ~(delta_t <= SEASON_GAP)  # whether a season begins with this epoch
         delta_t[opens] = 0.0
