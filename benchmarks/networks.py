@@ -1,4 +1,4 @@
-"""What the network costs: answers after every epoch, training, inference, streams, and the fresh events that train it."""
+"""What the network costs: answers after every epoch, training, inference, streams, the fresh events that train it."""
 
 import tempfile
 from functools import partial
@@ -8,11 +8,11 @@ import torch
 
 import microlens
 from benchmarks.timing import report, seconds
-from microlens.config import LENSING_CLASSES, SimulateConfig
+from microlens.config import FLUX_VIEW, LENSING_CLASSES, SimulateConfig, TrainConfig
 from microlens.data import open_dataset, simulate
 from microlens.data.fresh import FreshEvents
 from microlens.network.loss import N_PREFIXES, loss_parts
-from microlens.network.model import Classifier, n_parameters
+from microlens.network.model import Classifier, from_config, n_parameters
 
 N_EPOCHS, CADENCE = 6912, 1 / 96  # of the thesis' season; the cadence in days
 
@@ -25,7 +25,8 @@ def flat_curves(n, seed=0):
 
 def thesis_network(stride) -> Classifier:
     """A network of the thesis' width and depth, which reads the flux alone, at another stride."""
-    return Classifier(d_model=64, n_layers=4, stem_stride=stride).eval()
+    config = TrainConfig(d_model=64, n_layers=4, stem_stride=stride, view=FLUX_VIEW)
+    return from_config(config.to_dict()).eval()
 
 
 def prefixes(n=7, k=100, stride=8):
@@ -64,24 +65,32 @@ def training(n=5, batch=16):
     report("training an event at stride 8, at the thesis' stride 1", took[8], took[1])
 
 
-def inference(n=5, batch=128):
-    """Answers for whole light curves of preset baseline: half flat, a quarter each single lenses and binaries."""
+def light_curves_of(preset: str, n: int):
+    """flux, delta_t (n, T) of a preset: half flat, a quarter each single lenses and binaries."""
     with tempfile.TemporaryDirectory() as folder:
-        config = SimulateConfig(n_flat=batch // 2, n_pspl=batch // 4, n_binary=batch // 4, num_workers=1,
+        config = SimulateConfig(n_flat=n // 2, n_pspl=n // 4, n_binary=n // 4, num_workers=1, binary_preset=preset,
                                 output=f"{folder}/x.h5")
         with open_dataset(simulate(config, progress=False)) as data:
-            flux, delta_t = data.flux(), data.delta_t()
-    shipped, thesis = microlens.load("baseline"), thesis_network(1)
-    wide = Classifier(d_model=shipped.d_model, n_layers=shipped.gru.num_layers, stem_stride=32, view="running").eval()
-    for network in (shipped, wide):
-        network.log_prob(flux[:2], delta_t[:2])
-    took = {"the shipped network, its fits included": [], "stride 32, its fits included": [], "the thesis' stride 1": []}
-    for _ in range(n):
-        for (name, times), network, k in zip(took.items(), (shipped, wide, thesis), (batch, batch, 16), strict=True):
-            times.append(seconds(lambda c=network, k=k: c.log_prob(flux[:k], delta_t[:k])) / k)
-    for name, times in took.items():
-        print(f"inference, {name}: {1 / np.mean(times):.0f} events/s on one core, n = {n} x {batch}")
-    report("inference of an event, the shipped network, the thesis' stride 1", *list(took.values())[::2])
+            return data.flux(), data.delta_t()
+
+
+def inference(n=5, batch=128):
+    """Answers of the shipped networks, their fits included, for whole light curves of two presets."""
+    thesis, shipped = "the thesis' stride 1", ("baseline", "sky")
+    networks = {**{name: microlens.load(name) for name in shipped}, thesis: thesis_network(1)}
+    for preset in shipped:
+        flux, delta_t = light_curves_of(preset, batch)
+        took = {name: [] for name in networks}
+        for network in networks.values():
+            network.log_prob(flux[:2], delta_t[:2])
+        for _ in range(n):
+            for name, network in networks.items():
+                k = batch // 8 if name == thesis else batch
+                took[name].append(seconds(lambda c=network, f=flux[:k], d=delta_t[:k]: c.log_prob(f, d)) / k)
+        for name, times in took.items():
+            print(f"preset {preset}: {name} answers {1 / np.mean(times):.0f} events/s on one core, n = {n} x {batch}")
+        report(f"an answer of network baseline, of network sky, preset {preset}", took["baseline"], took["sky"])
+        report(f"an answer of network sky, of the thesis' stride 1, preset {preset}", took["sky"], took[thesis])
 
 
 def streaming(n=256, n_curves=1000):
@@ -91,8 +100,9 @@ def streaming(n=256, n_curves=1000):
     flux, delta_t = np.ones(n_curves), np.full(n_curves, CADENCE)
     took = 1e3 * np.array([seconds(lambda: stream.update(flux, delta_t)) for _ in range(n)])
     full = took[stride - 1 :: stride]
-    print(f"a stream of {n_curves} light curves, one epoch further: median {np.median(took):.2f} ms; where a patch of {stride} "
-          f"epochs is full {full.mean():.2f} ms (16 to 84 %: {np.percentile(full, 16):.2f} to {np.percentile(full, 84):.2f}), n = {n}")
+    low, high = np.percentile(full, [16, 84])
+    print(f"a stream of {n_curves} light curves, one epoch further: median {np.median(took):.2f} ms; where a patch of "
+          f"{stride} epochs is full {full.mean():.2f} ms (16 to 84 %: {low:.2f} to {high:.2f}), n = {n}")
 
 
 def fresh_events(n=60):

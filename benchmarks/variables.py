@@ -1,9 +1,9 @@
 """What there is to see of variable stars, and what the shipped networks call them: `python -m benchmarks.variables`.
 
 The first table: for each sub-class of class other, the share of N stars that differs from a constant by delta chi^2 >
-500 in a season, with the magnitudes and blends of the presets `baseline` and `roman`, and the processor time that a curve takes.
-The second: of a dataset with as many stars of each sub-class, the share that each shipped network calls binary, by the
-most probable class and at its threshold; intervals are Clopper-Pearson's at 95 %.
+500 in a season, with the magnitudes and blends of the presets `baseline` and `roman`, and the processor time that a
+curve takes. The second: of a dataset with as many stars of each sub-class, the share that each shipped network calls
+binary, by the most probable class and at its threshold; intervals are Clopper-Pearson's at 95 %.
 """
 
 import json

@@ -328,7 +328,6 @@ PLACES = {
     "JupyterLab behind a prefix": ("jupyterlab", (*LAB, "--LabApp.expose_app_in_browser=True",
                                                   f"--ServerApp.base_url={PREFIX}"), PREFIX, "lab/tree/small.ipynb"),
     "Notebook 7": ("notebook", (*LAB, "--JupyterNotebookApp.expose_app_in_browser=True"), "/", "notebooks/small.ipynb"),
-    "Voila": ("voila", ("small.ipynb",), "/", ""),
     "Voila behind a prefix": ("voila", ("small.ipynb", f"--base_url={PREFIX}"), PREFIX, ""),
 }
 

@@ -154,7 +154,8 @@ def test_single_lenses_are_those_of_seed_and_season(folder):
 
 def test_command_writes_a_file_that_says_what_was_found(folder, run, made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = ["calibrate", str(folder), "--experiment-name", "baseline", "--false-alarms", str(RATE), "--injections", "2"]
+    words = ["calibrate", str(folder), "--experiment-name", "baseline", "--false-alarms", str(RATE),
+             "--injections", "2"]
     assert main(words) == 0
     assert capsys.readouterr().out.strip() == "calibration.json"
     assert (tmp_path / "calibration.json").read_bytes() == made.read_bytes()  # the same bytes of the same stars

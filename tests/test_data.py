@@ -68,7 +68,8 @@ def test_variable_stars_are_what_their_parameters_in_the_file_say(tmp_path):
             flux = data.flux(row).astype(float)
             seen = flux != 0
             true = true_flux(data.curve(row), star.t_0, star.t_E, star.f_s, data.timestamps)[seen]
-            assert np.array_equal(true, 1 + star.f_s * (sky.VariableStar(star.to_dict()).flux(data.timestamps)[seen] - 1))
+            unblended = sky.VariableStar(star.to_dict()).flux(data.timestamps)[seen]
+            assert np.array_equal(true, 1 + star.f_s * (unblended - 1))
             sigma = sky.sigma_flux(true, star.m_base)
             assert np.std((flux[seen] - true) / sigma) == pytest.approx(1, abs=0.05)
             weight = sigma**-2
@@ -105,8 +106,8 @@ def test_two_sources_are_other_once_no_single_lens_explains_them(tmp_path):
             flux = true_flux(data.curve(row), event.t_0, event.t_E, event.f_s, data.timestamps)
             parallax = lens.event_parallax(event.to_dict(), data.preset.field)
             both = [(event.t_0, event.u_0, event.rho), (event.t_0_2, event.u_0_2, event.rho_2)]
-            one, two = (lens.fspl_at(np.hypot(*lens.trajectory(data.timestamps, t_0, u_0, event.t_E, 0.0, parallax)), rho)
-                        for t_0, u_0, rho in both)
+            tracks = [lens.trajectory(data.timestamps, t_0, u_0, event.t_E, 0.0, parallax) for t_0, u_0, _ in both]
+            one, two = (lens.fspl_at(np.hypot(*track), rho) for track, (_, _, rho) in zip(tracks, both, strict=True))
             A = (one + event.q_F * two) / (1 + event.q_F)
             assert flux == pytest.approx(1 + event.f_s * (A - 1), rel=2e-3)
         row = int(events.index[apart][0])
@@ -173,7 +174,8 @@ def test_stored_nodes_render_the_simulated_event_and_any_other(tmp_path, preset)
 def test_render_event_repeats_what_make_event_draws():
     config = SimulateConfig(missing_fraction=0.0)
     t, preset = np.arange(200) / 96, sky.load_preset("baseline", "sky")
-    e = make_event(preset_source(preset, "binary", t, config), config, t, event_stream(config, "binary", 3), max_draws=1)
+    source = preset_source(preset, "binary", t, config)
+    e = make_event(source, config, t, event_stream(config, "binary", 3), max_draws=1)
     rng = event_stream(config, "binary", 3)
     p = sky.draw(preset, "binary", rng, sky.season_length(t))
     rng.random(len(t))  # which epochs are lost

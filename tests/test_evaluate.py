@@ -342,7 +342,8 @@ def test_the_shipped_network_knows_its_training_events_without_the_file(folders)
 # ---- files that cannot be scored ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind, words", [("cut short", "damaged or cut short"), ("empty", "no file of this version of the package"),
+@pytest.mark.parametrize("kind, words", [("cut short", "damaged or cut short"),
+                                         ("empty", "no file of this version of the package"),
                                          ("a changed byte", "damaged or cut short")])
 def test_unusable_data_is_one_clear_error(made, tmp_path, kind, words):
     content = bytearray(made[0].read_bytes())

@@ -89,7 +89,7 @@ def by_scipy(t, flux, sigma, starts):
 
 @pytest.mark.parametrize(("at", "width", "height"), [(30.0, 0.5, 0.02), (44.0, 0.1, 0.05), (38.0, 3.0, 0.03)])
 def test_moments_of_observability_against_fits_to_all_epochs(at, width, height):
-    """A bump on a single lens: the prefix that ends 4 epochs before a moment is below its threshold, 4 after it above."""
+    """A bump on a single lens: the prefix ending 4 epochs before a moment is below its threshold, 4 after it above."""
     flux = pspl(T, 36.0, 0.4, 12.0) + height * np.exp(-0.5 * ((T - at) / width) ** 2)
     sigma = sigma_flux(flux, 19.0)
     seen = fit.observability(T, flux, sigma, True, (36.0, 12.0, 0.4))

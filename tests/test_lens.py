@@ -93,7 +93,8 @@ def test_a_disc_meets_the_caustic_where_its_points_have_three_and_five_images():
         counts = {len(image_positions(a, b, s, q)) for a, b in zip(*map(np.ravel, disc), strict=True)}
         assert counts <= {3, 5}
         if len(counts) == 2:
-            assert mg.crosses_caustic(tau, mg.straight_track(u_0, alpha), 1.001 * rho, s, q)  # the polyline is good to 1e-3 of this radius
+            # The polyline is good to 1e-3 of this radius.
+            assert mg.crosses_caustic(tau, mg.straight_track(u_0, alpha), 1.001 * rho, s, q)
             met += 1
         else:  # the grid of points misses a sliver of the caustic at the limb
             assert not mg.crosses_caustic(tau, mg.straight_track(u_0, alpha), 0.9 * rho, s, q)
@@ -163,11 +164,11 @@ def test_positions_at_which_a_library_was_wrong(position):
     assert mg.binary_at(*position, tolerance=1e-4) == pytest.approx(truth, rel=2e-4)
 
 
-def test_the_torture_set_at_one_tenth():
+def test_the_torture_set_at_one_twentieth():
     rows = torture.read(torture.POSITIONS)
     assert len(rows) >= 500 and len(torture.read(torture.WINDOWS)) >= 200
-    assert max(torture.position_error(row) for row in rows[::10]) < 1e-4
-    assert max(torture.window_error(row) for row in torture.read(torture.WINDOWS)[::10]) < 1e-3
+    assert max(torture.position_error(row) for row in rows[::20]) < 1e-4
+    assert max(torture.window_error(row) for row in torture.read(torture.WINDOWS)[::20]) < 1e-3
 
 
 def test_a_window_beside_a_caustic():

@@ -19,15 +19,16 @@ def test_formats_and_baseline(name, unit):
     curve = read_light_curve(EXAMPLES / name)
     assert curve.unit == unit
     (season,) = seasons(curve)
-    # The examples were made with m_base = 20. Both lensed ones are in progress all season long; the single lens is recovered by
-    # the fit to its quoted precision, the binary to what the single lens leaves.
+    # The examples were made with m_base = 20. Both lensed ones are in progress all season long; the single lens is
+    # recovered by the fit to its quoted precision, the binary to what the single lens leaves.
     if unit == "mag":
         assert season.m_base == pytest.approx(20.0, abs=0.001)
     assert np.percentile(season.flux, 1) == pytest.approx(1.0, abs=0.1)
 
 
 GOOD = [f"{2461000 + i / 96:.5f} 19.0 0.01" for i in range(60)]
-BROKEN = {"empty": b"", "binary": bytes(range(256)) * 4, "text": b"a story\nof words\n" * 30, "few": "\n".join(GOOD[:5]).encode(),
+BROKEN = {"empty": b"", "binary": bytes(range(256)) * 4, "text": b"a story\nof words\n" * 30,
+          "few": "\n".join(GOOD[:5]).encode(),
           "nan": "\n".join(x.replace("19.0", "nan") for x in GOOD).encode(), "gzip": gzip.compress(b"x" * 999)[:20],
           "errors": "\n".join(x.replace("0.01", "-1") for x in GOOD).encode()}
 
@@ -55,7 +56,8 @@ def test_errors_are_rescaled_to_the_scatter_of_neighbours(tmp_path):
     for factor in (1.0, 1.5, 0.6):
         path = tmp_path / "x.csv"
         noisy = flux + 0.01 * factor * rng.normal(size=len(t))
-        path.write_text("bjd,flux,flux_err\n" + "\n".join(f"{a:.6f},{b:.6f},0.01" for a, b in zip(t, noisy, strict=True)))
+        rows = [f"{a:.6f},{b:.6f},0.01" for a, b in zip(t, noisy, strict=True)]
+        path.write_text("\n".join(["bjd,flux,flux_err", *rows]))
         (season,) = seasons(read_light_curve(path))
         wanted = 0.01 if factor == 1.0 else 0.01 * factor
         assert np.median(season.flux_err) == pytest.approx(wanted, rel=0.08) and bool(season.note) == (factor != 1.0)
@@ -78,14 +80,15 @@ def test_every_foreign_file_is_read():
 
 
 def test_epochs_with_poor_errors_are_left_out_and_peaks_are_not(tmp_path):
-    """Three stretches of cloud, whose errors say so; a peak of magnification 100, whose errors in flux grow as it does."""
+    """Three stretches of cloud, whose errors say so; a peak of magnification 100, whose errors in flux grow with it."""
     rng, t = np.random.default_rng(4), np.arange(5000) / 96
     flux = pspl(t, 25.0, 0.01, 6.0)
     error = 0.01 * np.sqrt(flux)
     cloudy = np.isin(np.arange(5000) // 12, (50, 130, 300))
     error[cloudy] *= 20
     path, clean = tmp_path / "x.csv", tmp_path / "clean.csv"
-    rows = [f"{a:.6f},{b:.6f},{e:.6f}" for a, b, e in zip(t, flux + error * rng.normal(size=len(t)), error, strict=True)]
+    noisy = flux + error * rng.normal(size=len(t))
+    rows = [f"{a:.6f},{b:.6f},{e:.6f}" for a, b, e in zip(t, noisy, error, strict=True)]
     path.write_text("\n".join(["bjd,flux,flux_err", *rows]))
     clean.write_text("\n".join(["bjd,flux,flux_err", *np.array(rows)[~cloudy]]))
     (season,), (wanted,) = (seasons(read_light_curve(p)) for p in (path, clean))

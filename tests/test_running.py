@@ -112,7 +112,7 @@ def test_an_impossible_block_is_refused(block):
 
 @pytest.fixture
 def limit():
-    """End the process, and say where it was, if a test takes longer than two minutes: a compiled loop hears no signal."""
+    """End the process, and say where it was, if a test takes over two minutes: a compiled loop hears no signal."""
     faulthandler.dump_traceback_later(120, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
@@ -214,8 +214,9 @@ def test_the_spectrum_is_that_of_the_noise(amplitude, time):
     view = running.running_view(flux, np.full(flux.shape, delta), np.full(40, 6912), BLOCK, "robust")
     found = view[:, -1, running.EPOCH_CHANNELS["robust"] + running.TAKEN + 1 :].mean(axis=0)
     apart = np.arange(-BLOCK + 1, BLOCK)
+    pairs = BLOCK - np.abs(apart)  # how many pairs of epochs lie so far apart
     for lag, value in zip(scatter.LAGS, found, strict=True):
-        covariance = [(amplitude**2 * np.exp(-np.abs(apart + shift * BLOCK) * delta / time) * (BLOCK - np.abs(apart))).sum()
+        covariance = [(amplitude**2 * np.exp(-np.abs(apart + shift * BLOCK) * delta / time) * pairs).sum()
                       / BLOCK**2 for shift in (0, lag)]
         ratio = (2 * (1 / BLOCK + covariance[0] - covariance[1])) / (2 / BLOCK)
         assert value == pytest.approx(0.5 * np.log(ratio), abs=0.15), lag

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -236,7 +237,9 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(with_workers):
 def test_interrupted_by_the_keyboard_it_says_so_in_one_line_and_goes_on_later(tmp_path):
     path, n_binary = tmp_path / "x.h5", 300  # so many that it cannot end before it is interrupted
     more = "--num_workers", "2", "--n_binary", str(n_binary)
-    run = subprocess.Popen(command(path, *more), **PIPES, start_new_session=True)
+    # The signal is ignored by a process that was started in the background, and by its children.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    run = subprocess.Popen(command(path, *more), **PIPES, start_new_session=True, preexec_fn=listen)
     assert wait_for(lambda: shards(path), run)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does it: to the workers, too
     _, run.stderr = run.communicate(timeout=60)

@@ -116,7 +116,8 @@ def test_parallax_points_everywhere_and_thesis_presets_have_none():
     draws = [sky.draw(sky.load_preset("roman"), "pspl", rng, season=1.0) for _ in range(1000)]
     direction = np.arctan2([d["pi_EE"] for d in draws], [d["pi_EN"] for d in draws])
     assert stats.kstest(direction, "uniform", (-np.pi, 2 * np.pi)).pvalue > 1e-4
-    thesis = [sky.draw(sky.load_preset(name), "binary", rng, season=1.0) for name in BINARY_PRESETS if name not in ("roman", "sky")]
+    thesis = [sky.draw(sky.load_preset(name), "binary", rng, season=1.0) for name in BINARY_PRESETS
+              if name not in ("roman", "sky")]
     assert all(d["pi_EN"] == d["pi_EE"] == 0 for d in thesis)
 
 
@@ -186,7 +187,8 @@ BAD_PRIORS = {
     "below the bound": ({"uniform": [-1, 1]}, "from -1 is below its bound 0"),
     "above the bound": ({"uniform": [0, 11]}, "to 11 is above its bound 10"),
     "a log range from 0": ({"log_uniform": [0, 1]}, "needs a lower bound above 0, came 0"),
-    "within without log_normal": ({"uniform": [0, 1], "within": [0, 1]}, "within belongs to normal and log_normal alone"),
+    "within without log_normal": ({"uniform": [0, 1], "within": [0, 1]},
+                                  "within belongs to normal and log_normal alone"),
     "log_normal without within": ({"log_normal": [0, 1]}, "log_normal needs"),
     "log_normal without width": ({"log_normal": [0, 0], "within": [0.1, 1]}, "sigma > 0"),
     "log_normal from 0": ({"log_normal": [0, 1], "within": [0, 1]}, "holds less than 0.1%"),

@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["config", "files", "lens", "sky", "fit", "data", "network", "evaluate", "figures", "explore", "notebook", "__main__"]
-ONLY = {"torch": {"network", "evaluate", "__main__"}, "matplotlib": {"figures"}, "plotly": {"explore"}, "ipywidgets": {"explore"},
+ORDER = ["config", "files", "lens", "sky", "fit", "data", "network", "evaluate", "figures", "explore", "notebook",
+         "__main__"]
+ONLY = {"torch": {"network", "evaluate", "__main__"}, "matplotlib": {"figures"},
+        "plotly": {"explore"}, "ipywidgets": {"explore"},
         "h5py": {"data.format"}, "VBBinaryLensing": {"lens.engine"}, "VBMicrolensing": {"lens.engine"}}
 
 
@@ -89,11 +91,12 @@ def test_conda_environment_agrees_with_pyproject():
 
 @pytest.mark.parametrize(("given", "kept"), [(None, False), ("mine", True), ("microlens-kernels/older", False)])
 def test_compiled_kernels_are_kept_for_their_sources_alone(tmp_path, given, kept):
-    """The folder is named after the sources; a user's own is left alone; one inherited from a parent process is not used."""
+    """The folder is named after the sources; a user's own is left alone; one inherited from a parent is not used."""
     known = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
     other = {} if given is None else {"NUMBA_CACHE_DIR": str(tmp_path / given)}
-    code = "import microlens, numba; from microlens.files import KERNEL_VERSION; print(numba.config.CACHE_DIR, KERNEL_VERSION)"
-    run = subprocess.run([sys.executable, "-c", code], env={**known, **other, "XDG_CACHE_HOME": str(tmp_path)}, text=True,
-                         capture_output=True, check=True)
+    code = ("import microlens, numba; from microlens.files import KERNEL_VERSION; "
+            "print(numba.config.CACHE_DIR, KERNEL_VERSION)")
+    run = subprocess.run([sys.executable, "-c", code], env={**known, **other, "XDG_CACHE_HOME": str(tmp_path)},
+                         text=True, capture_output=True, check=True)
     folder, version = run.stdout.split()
     assert folder == str(tmp_path / given if kept else tmp_path / "microlens-kernels" / version)

@@ -550,7 +550,7 @@ def mean_features(features, data, rows):
 
 
 def test_a_network_learns_the_classes_of_its_data(config, place):
-    """Four classes with class other: the loss of each question is that of its own events alone, and a run is read back."""
+    """Four classes with class other: the loss of each question is that of its events alone, and a run is read back."""
     data = str(place / "other.h5")
     simulate(SimulateConfig(n_flat=12, n_pspl=12, n_binary=12, n_other=12, output=data, num_workers=1), progress=False)
     folder = run(config, "four", data=data)

@@ -1,5 +1,5 @@
-"""Long checks against converged references (make validate): contours of the lens library at 1e-5, the second library at 1e-5,
-published fractions.
+"""Long checks against converged references (make validate): contours of the lens library at 1e-5, the second library
+at 1e-5, published fractions.
 
 MICROLENS_VALIDATE=10 multiplies the number of events of each check by ten: the numbers of docs/lens_accuracy.md.
 """
@@ -26,14 +26,14 @@ SCALE = float(os.environ.get("MICROLENS_VALIDATE", 1))
 def report(name, errors, limits):
     """Print an error distribution and hold it to {percentile: limit}."""
     e = np.array(errors)
-    print(f"{name}: largest relative error of a curve: median {np.median(e):.1e}, p99 {np.percentile(e, 99):.1e}, max {e.max():.1e}, "
-          f"n = {len(e)}")
+    print(f"{name}: largest relative error of a curve: median {np.median(e):.1e}, p99 {np.percentile(e, 99):.1e}, "
+          f"max {e.max():.1e}, n = {len(e)}")
     for percentile, limit in limits.items():
         assert np.percentile(e, percentile) <= limit
 
 
 def compared(lens, rng, near=60, far=40):
-    """Epochs worth a contour: a random choice of those within four source radii of the caustic, and of all, and the ends."""
+    """Epochs worth a contour: random ones within four source radii of the caustic, random ones of all, and the ends."""
     x, y = mg.trajectory(T, lens["t_0"], lens["u_0"], lens["t_E"], lens["alpha"])
     line = caustic_polyline(lens["s"], lens["q"], N_PHASES)
     d = np.array([distance_to_caustic(a, b, line) for a, b in zip(x, y, strict=True)]) / lens["rho"]
@@ -78,7 +78,8 @@ def around_the_aim(lens, rng):
     """Epochs near day 36, where the caustic is met: 12 within six source radii's time, 8 within ten times that."""
     reach = max(6 * lens["rho"] * lens["t_E"], 3 / 96)
     return np.unique(np.concatenate([
-        np.clip(np.rint((36.0 + rng.uniform(-r, r, n)) * 96), 0, len(T) - 1).astype(int) for r, n in ((reach, 12), (10 * reach, 8))]))
+        np.clip(np.rint((36.0 + rng.uniform(-r, r, n)) * 96), 0, len(T) - 1).astype(int)
+        for r, n in ((reach, 12), (10 * reach, 8))]))
 
 
 def test_events_aimed_at_planetary_caustics():
@@ -100,7 +101,8 @@ def adversarial(rng, kind):
         k = rng.integers(1, len(c) - 1)
         along = c[k + 1] - c[k - 1]
         lens["alpha"] = np.arctan2(along[1], along[0])
-        lens["u_0"] = c[k][1] * np.cos(lens["alpha"]) - c[k][0] * np.sin(lens["alpha"]) + rng.choice([-1, 1]) * lens["rho"]
+        away = rng.choice([-1, 1]) * lens["rho"]
+        lens["u_0"] = c[k][1] * np.cos(lens["alpha"]) - c[k][0] * np.sin(lens["alpha"]) + away
         lens["t_0"] = 36.0 - lens["t_E"] * (c[k] @ [np.cos(lens["alpha"]), np.sin(lens["alpha"])])
     elif kind == "both planetary caustics":
         lens |= {"s": rng.uniform(0.5, 0.9), "q": 10 ** rng.uniform(-4, -2), "alpha": np.pi / 2}
@@ -118,7 +120,8 @@ def test_against_the_second_library(kind):
     for _ in range(n):
         lens = prior_lens(preset, rng) if kind == "prior" else adversarial(rng, kind)
         rows = compared(lens, rng, 20, 20) if kind == "prior" else around_the_aim(lens, rng)
-        other = mg.binary(T[rows], method="exact", engine="VBMicrolensing", tolerance=1e-5 if kind == "prior" else 1e-4, **lens)
+        tolerance = 1e-5 if kind == "prior" else 1e-4
+        other = mg.binary(T[rows], method="exact", engine="VBMicrolensing", tolerance=tolerance, **lens)
         found = mg.binary(T, **lens)[rows]
         wrong = np.abs(found / other - 1)
         for i in np.flatnonzero(wrong > 3e-3):
@@ -127,13 +130,15 @@ def test_against_the_second_library(kind):
             decided += 1
         errors.append(wrong.max())
     print(f"{kind}: {decided} epochs decided by rays")
-    report(f"{kind}, against VBMicrolensing", errors, {99: 4e-4, 100: 1e-3} if kind == "prior" else {99: 3e-3, 100: 1e-2})
+    limits = {99: 4e-4, 100: 1e-3} if kind == "prior" else {99: 3e-3, 100: 1e-2}
+    report(f"{kind}, against VBMicrolensing", errors, limits)
 
 
 def test_the_torture_set():
     positions = [torture.position_error(row) for row in torture.read(torture.POSITIONS)]
     report("torture positions at tolerance 1e-4", positions, {100: 1e-4})
-    report("torture windows at tolerance 1e-3", [torture.window_error(row) for row in torture.read(torture.WINDOWS)], {100: 1e-3})
+    windows = [torture.window_error(row) for row in torture.read(torture.WINDOWS)]
+    report("torture windows at tolerance 1e-3", windows, {100: 1e-3})
 
 
 def test_positions_near_caustics_of_planets():
@@ -148,7 +153,8 @@ def test_positions_near_caustics_of_planets():
         angle, touching = rng.uniform(0, 2 * np.pi), 1 + rng.choice([-1, 1]) * 10 ** rng.uniform(-4, -0.3)
         away = rho * (touching if rng.random() < 0.5 else rng.uniform(0, 2.5))
         x, y = points[rng.integers(len(points))] + away * np.array([np.cos(angle), np.sin(angle)])
-        errors.append(abs(mg.binary_at(x, y, s, q, rho, tolerance=1e-3) / torture.by_rays(x, y, s, q, rho, 2e-4)[0] - 1))
+        by_rays = torture.by_rays(x, y, s, q, rho, 2e-4)[0]
+        errors.append(abs(mg.binary_at(x, y, s, q, rho, tolerance=1e-3) / by_rays - 1))
     report("planets of preset roman near caustics", errors, {100: 1e-3})
 
 
@@ -181,5 +187,6 @@ def test_fraction_of_observable_binaries(preset):
     made = (make_event(source, config, t, event_stream(config, "binary", i), 200) for i in range(n))
     seen = [e.observability.delta_chi2_pspl > THRESHOLD_PSPL for e in made]
     low, high = stats.binomtest(sum(seen), n).proportion_ci()
-    print(f"{preset}: {np.mean(seen):.3f} [{low:.3f}, {high:.3f}] of the binaries: delta chi^2 > 160, n = {n}, expected {expected}")
+    print(f"{preset}: {np.mean(seen):.3f} [{low:.3f}, {high:.3f}] of the binaries: delta chi^2 > 160, n = {n}, "
+          f"expected {expected}")
     assert abs(np.mean(seen) - expected) < 3.5 * np.sqrt(expected * (1 - expected) * (1 / n + 1 / n_other)) + 0.01

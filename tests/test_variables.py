@@ -298,7 +298,7 @@ def test_a_pulsating_star_of_ogle_has_the_shape_of_its_catalogue_entry(name, sub
 @needs_ogle
 @pytest.mark.parametrize(("number", "subclass"), [("048013", "semiregular"), ("048338", "mira"), ("048414", "osarg")])
 def test_long_period_variables_of_ogle_vary_as_much_as_their_catalogue_entries(number, subclass):
-    """Standard deviation of eight years: it lies among those of forty realisations of the same periods and amplitudes."""
+    """Standard deviation of eight years: it is among those of forty realisations of the same periods and amplitudes."""
     name = f"OGLE-BLG-LPV-{number}"
     entry = pd.read_csv(OGLE / "ogle_roman_field_variables.csv.gz").set_index("ID").loc[name]
     t, magnitude = np.loadtxt(OGLE / f"{name}.dat", usecols=(0, 1)).T
