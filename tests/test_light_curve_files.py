@@ -715,7 +715,7 @@ def curve_of(t, sigma=0.01):
 @pytest.mark.parametrize(
     "t, n, long, sparse",
     [
-        (np.arange(30_000) / 48, 19, True, False),  # Kepler, stitched
+        (np.arange(65_000) / 48, 19, True, False),  # Kepler, stitched
         (np.arange(1461.0), 1, False, True),  # nightly for four years
         (np.arange(49_000) / 96, 8, True, False),
         (np.concatenate([np.arange(3000) / 48 + start for start in (0, 180, 360)]), 3, False, False),
