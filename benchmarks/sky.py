@@ -1,12 +1,14 @@
 """make sky: what networks make of single lenses, binaries and variable stars under every kind of noise.
 
-    python -m benchmarks.sky [--networks sky roman] [--n 2000] [--baselines] [--part conditions] [--output FOLDER]
+    python -m benchmarks.sky [--networks sky roman] [--n 2000] [--baselines] [--part conditions] [--threshold P]
+                             [--output FOLDER]
 
 For each condition of CONDITIONS, n single lenses, n/2 flats and n/2 binaries are simulated with the lenses of preset
 roman, or of the preset that the condition names. Each network calls them binary at its own frozen threshold, that of
-its validation rows. Completeness is the share of the binaries that are observable under the covariance of the noise
-(delta chi^2 > 160), which is what an oracle finds: its line is 1. With --baselines the thresholds of the single-lens
-fit and gradient boosting, of the first network's validation rows, are applied to the same light curves.
+its validation rows, or at P(binary) >= P. Completeness is the share of the binaries that are observable under the
+covariance of the noise (delta chi^2 > 160), which is what an oracle finds: its line is 1. With --baselines the
+thresholds of the single-lens fit and gradient boosting, of the first network's validation rows, are applied to the same
+light curves.
 
 The other part asks for each sub-class of class other, of which n events are simulated, how often it is called binary,
 and other.
@@ -185,6 +187,7 @@ def main():
     parser.add_argument("--n", type=int, default=2000, help="single lenses a condition, and events of a sub-class")
     parser.add_argument("--baselines", action="store_true", help="also the methods without a network")
     parser.add_argument("--output", default=None, help="where datasets and tables go; unset: sky/ in the data folder")
+    parser.add_argument("--threshold", type=float, help="of P(binary), in place of each network's own")
     parser.add_argument("--part", choices=["conditions", "others"], help="one of the two tables; unset: both")
     given = parser.parse_args()
     folder = Path(given.output or data_dir() / "sky")
@@ -194,6 +197,8 @@ def main():
         paths = {name: dataset(folder, name, condition, lensing_counts(given.n))
                  for name, condition in CONDITIONS.items()}
         thresholds = frozen_thresholds(runs, next(iter(paths.values())), given.baselines)
+        if given.threshold is not None:
+            thresholds = {name: own._replace(whole_curve=given.threshold) for name, own in thresholds.items()}
         table_of_conditions(paths, runs, thresholds, given.baselines).to_csv(folder / "conditions.csv", index=False)
     if given.part != "conditions":
         equal = {"binary_preset": "sky", "other": dict.fromkeys(SUBCLASSES, 1.0)}
