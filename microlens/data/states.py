@@ -16,7 +16,7 @@ import numpy as np
 
 from microlens.data.format import DatasetError, OpenFile, expecting, new_file
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 KIND = "state of stars"
 PIECE = 4096
 """Stars that are in memory at once."""
