@@ -137,9 +137,9 @@ def by_baselines(path: Path, thresholds) -> dict:
     return {name: score >= thresholds.baselines[name] for name, score in found.items()}
 
 
-def frozen_thresholds(runs: dict, path: Path, with_baselines: bool) -> dict:
-    """{network: thresholds} of the networks' own validation rows, for light curves like those of a dataset."""
-    config = EvaluateConfig(data=str(path), early_detection=False, baselines=with_baselines)
+def frozen_thresholds(runs: dict, with_baselines: bool) -> dict:
+    """{network: thresholds} of the networks' own validation rows."""
+    config = EvaluateConfig(data="none is read", early_detection=False, baselines=with_baselines)
     return {name: choose_thresholds(run, config) for name, run in runs.items()}
 
 
@@ -193,17 +193,17 @@ def main():
     folder = Path(given.output or data_dir() / "sky")
     folder.mkdir(parents=True, exist_ok=True)
     runs = {name: load_run(name) for name in given.networks}
+    thresholds = frozen_thresholds(runs, given.baselines)
+    if given.threshold is not None:
+        thresholds = {name: own._replace(whole_curve=given.threshold) for name, own in thresholds.items()}
     if given.part != "others":
         paths = {name: dataset(folder, name, condition, lensing_counts(given.n))
                  for name, condition in CONDITIONS.items()}
-        thresholds = frozen_thresholds(runs, next(iter(paths.values())), given.baselines)
-        if given.threshold is not None:
-            thresholds = {name: own._replace(whole_curve=given.threshold) for name, own in thresholds.items()}
         table_of_conditions(paths, runs, thresholds, given.baselines).to_csv(folder / "conditions.csv", index=False)
     if given.part != "conditions":
         equal = {"binary_preset": "sky", "other": dict.fromkeys(SUBCLASSES, 1.0)}
         path = dataset(folder, "others", equal, other_counts(given.n))
-        table = table_of_others(path, runs, frozen_thresholds(runs, path, with_baselines=False))
+        table = table_of_others(path, runs, thresholds)
         table.to_csv(folder / "others.csv", index=False)
         print(table.to_string(index=False))
 

@@ -20,8 +20,8 @@ from microlens.__main__ import main
 from microlens.config import BINARY, CLASSES, FLUX_VIEW, SimulateConfig, StreamConfig
 from microlens.data import open_dataset, simulate
 from microlens.data.format import new_file
-from microlens.data.joining import WAITING, joined, ratio_to_typical
-from microlens.data.lightcurve import CADENCE
+from microlens.data.joining import WAITING, joined
+from microlens.data.lightcurve import CADENCE, error_ratio
 from microlens.data.nights import read_epochs
 from microlens.data.parquet import export_parquet
 from microlens.evaluate import nightly, read_stars, stream_nights
@@ -234,7 +234,7 @@ def test_joined_one_by_one_is_joined_at_once():
 def test_a_peak_is_not_poor_for_its_larger_errors():
     """Errors in those of an ordinary epoch at the baseline: of the baseline, of a peak, of poor epochs at both."""
     flux, error = np.array([1.0, 10.0, 1.0, 10.0]), np.array([0.01, 0.032, 0.03, 0.9])
-    ratio = ratio_to_typical(flux, error, 0.01)
+    ratio = error_ratio(flux, error, lambda values: 0.01)
     assert ratio == pytest.approx([1.0, 0.32, 3.0, 12.3], rel=0.02)
 
 

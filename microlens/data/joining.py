@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from microlens.data.lightcurve import CADENCE, CERTAIN, LARGE, LONGEST_JOINED_STEP, MOST_JOINED
+from microlens.data.lightcurve import CADENCE, LARGE, LONGEST_JOINED_STEP, MOST_JOINED
 
 LONGEST_STEP = LONGEST_JOINED_STEP * CADENCE  # d; no longer one lies within epochs that become one
 WAITING = np.dtype([
@@ -24,20 +24,11 @@ WAITING = np.dtype([
 """The epochs of a star that wait for others."""
 
 
-def ratio_to_typical(flux, error, typical) -> np.ndarray:
-    """How many times the error of each epoch (n,) is the star's typical one; NaN where either is unknown.
-
-    flux, error : (n,) F/F_base.   typical : (n,) or one for all, error of an ordinary epoch at the baseline.
-    Errors relative to the flux above the baseline are compared where they are the smaller ones, as in
-    lightcurve.error_ratio: a peak has larger errors, and is no poorer for it.
-    """
-    return error / typical / np.maximum(flux - CERTAIN * error, 1.0)
-
-
 def joined(waiting: np.ndarray, time, flux, ratio) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(time, flux, waiting): the epochs (m,) that can be handed on after new ones of one star (n,), and what waits.
 
-    waiting : a WAITING of shape ().   time (n,) d, ascending.   flux (n,) F/F_base.   ratio (n,) of ratio_to_typical.
+    waiting : a WAITING of shape ().   time (n,) d, ascending.   flux (n,) F/F_base.
+    ratio (n,) : of the errors to the typical one (lightcurve.error_ratio), NaN where none is known.
     A group begins with an epoch above LARGE. It ends where its mean is as good as an ordinary epoch, where it has
     MOST_JOINED of them, or before a step that is too long; its weights are the inverse squares of the ratios. One epoch
     after another gives the same as all at once.

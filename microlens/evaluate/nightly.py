@@ -31,8 +31,8 @@ import torch
 
 from microlens import files as package_files
 from microlens.config import BINARY, CLASSES, PERSISTENCE, PURITY, StreamConfig
-from microlens.data.joining import WAITING, joined, ratio_to_typical
-from microlens.data.lightcurve import CADENCE, COVERED, FAST, LARGE, POOR, SEASON_GAP, SPARSE
+from microlens.data.joining import WAITING, joined
+from microlens.data.lightcurve import CADENCE, COVERED, FAST, LARGE, POOR, SEASON_GAP, SPARSE, error_ratio
 from microlens.data.nights import Epochs, read_epochs
 from microlens.data.readers import LONGEST_SPAN
 from microlens.data.states import PIECE, States, new_states
@@ -293,7 +293,7 @@ class _Stars:
         with np.errstate(over="ignore"):
             flux, error = (array[judged] / reference[judged] for array in (new.flux, new.error))
             self._learn_typical_errors(star, error, number)
-            ratio = ratio_to_typical(flux, error, known["error"][star])
+            ratio = error_ratio(flux, error, lambda values: known["error"][star])
             ratio[number < N_REFERENCE] = np.nan  # nothing was known to compare them with
             self._feed(*self._equally_good(star, new.time[judged], flux, ratio))
 
