@@ -51,10 +51,18 @@ class LogFeatures(Classifier):
 class NoNoise(Classifier):
     """Without the estimate of the noise in the running view."""
 
-    def raw_features(self, flux, delta_t, extra=None):
-        extra = extra.clone()
-        extra[..., NOISE_CHANNEL] = 0.0
-        return super().raw_features(flux, delta_t, extra)
+    def set_scaling(self, flux, delta_t, lengths, extra=None):
+        super().set_scaling(flux, delta_t, lengths, without_noise(extra))
+
+    def patches(self, flux, delta_t, extra=None):
+        return super().patches(flux, delta_t, without_noise(extra))
+
+
+def without_noise(extra):
+    """The channels (n, T, k) of the running view with zeros for the estimate of the noise."""
+    extra = extra.clone()
+    extra[..., NOISE_CHANNEL] = 0.0
+    return extra
 
 
 # Changes to BASE; `network` is a class of its own, `share` the share of the training events, `prefixes` how many of

@@ -32,7 +32,8 @@ from microlens.fit import running
 from microlens.network import attention
 from microlens.network.stream import Stream, filled
 
-N_FEATURES = {view: 3 + running.n_channels(view) - (view == ROBUST_VIEW) for view in VIEWS}
+OWN_FEATURES = {view: 3 + running.EPOCH_CHANNELS.get(view, 0) - (view == ROBUST_VIEW) for view in VIEWS}
+N_FEATURES = {view: OWN_FEATURES[view] + running.BLOCK_CHANNELS.get(view, 0) for view in VIEWS}
 COARSE = 0.5  # scale of the flux excess beside running.FINE: magnifications of all sizes
 EPOCHS_A_DAY = 96.0  # of the thesis' season: the scale of time steps
 LEAST_SCALE = 1e-3  # of the standard deviation of a feature that hardly varies
@@ -108,7 +109,7 @@ class Classifier(nn.Module):
         self.n_classes, self.tells_other = n_classes, n_classes > len(LENSING_CLASSES)
         self.stem_stride, self.n_heads, self.d_model = stem_stride, N_HEADS, d_model
         self.hierarchical, self.use_aux_head, self.attention_pooling = hierarchical, use_aux_head, attention_pooling
-        self.view, n_features = view, N_FEATURES[view]
+        self.view, self.n_own, n_features = view, OWN_FEATURES[view], N_FEATURES[view]
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("std", torch.ones(n_features))
         self.stem = nn.Linear(stem_stride * n_features, d_model)
@@ -141,12 +142,14 @@ class Classifier(nn.Module):
 
         The robust view has the flux excess without epochs that stand alone, and the network sees no other.
         """
-        excess, steps = flux - 1.0, torch.log1p(delta_t * EPOCHS_A_DAY)
         if self.view == ROBUST_VIEW:
-            clean = extra[..., running.CLEAN]
-            excess = running.FINE * torch.sinh(clean)
+            fine = extra[..., running.CLEAN]
+            excess = running.FINE * torch.sinh(fine)
             extra = torch.cat([extra[..., : running.CLEAN], extra[..., running.CLEAN + 1 :]], dim=-1)
-        out = torch.stack([asinh(excess / running.FINE), asinh(excess / COARSE), steps], dim=-1)
+        else:
+            excess = flux - 1.0
+            fine = asinh(excess / running.FINE)
+        out = torch.stack([fine, asinh(excess / COARSE), torch.log1p(delta_t * EPOCHS_A_DAY)], dim=-1)
         return out if extra is None else torch.cat([out, extra], dim=-1)
 
     def set_scaling(self, flux, delta_t, lengths, extra=None):
@@ -157,11 +160,26 @@ class Classifier(nn.Module):
         self.std.copy_(x.std(0).clamp_min(LEAST_SCALE))
 
     def patches(self, flux, delta_t, extra=None):
-        """(n, T // stride, stride * features) of standardised features; a last partial patch waits for its epochs."""
+        """(n, T // stride, k) of standardised features; a last partial patch waits for its epochs.
+
+        Those of each epoch of the patch, epoch by epoch, and then once those that its epochs share.
+        """
         n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
         used = steps * self.stem_stride
-        x = self.raw_features(flux[:, :used], delta_t[:, :used], None if extra is None else extra[:, :used])
-        return ((x - self.mean) / self.std).reshape(n, steps, self.stem_stride * x.shape[-1])
+        channels, k = running.EPOCH_CHANNELS.get(self.view, 0), self.n_own
+        own = None if extra is None else extra[:, :used, :channels]
+        x = self.raw_features(flux[:, :used], delta_t[:, :used], own)
+        x = ((x - self.mean[:k]) / self.std[:k]).reshape(n, steps, self.stem_stride * k)
+        if extra is None:
+            return x
+        shared = extra[:, : used : self.stem_stride, channels:]
+        return torch.cat([x, (shared - self.mean[k:]) / self.std[k:]], dim=-1)
+
+    def _stem(self, patches):
+        """The first map (n, L, d) of patches (n, L, .): a feature that the epochs share has the sum of their weights."""
+        weight, k = self.stem.weight.unflatten(1, (self.stem_stride, -1)), self.n_own
+        weight = torch.cat([weight[..., :k].flatten(1), weight[..., k:].sum(dim=1)], dim=1)
+        return F.linear(patches, weight, self.stem.bias)
 
     # ---- the causal core --------------------------------------------------------------------------------------------
 
@@ -186,7 +204,7 @@ class Classifier(nn.Module):
 
     def _core(self, patches, state):
         """The core's output (n, L, d) after each of (n, L, .) further patches, and its new state."""
-        x = self.stem(patches)
+        x = self._stem(patches)
         x, past0 = self.convs[0](x, state["past0"])
         x, past1 = self.convs[1](x, state["past1"])
         y, hidden = self.gru(x, state["hidden"].transpose(0, 1).contiguous())
@@ -293,8 +311,7 @@ class Classifier(nn.Module):
         """Packed tensors on the classifier's device, and their lengths."""
         f, d, _, lengths = pack(f, d)
         extra = running.running_view(f, d, lengths, self.stem_stride, self.view)
-        arrays = (None if a is None else np.nan_to_num(a).astype(np.float32) for a in (f, d, extra))
-        return self.tensors(*arrays), lengths
+        return self.tensors(*(None if a is None else np.nan_to_num(a, copy=False) for a in (f, d, extra))), lengths
 
     def tensors(self, *arrays) -> list:
         """Arrays as tensors on this network's device; None stays None."""
