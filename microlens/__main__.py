@@ -28,10 +28,11 @@ REFERENCE = (0.01, 0.01, 0.8, 0.1, 0.01, 18.2833820123)
 """x, y, s, q, rho of a binary lens and its magnification, converged with two independent methods at tolerance 1e-7."""
 
 
-def parse(cls, args, extra=()):
-    """A configuration (and values of `extra` fields) from the command line, by tyro.
+def parse(cls, args, **positional):
+    """A configuration from the command line, by tyro, and all that was given as attributes of an object.
 
-    `-f FILE` takes values from a YAML file of parameters; flags have the last word.
+    `-f FILE` takes values from a YAML file of parameters; flags have the last word.   positional : the types, by name,
+    of what is given without a flag.
     """
     hints, args, given = typing.get_type_hints(cls), list(args), {}
     while "-f" in args[:-1]:
@@ -39,7 +40,7 @@ def parse(cls, args, extra=()):
         given |= read_parameters(args[at + 1])
         del args[at : at + 2]
     given = cls.checked(given)
-    fields = list(extra)
+    fields = [(name, tyro.conf.Positional[kind]) for name, kind in positional.items()]
     for f in dataclasses.fields(cls):
         words = [w for w in (f.metadata["unit"], cfg.describe_range(f)) if w]
         text = f.metadata["help"] + (f" [{'; '.join(words)}]" if words else "")
@@ -48,9 +49,7 @@ def parse(cls, args, extra=()):
     flat = dataclasses.make_dataclass(cls.__name__, fields, kw_only=True)
     flat.__doc__ = cls.__doc__
     parsed = tyro.cli(flat, args=args, prog=f"microlens {cls.__name__.removesuffix('Config').lower()}")
-    values = {f.name: getattr(parsed, f.name) for f in dataclasses.fields(flat)}
-    others = [values.pop(name) for name, *_ in extra]
-    return cls(**values), others
+    return cls(**{f.name: getattr(parsed, f.name) for f in dataclasses.fields(cls)}), parsed
 
 
 def simulate(args):
@@ -78,13 +77,12 @@ def evaluate(args):
 
 
 def classify(args):
-    files = ("files", tyro.conf.Positional[tuple[str, ...]], dataclasses.field())
-    config, (paths,) = parse(cfg.ClassifyConfig, args, [files])
-    if not paths:
+    config, given = parse(cfg.ClassifyConfig, args, files=tuple[str, ...])
+    if not given.files:
         raise ValueError("no file given: microlens classify FILE...")
     from microlens.evaluate import classify
 
-    table, errors = classify(paths, config, progress=sys.stderr.isatty())
+    table, errors = classify(given.files, config, progress=sys.stderr.isatty())
     if config.format == "json":
         print(table.to_json(orient="records", indent=1))
     elif config.format == "csv":
@@ -97,21 +95,19 @@ def classify(args):
 
 
 def calibrate(args):
-    folder = ("folder", tyro.conf.Positional[str], dataclasses.field())
-    config, (path,) = parse(cfg.CalibrateConfig, args, [folder])
+    config, given = parse(cfg.CalibrateConfig, args, folder=str)
     from microlens.evaluate import calibrate
 
-    print(calibrate(path, config, progress=sys.stderr.isatty()))
+    print(calibrate(given.folder, config, progress=sys.stderr.isatty()))
 
 
 def stream(args):
-    files = ("files", tyro.conf.Positional[tuple[str, ...]], dataclasses.field())
-    config, (paths,) = parse(cfg.StreamConfig, args, [files])
-    if not paths:
+    config, given = parse(cfg.StreamConfig, args, files=tuple[str, ...])
+    if not given.files:
         raise ValueError("no file given: microlens stream --state STATE.h5 FILE...")
     from microlens.evaluate import stream_nights
 
-    stream_nights(paths, config, _print_alerts)
+    stream_nights(given.files, config, _print_alerts)
 
 
 def _print_alerts(text: str):

@@ -151,21 +151,17 @@ def option(default: Any, help: str, *, unit: str = "", low: float | None = None,
 
 def describe_range(field: dataclasses.Field) -> str:
     """The range of a field in words: 'one of a, b', '0 to 1', '> 0', or ''."""
-    m = field.metadata
-    if m.get("choices"):
-        return "one of " + ", ".join(str(c) for c in m["choices"])
-    low, high, above = m.get("low"), m.get("high"), m.get("above")
-    if above is not None:
-        return f"> {above:g}" + (f" and <= {high:g}" if high is not None else "")
+    choices, low, high, above = (field.metadata[name] for name in ("choices", "low", "high", "above"))
+    if choices:
+        return f"one of {', '.join(choices)}"
     if low is not None and high is not None:
         return f"{low:g} to {high:g}"
-    if low is not None:
-        return f">= {low:g}"
-    return f"<= {high:g}" if high is not None else ""
+    bounds = [f"{sign} {bound:g}" for sign, bound in ((">", above), (">=", low), ("<=", high)) if bound is not None]
+    return " and ".join(bounds)
 
 
 _LARGEST = 1e300  # of a number; NaN and infinity are beyond it
-_TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_TYPE_WORDS = {float: "a number", bool: "true or false", str: "text"}
 
 
 def _checked_value(field, hint, value):
@@ -173,29 +169,25 @@ def _checked_value(field, hint, value):
 
     Raises ValueError, naming the field, where it is of another kind or out of range.
     """
-    kinds = typing.get_args(hint) or (hint,)
-    if value is None and type(None) in kinds:
-        return value
-    m = field.metadata
-    unit = f" {m['unit']}" if m.get("unit") else ""
-    kind = next(k for k in kinds if k is not type(None))
-    shown = str(value)[:80]
-    came = f"{field.name}: came {shown!r}" if isinstance(value, str) else f"{field.name}: came {shown}"
-    wanted = f"{came}, expected {describe_range(field) or _TYPE_WORDS[kind]}{unit}."
+    kind, *others = typing.get_args(hint) or (hint,)
+    if value is None and others:
+        return None
+    m, limits = field.metadata, describe_range(field)
+    choices, low, high, above = m["choices"], m["low"], m["high"], m["above"]
     is_kind = isinstance(value, (int, float) if kind is float else kind)
-    if not is_kind or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(wanted.replace("expected ", "expected a whole number ") if kind is int else wanted)
-    if m.get("choices") and value not in m["choices"]:
-        raise ValueError(wanted)
-    if m.get("path") and value.startswith("~"):
+    is_kind = is_kind and (kind is bool or not isinstance(value, bool))
+    good = is_kind and (not choices or value in choices)
+    if good and kind in (int, float):
+        good = ((kind is int or abs(value) <= _LARGEST) and (low is None or value >= low)
+                and (high is None or value <= high) and (above is None or value > above))
+    if not good:
+        shown = repr(value[:80]) if isinstance(value, str) else str(value)[:80]
+        if kind is int and not is_kind:
+            limits = f"a whole number {limits}"
+        unit = f" {m['unit']}" if m["unit"] else ""
+        raise ValueError(f"{field.name}: came {shown}, expected {limits or _TYPE_WORDS[kind]}{unit}.")
+    if m["path"] and value.startswith("~"):
         return str(Path(value).expanduser())
-    if kind not in (int, float):
-        return value
-    low, high, above = m.get("low"), m.get("high"), m.get("above")
-    outside = (kind is float and not abs(value) <= _LARGEST) or (low is not None and value < low)
-    outside = outside or (high is not None and value > high) or (above is not None and value <= above)
-    if outside:
-        raise ValueError(wanted)
     return kind(value)
 
 
