@@ -40,7 +40,6 @@ class Columns:
     error : None where the file has none.   unit : 'mag', 'mmag', 'flux', 'uJy', 'mJy', 'Jy' or 'difference'.
     days : length of the time column's unit in days.   time_system : as stated, 'HJD - 2450000' say; '' where not.
     stars, bands : columns that tell stars and bands apart.   flags : {column: bits that mark a bad epoch}.
-    truth : column of noise-free brightness, or None.
     """
 
     time: str
@@ -53,7 +52,10 @@ class Columns:
     stars: list[str]
     bands: list[str]
     flags: dict[str, int]
-    truth: str | None
+
+    @property
+    def is_mag(self) -> bool:
+        return self.unit in ("mag", "mmag")
 
 
 @functools.cache
@@ -87,6 +89,11 @@ def bracketed(title: str) -> str:
     """What stands in the brackets of a column's name: 'flux [uJy]' -> 'uJy', or ''."""
     inside = re.search(r"[\[(]\s*([^\])]*)", title)
     return inside[1].strip() if inside else ""
+
+
+def named_as(wanted, names: dict[str, str]) -> list[str]:
+    """The columns {title: plain name} that have one of the wanted plain names, the most wanted first."""
+    return [title for word in wanted for title, name in names.items() if name == word]
 
 
 def choose_columns(table, options: ReadConfig) -> Columns:
@@ -127,7 +134,6 @@ class _Chooser:
             group = group or self._group_of(value)
             time = self._time()
             error = self._error(value, group["kind"]) if table.meta["named"] else self._next(value)
-        time = self._given(o.time) if o.time is not None else time
         error = self._given(o.error) if o.error is not None else error
         if len({time, value, error}) < 3:
             raise self.error(f"time, brightness and error would be the columns {time}, {value} and {error}")
@@ -136,9 +142,8 @@ class _Chooser:
         error_unit = self._unit(error, bracketed(o.error or "")) if error is not None else ""
         rest = {title: name for title, name in self.names.items() if title not in (time, value, error)}
         flags = {title: self.known["flags"][name] for title, name in rest.items() if name in self.known["flags"]}
-        truth = next((title for title, name in rest.items() if name in self.known["truth"]), None)
-        return Columns(time, value, error, unit, error_unit or unit, days, system, self._listed("star", rest),
-                       self._listed("band", rest), flags, truth)
+        stars, bands = (named_as(self.known[role], rest) for role in ("star", "band"))
+        return Columns(time, value, error, unit, error_unit or unit, days, system, stars, bands, flags)
 
     # ---- with names
 
@@ -185,18 +190,13 @@ class _Chooser:
             return titles[int(bare) - 1]
         raise self.error(f"no column {wanted!r}")
 
-    def _listed(self, role: str, rest: dict) -> list[str]:
-        return [title for wanted in self.known[role] for title, name in rest.items() if name == wanted]
-
     def _time(self) -> str:
         if self.options.time is not None:
             return self._given(self.options.time)
         if not self.table.meta["named"]:
             return self.table.colnames[0]
-        for wanted in self.known["time"]:
-            for title, name in self.names.items():
-                if name == wanted:
-                    return title
+        if found := named_as(self.known["time"], self.names):
+            return found[0]
         words = tuple(f"{word}_" for word in self.known["time"] if len(word) > 1)
         begun = [title for title, name in self.names.items() if name.startswith(words)]
         if len(begun) != 1:
@@ -230,15 +230,14 @@ class _Chooser:
         """The column of a brightness' error; None where no column is one."""
         names = [self.names[value], self.wanted or "", *self.known["kinds"][kind]]
         forms = [form.format(n) for n in names if n for form in self.known["error"]]
-        for wanted in (*forms, *self.known["plain_error"]):
-            for title, name in self.names.items():
-                if name == wanted and title != value:
-                    return title
+        others = {title: name for title, name in self.names.items() if title != value}
+        if found := named_as((*forms, *self.known["plain_error"]), others):
+            return found[0]
         long = tuple(form for form in forms if len(form) > 3)
-        begun = [t for t, name in self.names.items() if t != value and name.startswith(long) and "percent" not in name]
+        begun = [title for title, name in others.items() if name.startswith(long) and "percent" not in name]
         if len(begun) == 1:
             return begun[0]
-        like = [t for t, name in self.names.items() if t != value and re.search(r"err|unc|sigma", name)]
+        like = [title for title, name in others.items() if re.search(r"err|unc|sigma", name)]
         if (begun or like) and self.options.error is None:
             raise self.error(f"the error of {value} may be {' or '.join(begun or like)}")
         return None
@@ -295,7 +294,7 @@ class _Chooser:
         if len(titles) < 2:
             raise self.error("one column only; expected time, brightness and its error")
         time, value, error = [*titles[:3], None][:3]
-        if self.options.time is None and not self._are_dates(time):
+        if self.options.time is None and not DATE.match(str(self.table[time][0]).strip()):
             self._check_time(time, titles)
         if self.options.error is None and error is not None and np.sum(self._values(error) <= 0) > len(self.table) / 2:
             raise self.error(f"the numbers in column {error} are not errors, most are not positive")
@@ -329,9 +328,6 @@ class _Chooser:
         if high < 30 and high - middle > max(10 * noise, 3 * (middle - low), 1.0):
             raise self.error(f"column {value} may be a magnitude that fades or a flux that brightens; say --value "
                              "'[mag]' or --value '[flux]'")
-
-    def _are_dates(self, title: str) -> bool:
-        return DATE.match(str(self.table[title][0]).strip()) is not None
 
     def _looks_like_magnitudes(self, title: str) -> bool:
         values = self._values(title)

@@ -61,7 +61,7 @@ class LightCurve:
     """time (n,) days ascending; value and error (n,) in `unit` 'mag' or 'flux'; what was done to it in `notes`.
 
     name : of the file.   star, band : of the curve in it, '' where there is only one.
-    zero_point : AB magnitude of flux 1, if known.   true_value : (n,) noise-free value, if known.
+    zero_point : AB magnitude of flux 1, if known.
     truth : what a table of events beside the file says of it (sim_label, t0lens1 ...).
     """
 
@@ -76,7 +76,6 @@ class LightCurve:
     band: str = ""
     zero_point: float | None = None
     truth: dict = field(default_factory=dict)
-    true_value: np.ndarray | None = None
 
     @property
     def label(self) -> str:
@@ -203,15 +202,11 @@ def seasons(curve: LightCurve) -> list[Season]:
     out = []
     for part, long in _spans(curve.time):
         poor, notes = error_ratio(flux[part], error[part], _median_of_neighbours) > POOR, []
-        t, f, e, note = _at_roman_cadence(*(values[part][~poor] for values in (curve.time, flux, error)))
-        if note:
-            notes.append(note)
+        epochs = _at_roman_cadence(*(values[part][~poor] for values in (curve.time, flux, error)), notes)
         if poor.any():
             notes.append(f"{poor.sum()} epochs left out: their errors are over {POOR:g} times those of others")
-        t, f, e, note = _with_large_errors_joined(t, f, e)
-        if note:
-            notes.append(note)
-        out.append(_season(curve, len(out) + 1, t, f, e, m_base, notes, long))
+        epochs = _with_large_errors_joined(*epochs, notes)
+        out.append(_season(curve, len(out) + 1, *epochs, m_base, notes, long))
     return out
 
 
@@ -232,8 +227,8 @@ def _median_of_neighbours(values) -> np.ndarray:
     return median_filter(values, min(NEIGHBOURS, len(values)), mode="nearest")
 
 
-def _with_large_errors_joined(time, flux, error):
-    """(time, flux, error, note): the arrays (n,) as they are, or with the epochs of large errors joined.
+def _with_large_errors_joined(time, flux, error, notes: list[str]):
+    """The arrays (n,) as they are, or with the epochs of large errors joined.
 
     Errors are compared with those of the neighbours and of the season: a long stretch of large errors is its own
     neighbour. It is not left out, because the network takes a pause in an event for an anomaly.
@@ -242,11 +237,11 @@ def _with_large_errors_joined(time, flux, error):
     stays as it is.
     """
     if is_sparse(time):
-        return time, flux, error, ""
+        return time, flux, error
     ratio = np.maximum(error_ratio(flux, error, _median_of_neighbours), error_ratio(flux, error, np.median))
     groups = list(_groups_to_join(time, ratio))
     if not groups:
-        return time, flux, error, ""
+        return time, flux, error
     time, flux, error, kept = time.copy(), flux.copy(), error.copy(), np.ones(len(time), dtype=bool)
     for start, stop in groups:
         group, weight = slice(start, stop), error[start:stop] ** -2
@@ -255,8 +250,8 @@ def _with_large_errors_joined(time, flux, error):
         error[start] = weight.sum() ** -0.5
         kept[start + 1 : stop] = False
     n_joined = len(groups) + int((~kept).sum())
-    note = f"{n_joined} epochs joined to {len(groups)}: errors over {LARGE:g} times those of others"
-    return time[kept], flux[kept], error[kept], note
+    notes.append(f"{n_joined} epochs joined to {len(groups)}: errors over {LARGE:g} times those of others")
+    return time[kept], flux[kept], error[kept]
 
 
 def _groups_to_join(time, ratio):
@@ -286,8 +281,9 @@ def _spans(time):
     edges = [0, *(np.flatnonzero(np.diff(time) > SEASON_GAP) + 1), len(time)]
     for start, stop in itertools.pairwise(edges):
         t = time[start:stop]
-        length, roman = t[-1] - t[0], _epochs_at_roman_cadence(t)
-        pieces = math.ceil(roman / MOST_EPOCHS)
+        length = t[-1] - t[0]
+        n_epochs = len(np.unique((t - t[0]) // CADENCE)) if _is_fast(t) else len(t)  # at Roman's cadence
+        pieces = math.ceil(n_epochs / MOST_EPOCHS)
         if length > LONGEST_SEASON and not is_sparse(t):
             pieces = max(pieces, math.ceil(length / SPAN))
         cuts = start + np.searchsorted(t, t[0] + length * np.arange(1, pieces) / pieces) if pieces > 1 else []
@@ -307,21 +303,16 @@ def _is_fast(time) -> bool:
     return len(time) > MIN_POINTS and float(np.median(np.diff(time))) < FAST * CADENCE
 
 
-def _epochs_at_roman_cadence(time) -> int:
-    return len(np.unique((time - time[0]) // CADENCE)) if _is_fast(time) else len(time)
-
-
-def _at_roman_cadence(time, flux, error):
-    """(time, flux, error, note): the arrays (n,) as they are, or weighted means in bins of CADENCE where the cadence
-    is faster.
-    """
+def _at_roman_cadence(time, flux, error, notes: list[str]):
+    """The arrays (n,) as they are, or weighted means in bins of CADENCE where the cadence is faster."""
     if not _is_fast(time):
-        return time, flux, error, ""
+        return time, flux, error
     _, index = np.unique((time - time[0]) // CADENCE, return_inverse=True)
     weight = 1 / np.square(error)
     total = np.bincount(index, weight)
     means = [np.bincount(index, weight * values) / total for values in (time, flux)]
-    return *means, 1 / np.sqrt(total), f"{len(time)} epochs averaged to {len(total)}, Roman's cadence"
+    notes.append(f"{len(time)} epochs averaged to {len(total)}, Roman's cadence")
+    return *means, 1 / np.sqrt(total)
 
 
 def _season(curve: LightCurve, number: int, time, flux, error, m_base, notes: list[str], long: bool) -> Season:
@@ -330,7 +321,7 @@ def _season(curve: LightCurve, number: int, time, flux, error, m_base, notes: li
     The network takes the noise from the scatter of neighbours, and where rounding hides it, one step looks like an
     event. So a quantised season gets noise of the size of its errors, always the same.
     """
-    sparse, notes = is_sparse(time), list(notes)
+    sparse = is_sparse(time)
     if len(time) >= MIN_POINTS and is_quantised(flux):
         flux = flux + error * np.random.default_rng(number).normal(size=len(flux))
         notes.append("rounded numbers: noise of the size of the errors added")

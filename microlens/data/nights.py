@@ -18,15 +18,15 @@ import pyarrow
 import pyarrow.compute
 
 from microlens.config import ReadConfig
-from microlens.data.columns import Columns, choose_columns, known_names, plain_name
+from microlens.data.columns import Columns, choose_columns, known_names, named_as, plain_name
 from microlens.data.readers import (
     BRIGHTEST_RELATIVE,
     DEFAULT_BANDS,
     FAINTEST,
     LARGEST_ERROR,
-    error_factor,
     marked_bad,
-    times_of,
+    measured,
+    sifted,
 )
 from microlens.data.tables import (
     LightCurveError,
@@ -65,17 +65,6 @@ class Epochs(NamedTuple):
     dropped: Counter
 
 
-class _Part(NamedTuple):
-    """Rows of one table: star and band as numbers in the lists of labels that all tables share."""
-
-    star: np.ndarray
-    band: np.ndarray
-    time: np.ndarray
-    flux: np.ndarray
-    error: np.ndarray
-    baseline: np.ndarray
-
-
 def read_epochs(files, options: ReadConfig) -> Epochs:
     """The epochs of all stars in all files, or of the one star that `options.event` names.
 
@@ -88,23 +77,23 @@ def read_epochs(files, options: ReadConfig) -> Epochs:
         with naming(path):
             for table, columns, names in _tables(path, options):
                 parts.append(_part(table, columns, stars.numbers(names), bands, dropped))
-                units[_unit(columns)] = path
+                units["mag" if columns.is_mag else columns.unit] = path
     if len(units) > 1:
         shown = " and ".join(f"{unit} ({path})" for unit, path in units.items())
         raise LightCurveError(f"the brightness of the files is in different units: {shown}. Give files of one unit, or "
                               "say with --value which columns are meant.")
     if not parts:
         raise LightCurveError("no file holds a row.")
-    whole = _Part(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    band, *whole = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     del parts
-    kept, band = _in_band(whole, bands.words(), options)
+    kept, band_name = _in_band(band, bands.words(), options)
     names = np.array(stars.words(), dtype=np.str_)
     if options.event is not None:
         if options.event not in names:
             raise LightCurveError(f"no file holds a star {options.event!r}.")
-        kept &= names[whole.star] == options.event
-    star, _, time, flux, error, baseline = whole if kept.all() else (array[kept] for array in whole)
-    return Epochs(names, star, time, flux, error, baseline, next(iter(units)), band, dropped)
+        kept &= names[whole[0]] == options.event
+    rows = whole if kept.all() else (array[kept] for array in whole)
+    return Epochs(names, *rows, next(iter(units)), band_name, dropped)
 
 
 def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
@@ -158,12 +147,7 @@ def _columns(table, options: ReadConfig) -> Columns:
 def _baseline_column(table, columns: Columns) -> str | None:
     """The column of the stars' reference brightness, None where there is none."""
     others = [title for title in table.colnames if title not in (columns.time, columns.value, columns.error)]
-    titles = {plain_name(title): title for title in others}
-    return next((titles[name] for name in known_names()["baseline"] if name in titles), None)
-
-
-def _unit(columns: Columns) -> str:
-    return "mag" if columns.unit == "mmag" else columns.unit
+    return next(iter(named_as(known_names()["baseline"], {t: plain_name(t) for t in others})), None)
 
 
 def _arrow(column) -> pyarrow.Array:
@@ -198,57 +182,48 @@ class _Labels:
         return numbers.fill_null(-1).to_numpy(zero_copy_only=False)
 
 
-def _linear(values, unit: str) -> np.ndarray:
-    """Fluxes (n,) of brightnesses; those of magnitudes are relative to a star of magnitude 0."""
-    if unit in ("mag", "mmag"):
-        return 10 ** (-0.4 * (values / 1000 if unit == "mmag" else values))
-    return values
+def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> tuple[np.ndarray, ...]:
+    """The epochs of a table whose rows are of the stars `star` (n,); counts in `dropped` the rows that are none.
 
-
-def _flux_error(flux, error, unit: str) -> np.ndarray:
-    """Errors (n,) of fluxes (n,), which are those of _linear, from errors in `unit`, those of mmag in mag."""
-    return flux * error / MAG_PER_RELATIVE_FLUX if unit in ("mag", "mmag") else error
-
-
-def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> _Part:
-    """The epochs of a table whose rows are of the stars `star` (n,); counts in `dropped` the rows that are none."""
-    n = len(table)
-    time, (value, limits) = times_of(table[columns.time])[0] * columns.days, numbers(table[columns.value])
-    error = numbers(table[columns.error])[0] * error_factor(columns) if columns.error else np.ones(n)
-    bad = {"without a star's name": star < 0, "that are upper limits": limits}
-    bad |= {f"marked by {title}": marked_bad(table[title], bits) for title, bits in columns.flags.items()}
-    bad["without a number"] = ~(np.isfinite(time) & np.isfinite(value) & np.isfinite(error))
-    bad["with an error that is not positive"] = error <= 0
-    if columns.unit in ("mag", "mmag"):
-        scale = 1000 if columns.unit == "mmag" else 1
-        bad["that are no magnitudes"] = ~((value < FAINTEST * scale) & (value > BRIGHTEST_RELATIVE * scale)) | (
-            (error > LARGEST_ERROR) & (columns.error is not None))
-    good = np.ones(n, dtype=bool)
-    for cause, rows in bad.items():
-        if count := int((good & rows).sum()):
-            dropped[cause] += count
-        good &= ~rows
+    Returns the numbers of their bands, then what stands in Epochs: star, time, flux, error, baseline.
+    """
+    time, flux, error, limits, _ = measured(table, columns)
+    causes = {
+        "without a star's name": star < 0,
+        "that are upper limits": limits,
+        **{f"marked by {title}": marked_bad(table[title], bits) for title, bits in columns.flags.items()},
+        "without a number": ~np.isfinite([time, flux, error]).all(axis=0),
+        "with an error that is not positive": error <= 0}
+    if columns.is_mag:
+        causes["that are no magnitudes"] = (flux >= FAINTEST) | (flux <= BRIGHTEST_RELATIVE) | (error > LARGEST_ERROR)
+    good, counts = sifted(causes)
+    dropped.update(counts)
     title = _baseline_column(table, columns)
-    baseline = _linear(numbers(table[title])[0], columns.unit) if title else np.full(n, np.nan)
-    band = np.zeros(n, np.int16)
+    baseline = numbers(table[title])[0] if title else np.full(len(table), np.nan)
+    if columns.is_mag:  # fluxes relative to that of a star of magnitude 0
+        flux, baseline = (10 ** (-0.4 * m) for m in (flux, baseline / 1000 if columns.unit == "mmag" else baseline))
+        error = flux * error / MAG_PER_RELATIVE_FLUX
+    if not columns.error:
+        error = np.full(len(table), np.nan)
+    band = np.zeros(len(table), np.int16)
     if columns.bands:
         band = bands.numbers(_arrow(table[columns.bands[0]])).astype(np.int16)
-    flux = _linear(value[good], columns.unit)
-    error = _flux_error(flux, error[good], columns.unit) if columns.error else np.full(len(flux), np.nan)
-    return _Part(star[good], band[good], time[good], flux, error, baseline[good])
+    return tuple(array[good] for array in (band, star, time, flux, error, baseline))
 
 
-def _in_band(part: _Part, bands: list[str], options: ReadConfig) -> tuple[np.ndarray, str]:
-    """Which epochs (n,) are in the band that is wanted, and its name: that of the options, else F146, else the only
-    one. Raises LightCurveError where there are several others."""
+def _in_band(band, names: list[str], options: ReadConfig) -> tuple[np.ndarray, str]:
+    """Which epochs (n,) are in the wanted band, and its name: that of the options, else F146, else the only one.
+
+    band (n,) : numbers in `names`. Raises LightCurveError where there are several others.
+    """
     if options.band is not None:
-        wanted = [band for band in bands if band.lower() == options.band.lower()]
+        wanted = [name for name in names if name.lower() == options.band.lower()]
     else:
-        wanted = [band for band in bands if band.upper() in DEFAULT_BANDS] or bands
+        wanted = [name for name in names if name.upper() in DEFAULT_BANDS] or names
     if options.band is not None and not wanted:
-        raise LightCurveError(f"no file holds a band {options.band!r}; they have {', '.join(bands) or 'none by name'}.")
+        raise LightCurveError(f"no file holds a band {options.band!r}; they have {', '.join(names) or 'none by name'}.")
     if len(wanted) > 1:
-        raise LightCurveError(f"the files hold the bands {', '.join(bands)}; say with --band which one is meant.")
+        raise LightCurveError(f"the files hold the bands {', '.join(names)}; say with --band which one is meant.")
     if not wanted:
-        return np.ones(len(part.star), dtype=bool), ""
-    return part.band == bands.index(wanted[0]), wanted[0]
+        return np.ones(len(band), dtype=bool), ""
+    return band == names.index(wanted[0]), wanted[0]

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.ndimage import median_filter
 
 from microlens.config import ReadConfig
@@ -131,11 +132,10 @@ def _parts(path: Path, table, options: ReadConfig) -> list[tuple]:
         if not (stars == wanted).any():
             named = ", ".join(np.unique(stars)[:20])
             raise LightCurveError(f"holds no event {wanted!r}; it has {named or 'no column of names'}.")
-    _, first, group = np.unique(np.char.add(np.char.add(stars, "\0"), bands), return_index=True, return_inverse=True)
-    rows = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
     every = wanted is None or bool(table.meta.get("truth"))
-    return [(table, columns, str(stars[first[k]]), str(bands[first[k]]) or table.meta.get("band", ""), rows[k])
-            for k in np.argsort(first) if every or stars[first[k]] == wanted]
+    groups = pd.DataFrame({"star": stars, "band": bands}).groupby(["star", "band"], sort=False)
+    return [(table, columns, star, band or table.meta.get("band", ""), rows.index.to_numpy())
+            for (star, band), rows in groups if every or star == wanted]
 
 
 def _chosen_band(parts: list, options: ReadConfig) -> list:
@@ -201,6 +201,32 @@ def marked_bad(column, bits: int) -> np.ndarray:
     return ~np.isin([str(w).strip().lower() for w in column], known_names()["good_words"])
 
 
+def measured(table, columns: Columns):
+    """(time, value, error, limits, system): arrays (n,) of the rows of a table, and the time system of dates, or ''.
+
+    time : d.   value, error : in columns.unit, but mag for mmag; the errors of a file without any are equal.
+    limits : which rows are upper limits.
+    """
+    time, system = times_of(table[columns.time])
+    value, limits = numbers(table[columns.value])
+    error = numbers(table[columns.error])[0] if columns.error else np.ones(len(value))
+    value = value / 1000 if columns.unit == "mmag" else value
+    return time * columns.days, value, error * _error_factor(columns), limits, system
+
+
+def sifted(causes: dict) -> tuple[np.ndarray, dict[str, int]]:
+    """Which rows (n,) no cause speaks against, and how many each one takes of those that were left.
+
+    causes : in words, with the rows (n,) that each marks.
+    """
+    good, counts = True, {}
+    for cause, bad in causes.items():
+        if n := int((good & bad).sum()):
+            counts[cause] = n
+        good = good & ~bad
+    return good, counts
+
+
 def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> LightCurve:
     """The light curve of the rows of one star and band."""
     if columns.unit == "difference":
@@ -208,32 +234,21 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
                               "network needs. Add the reference flux, or say --value with a column of magnitudes or of "
                               "whole fluxes.")
     notes = list(table.meta["notes"])
-    time, date_system = times_of(table[columns.time])
-    value, limits = numbers(table[columns.value])
-    error = numbers(table[columns.error])[0] if columns.error else np.ones(len(value))
+    time, value, error, limits, date_system = measured(table, columns)
     if not (np.isfinite(value) & np.isfinite(time)).any():
         raise LightCurveError(f"0 usable points: no line has numbers in columns {columns.time} and {columns.value}.")
-    is_mag = columns.unit in ("mag", "mmag")
-    if columns.unit == "mmag":
-        value = value / 1000
-    error = error * error_factor(columns)
     if columns.days != 1:
-        time = time * columns.days
         notes.append(f"times read as units of {columns.days:.6g} d")
-    drop = [("upper limits", limits)]
-    drop += [(f"epochs marked by {title}", marked_bad(table[title], bits)) for title, bits in columns.flags.items()]
-    drop += [("points with NaN or without a number", ~(np.isfinite(time) & np.isfinite(value) & np.isfinite(error))),
-             ("points with an error <= 0", error <= 0),
-             ("sentinels", _no_measurement(value, error, is_mag) | sentinels(time))]
-    good = np.ones(len(time), dtype=bool)
-    for what, bad in drop:
-        if (good & bad).any():
-            notes.append(f"{int((good & bad).sum())} {what} dropped")
-        good &= ~bad
+    good, counts = sifted({
+        "upper limits": limits,
+        **{f"epochs marked by {title}": marked_bad(table[title], bits) for title, bits in columns.flags.items()},
+        "points with NaN or without a number": ~np.isfinite([time, value, error]).all(axis=0),
+        "points with an error <= 0": error <= 0,
+        "sentinels": _no_measurement(value, error, columns.is_mag) | sentinels(time)})
+    notes += [f"{n} {what} dropped" for what, n in counts.items()]
     if good.sum() < MIN_POINTS:
         raise LightCurveError(f"{good.sum()} usable points ({'; '.join(notes) or 'too few lines'}); at least "
                               f"{MIN_POINTS} are needed.")
-    true_value = numbers(table[columns.truth])[0] if columns.truth else None
     order = _time_order(time[good], value[good], error[good], notes)
     kept = np.flatnonzero(good)[order]
     time, value, error = time[kept], value[kept], error[kept]
@@ -241,15 +256,14 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
     if columns.error is None:
         error = np.full(len(value), neighbour_scatter(value))
         notes.append(f"no errors in the file: {error[0]:.3g}, from the scatter of neighbours, for all")
-    unit = "mag" if is_mag else "flux"
+    unit = "mag" if columns.is_mag else "flux"
     error = _with_least_error(value, error, unit, notes)
     system = date_system or columns.time_system
     return LightCurve(path.name, time, value, error, unit, _stated_system(system, time, table), notes, star, band,
-                      ZERO_POINTS.get(columns.unit), dict(table.meta.get("truth", {})),
-                      true_value[kept] if true_value is not None else None)
+                      ZERO_POINTS.get(columns.unit), dict(table.meta.get("truth", {})))
 
 
-def error_factor(columns: Columns) -> float:
+def _error_factor(columns: Columns) -> float:
     """What brings errors in the unit of their column to that of the brightness; to mag where that is mmag."""
     if columns.error_unit == "mmag":
         return 1e-3
