@@ -58,7 +58,13 @@ def read_tables(path, event: str | None = None, star_names=(), time_names=()) ->
     """
     path = Path(path)
     with naming(path):
-        return _read(path, event, star_names, time_names)
+        if is_parquet(path):
+            return [_parquet_table(path, event, star_names, time_names)]
+        raw = _unpacked(path)
+        for magic, what in FOREIGN.items():
+            if raw.startswith(magic):
+                raise LightCurveError(f"is {what}; expected a table of time, brightness and its error.")
+        return _fits_tables(raw) if raw.startswith(b"SIMPLE  =") else [_text_table(_decoded(raw))]
 
 
 @contextlib.contextmanager
@@ -75,29 +81,6 @@ def naming(path):
     except Exception as error:  # the libraries raise whatever a damaged file provokes
         cause = " ".join(str(error).split())[:200] or type(error).__name__
         raise LightCurveError(f"{path}: cannot be read; it is damaged or of an unknown format ({cause}).") from error
-
-
-def _read(path: Path, event, star_names, time_names) -> list[Table]:
-    if is_parquet(path):
-        return [_parquet_table(path, event, star_names, time_names)]
-    head = _beginning(path)
-    raw = _unpacked(path, head)
-    for magic, what in FOREIGN.items():
-        if raw.startswith(magic):
-            raise LightCurveError(f"is {what}; expected a table of time, brightness and its error.")
-    if raw.startswith(b"SIMPLE  ="):
-        return _fits_tables(raw)
-    text = _decoded(raw)
-    if not text.strip():
-        raise LightCurveError("the file is empty.")
-    start = text.lstrip()[:2000].lower()
-    if start.startswith(("<!doctype html", "<html")) or "<html" in start:
-        raise LightCurveError("is a web page (HTML), not a light curve; download the data file itself.")
-    if "<votable" in start:
-        from astropy.table import Table
-
-        return [_from_library(Table.read(io.BytesIO(text.encode()), format="votable"))]
-    return [_text_table(text)]
 
 
 def is_parquet(path: Path) -> bool:
@@ -118,8 +101,9 @@ def _beginning(path: Path) -> bytes:
     return head
 
 
-def _unpacked(path: Path, head: bytes) -> bytes:
+def _unpacked(path: Path) -> bytes:
     """The bytes of a file, unpacked where it is gzip, bzip2 or xz."""
+    head = _beginning(path)
     opener = next((o for magic, o in PACKINGS.items() if head.startswith(magic)), open)
     try:
         with opener(path, "rb") as f:
@@ -172,7 +156,15 @@ def _from_library(table: Table) -> Table:
 def _text_table(text: str) -> Table:
     """The table of a text: one that states its format, or lines of separated columns."""
     from astropy.io import ascii
+    from astropy.table import Table
 
+    start = text.lstrip()[:2000].lower()
+    if not start:
+        raise LightCurveError("the file is empty.")
+    if start.startswith("<!doctype html") or "<html" in start:
+        raise LightCurveError("is a web page (HTML), not a light curve; download the data file itself.")
+    if "<votable" in start:
+        return _from_library(Table.read(io.BytesIO(text.encode()), format="votable"))
     if text.startswith(("\\", "|")) and re.search(r"^\|.*\|\s*$", text, re.MULTILINE):
         return _ipac_table(text)
     if "Byte-by-byte Description" in text:
@@ -281,25 +273,20 @@ def _with_names(table: Table, titles: list[list[str]]) -> Table:
                               "--error 3.")
     if len(names) == n - 1 and _counts_rows(table["1"]):
         names = ["row", *names]
+    table = named(table, names)
     rest = titles[titles.index(names) + 1 :] if names in titles else []
     if rest and len(rest[0]) == n:
-        for column, unit in zip(table.colnames, rest[0], strict=True):
-            table.meta.setdefault("units", {})[column] = unit
-    return named(table, names)
+        table.meta["unit words"] = dict(zip(table.colnames, rest[0], strict=True))
+    return table
 
 
 def named(table: Table, names: list[str]) -> Table:
     """The table under the names of a header (fewer names than columns: the last columns keep their numbers)."""
-    units, used, n_names = table.meta.pop("units", {}), Counter(), len(names)
-    full = [*(w.strip("<>'\"") or f"column {i + 1}" for i, w in enumerate(names)), *table.colnames[n_names:]]
+    used = Counter()
+    full = [*(w.strip("<>'\"") or f"column {i + 1}" for i, w in enumerate(names)), *table.colnames[len(names) :]]
     for old, name in zip(list(table.colnames), full, strict=True):
         used[name] += 1
-        new = name if used[name] == 1 else f"{name} ({used[name]})"
-        if new != old:
-            table.rename_column(old, new)
-        if old in units:
-            table[new].unit = None
-            table.meta.setdefault("unit words", {})[new] = units[old]
+        table.rename_column(old, name if used[name] == 1 else f"{name} ({used[name]})")
     table.meta["named"] = True
     return table
 
@@ -481,10 +468,8 @@ def _epoch_times(path: Path, epoch_id) -> np.ndarray:
     epochs = _beside(path, "epoch_id", "bjd")
     if epochs is None:
         raise LightCurveError("has epoch_id but no times, and no Parquet table with epoch_id and bjd is beside it.")
-    rows = epochs.to_table(columns=["epoch_id", "bjd"])
-    known, times = rows["epoch_id"].to_numpy(), rows["bjd"].to_numpy()
-    order = np.argsort(known)
-    at = order[np.minimum(np.searchsorted(known, epoch_id, sorter=order), len(known) - 1)]
-    if not np.array_equal(known[at], epoch_id):
+    known = epochs.to_table(columns=["epoch_id", "bjd"]).to_pandas().drop_duplicates("epoch_id").set_index("epoch_id")
+    at = known.index.get_indexer(epoch_id)
+    if (at < 0).any():
         raise LightCurveError("some of its epochs are not in the table of epochs beside it.")
-    return times[at].astype(float)
+    return known["bjd"].to_numpy(dtype=float)[at]
