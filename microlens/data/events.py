@@ -184,7 +184,7 @@ def is_whole(curve) -> bool:
 
 
 def render_event(curve, t_0, t_E, f_s, m_base, timestamps, rng: np.random.Generator, noise: Noise = sky.QUIET,
-                 drawn=sky.NO_TERMS):
+                 drawn: dict[str, float] | None = None):
     """A measured light curve of a known magnification curve: any t_0, t_E, blending, brightness, epochs and noise.
 
     curve : see the module docstring, as Dataset.curve gives it.   t_0, t_E : days.   f_s : lensed share of the baseline
@@ -220,16 +220,14 @@ def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.rando
         flux_true = true_flux(curve, params.get("t_0"), params.get("t_E"), params.get("f_s"), timestamps)
         field = source.preset.field if source.preset.has_parallax else None
         status = STATUS_REDRAWN if failed else STATUS_NODES if isinstance(curve, tuple) else STATUS_ANALYTIC
-        if star is not None:
-            params["m_base"] = star.m_base
-            flux, error = star.injected(flux_true)
-            known = observable_from(source.kind, params, timestamps, flux_true, config, field, sigma=error)
-            event = Event(source.kind, params, flux.astype(np.float32), curve, status, n_draws, known, {}, error)
-        else:
-            drawn = sky.draw_terms(source.preset.noise, rng)
+        if star is None:
+            drawn, error = sky.draw_terms(source.preset.noise, rng), None
             flux, usable = sky.observe(flux_true, params["m_base"], timestamps, rng, config, observed, drawn)
-            known = observable_from(source.kind, params, timestamps[usable], flux_true[usable], config, field, drawn)
-            event = Event(source.kind, params, flux, curve, status, n_draws, known, drawn)
+        else:
+            params["m_base"], drawn, usable = star.m_base, {}, slice(None)
+            flux, error = star.injected(flux_true)
+        known = observable_from(source.kind, params, timestamps[usable], flux_true[usable], config, field, drawn, error)
+        event = Event(source.kind, params, flux.astype(np.float32), curve, status, n_draws, known, drawn, error)
         if event.is_wanted(source.preset):
             return event
     raise OversampleError(f"a {source.kind} event was not accepted within {max_draws} draws ({failed} failed "
@@ -244,7 +242,7 @@ def meets_caustic(params: dict, t, field: lens.Field) -> bool:
 
 
 def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfig, field: lens.Field | None,
-                    drawn=sky.NO_TERMS, sigma=None) -> Observability:
+                    drawn: dict[str, float] | None = None, sigma=None) -> Observability:
     """What an observer can know of an event whose noise-free flux at the usable epochs t (n,) is flux_true (n,).
 
     field : for single lenses with parallax; None for those without.   drawn : the terms of its noise beside white
@@ -253,7 +251,7 @@ def observable_from(kind: str, params: dict, t, flux_true, config: SimulateConfi
     """
     if kind == "flat" or len(t) < 2:
         return NEVER_OBSERVABLE
-    known = sky.known_noise(drawn)
+    known = sky.known_noise(drawn or {})
     if sigma is None:
         sigma = known.white * sky.sigma_flux(flux_true, params["m_base"], config.detector, config.noise_scale)
     correlation = Correlation(known.amplitude / known.white, known.time) if known.amplitude else None

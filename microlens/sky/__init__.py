@@ -13,7 +13,6 @@ variables    everything that varies and is no lens: sub-classes, their rates, dr
 from microlens.sky.noise import (
     DETECTORS,
     MAG_PER_RELATIVE_FLUX,
-    NO_TERMS,
     QUIET,
     SATURATION_MAG,
     draw_noise,
@@ -28,7 +27,7 @@ from microlens.sky.terms import NOISE_PARAMETERS, draw_terms, known_noise
 from microlens.sky.variables import VariableStar, draw_other, rates, variables_json
 
 __all__ = [
-    "DETECTORS", "MAG_PER_RELATIVE_FLUX", "NOISE_PARAMETERS", "NO_TERMS", "QUIET", "SATURATION_MAG", "Preset",
+    "DETECTORS", "MAG_PER_RELATIVE_FLUX", "NOISE_PARAMETERS", "QUIET", "SATURATION_MAG", "Preset",
     "VariableStar", "draw", "draw_noise", "draw_other", "draw_terms", "dropout", "epochs", "known_noise", "load_noise",
     "load_preset", "noise_variance", "observe", "rates", "season_length", "sigma_flux", "sigma_mag", "variables_json",
 ]

@@ -12,9 +12,7 @@ Fluxes here are F/F_base: 1 is the baseline, whose magnitude is m_base (AB, F146
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -94,8 +92,6 @@ def sigma_flux(flux, m_base, detector: str = "roman", noise_scale: float = 1.0):
 
 QUIET = Noise()
 """Noise of the default detector."""
-NO_TERMS = MappingProxyType({})
-"""White noise alone: no term of microlens.sky.terms."""
 
 
 def draw_noise(rng: np.random.Generator, sigma) -> np.ndarray:
@@ -104,7 +100,7 @@ def draw_noise(rng: np.random.Generator, sigma) -> np.ndarray:
 
 
 def observe(flux_true, m_base, timestamps, rng: np.random.Generator, noise: Noise = QUIET, observed=None,
-            drawn: Mapping[str, float] = NO_TERMS) -> tuple[np.ndarray, np.ndarray]:
+            drawn: dict[str, float] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """One measured light curve: epochs are lost, then noise in flux is added.
 
     flux_true : (T,) F/F_base at timestamps (T,) days.   m_base : mag.

@@ -26,7 +26,7 @@ from microlens.config import (
     SUBCLASSES,
     Parameter,
 )
-from microlens.files import PACKAGE, parse_yaml
+from microlens.files import PACKAGE, read_parameters
 from microlens.lens import ROMAN_FIELD, Field
 from microlens.sky.priors import Prior, finite_numbers, read_prior
 from microlens.sky.terms import Term, read_terms
@@ -95,13 +95,8 @@ def _read_file(name: str | Path, names: tuple[str, ...]) -> tuple[Path, dict]:
     path = FOLDER / f"{name}.yaml" if str(name) in names else Path(name).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"preset {str(name)!r}: neither one of {', '.join(names)} nor a YAML file.")
-    try:
-        data = parse_yaml(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}.") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected a mapping with {', '.join(FIELDS)}.")
-    unknown = [str(name) for name in data if name not in FIELDS]
+    data = read_parameters(path)
+    unknown = [name for name in data if name not in FIELDS]
     if unknown:
         raise ValueError(f"{path}: unknown field {', '.join(unknown)}, expected some of {', '.join(FIELDS)}.")
     return path, data
@@ -118,28 +113,27 @@ def load_preset(name: str | Path, noise: str | Path | None = None) -> Preset:
     Raises FileNotFoundError for an unknown one and ValueError, naming field and bound, for an impossible one.
     """
     path, data = _read_file(name, BINARY_PRESETS)
+    where = str(path)
     if not isinstance(data.get("parameters"), dict):
-        raise ValueError(f"{path}: expected a mapping with {', '.join(FIELDS)}.")
-    unknown = [str(name) for name in data["parameters"] if name not in (*PRIOR_PARAMETERS, PI_E)]
+        raise ValueError(f"{where}: expected a mapping with {', '.join(FIELDS)}.")
+    bounds = {**{p: PARAMETERS[p] for p in PRIOR_PARAMETERS}, PI_E: PI_E_BOUNDS}
+    unknown = [str(name) for name in data["parameters"] if name not in bounds]
     if unknown:
-        raise ValueError(f"{path}: unknown field {', '.join(unknown)}; a parameter is one of "
-                         f"{', '.join((*PRIOR_PARAMETERS, PI_E))}.")
+        raise ValueError(f"{where}: unknown field {', '.join(unknown)}; a parameter is one of {', '.join(bounds)}.")
     missing = [p for p in PRIOR_PARAMETERS if p not in data["parameters"]]
     if missing:
-        raise ValueError(f"{path}: no range for {', '.join(missing)}.")
+        raise ValueError(f"{where}: no range for {', '.join(missing)}.")
     schedule = data.get("schedule", "thesis")
     if schedule not in SCHEDULES:
-        raise ValueError(f"{path}: schedule came {schedule!r}, expected one of {', '.join(SCHEDULES)}.")
+        raise ValueError(f"{where}: schedule came {schedule!r}, expected one of {', '.join(SCHEDULES)}.")
     flags = {name: data.get(name, False) for name in FLAGS}
     for flag, value in flags.items():
         if not isinstance(value, bool):
-            raise ValueError(f"{path}: {flag} came {value!r}, expected true or false.")
-    bounds = {**PARAMETERS, PI_E: PI_E_BOUNDS}
-    priors = {p: read_prior(str(path), p, entry, bounds[p]) for p, entry in data["parameters"].items()}
-    terms = read_terms(str(path), data.get("noise", {})) if noise is None else load_noise(noise)
-    return Preset(name=str(data.get("name", path.stem)), schedule=schedule, priors=priors,
-                  field=_field(str(path), data.get("field", {})), noise=terms,
-                  other=_weights(str(path), data.get("other", {})), **flags)
+            raise ValueError(f"{where}: {flag} came {value!r}, expected true or false.")
+    priors = {p: read_prior(where, p, entry, bounds[p]) for p, entry in data["parameters"].items()}
+    terms = read_terms(where, data.get("noise", {})) if noise is None else load_noise(noise)
+    return Preset(name=str(data.get("name", path.stem)), schedule=schedule, priors=priors, noise=terms,
+                  field=_field(where, data.get("field", {})), other=_weights(where, data.get("other", {})), **flags)
 
 
 def _weights(where: str, entry) -> dict[str, float]:
