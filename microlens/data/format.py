@@ -219,8 +219,7 @@ def _create_curves(f, timestamps, shape, curves: dict) -> dict[str, h5py.Dataset
 def _write_tables(f, tables: dict, attrs: dict):
     """Write what a dataset holds beside its curves: attributes, ROWS, `params_<class>`, `noise` and nodes."""
     classes = [kind for kind in CLASSES if f"params_{kind}" in tables]
-    for name, value in sorted({**attrs, "format_version": FORMAT_VERSION, "classes": classes}.items()):
-        f.attrs[name] = value
+    f.attrs.update(sorted({**attrs, "format_version": FORMAT_VERSION, "classes": classes}.items()))
     for name, (dtype, unit) in ROWS.items():
         f.create_dataset(name, data=np.asarray(tables[name], dtype=dtype)).attrs["unit"] = unit
     known = PARAMETERS | VARIABLE_PARAMETERS
@@ -481,8 +480,7 @@ def write_predictions(path, arrays: dict, attrs: dict) -> Path:
     """Write named arrays (each (N, ...)) and attributes atomically; the predictions of one evaluation."""
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     with new_file(path, sum(array.nbytes for array in arrays.values())) as f:
-        for name, value in sorted({**attrs, "format_version": FORMAT_VERSION}.items()):
-            f.attrs[name] = value
+        f.attrs.update(sorted({**attrs, "format_version": FORMAT_VERSION}.items()))
         for name, array in arrays.items():
             f.create_dataset(name, data=array)
     return Path(path)

@@ -223,11 +223,10 @@ class PackedDataset:
         for i, row in enumerate(rows):
             delta_t[i, 1 : lengths[i]] = np.diff(self._times(row))
             flux[i, lengths[i] :] = 0.0
-        extra = None if self.view == FLUX_VIEW else self._decoded(rows, longest)
+        extra = None
+        if self.view != FLUX_VIEW:
+            extra = decode_view(self._fits[rows], self.block, longest, running.EPOCH_CHANNELS[self.view])
         return flux, delta_t, lengths, extra
-
-    def _decoded(self, rows, n_epochs: int) -> np.ndarray:
-        return decode_view(self._fits[rows], self.block, n_epochs, running.EPOCH_CHANNELS[self.view])
 
     def patch_times(self, row: int, stride: int) -> np.ndarray:
         """Time (L,), days, of the epoch that fills each patch of `stride` valid epochs."""

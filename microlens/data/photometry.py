@@ -28,6 +28,7 @@ from microlens.data.tables import LightCurveError
 log = logging.getLogger("microlens")
 SHARES = {"train": (0.0, 0.7), "val": (0.7, 0.85), "test": (0.85, 1.0)}
 """Which stars a split has: those whose digest lies in this part of [0, 1). Small datasets (quick) have all stars."""
+NOTES = (".md", ".rst")  # endings of files that hold no light curve
 FEWEST_EPOCHS = 50  # of a season
 SAME_TIME = 1e-6  # d; epochs of different stars that are closer count as one
 MOST_EPOCHS = 50_000  # different epochs of all seasons together, which a dataset has as columns
@@ -88,7 +89,8 @@ def read_photometry(folder: str, split: str, for_dataset: bool = True) -> Photom
     Raises LightCurveError for a folder without files, for a split without quiet stars, and, for a dataset, for more
     than MOST_EPOCHS different epochs.
     """
-    paths = sorted(path for path in Path(folder).expanduser().rglob("*") if _is_light_curve(path))
+    files = (path for path in Path(folder).expanduser().rglob("*") if path.is_file())
+    paths = sorted(path for path in files if path.name[0] != "." and path.suffix.lower() not in NOTES)
     if not paths:
         raise LightCurveError(f"{folder}: no files are there; expected a folder of light curves of quiet stars.")
     stamps = tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
@@ -123,11 +125,6 @@ def _read(folder: str, split: str, for_dataset: bool, paths: tuple[Path, ...], s
                         season.flux_err.astype(float), np.nan if season.m_base is None else season.m_base)
             for (star, season), time in zip(found, times, strict=True))
     return Photometry(SAME_TIME * epochs, tuple(made), digest.hexdigest())
-
-
-def _is_light_curve(path: Path) -> bool:
-    """Whether a path is a file that may hold a light curve: hidden files and notes about the folder do not."""
-    return path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in (".md", ".rst")
 
 
 def _quiet(folder: str, found: list) -> list:

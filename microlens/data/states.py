@@ -69,8 +69,7 @@ def new_states(path, names, layout: Layout, attrs: dict, sparse=()) -> Iterator[
     encoded = np.char.encode(names, "utf-8")
     of_star = sum(int(np.dtype(dtype).itemsize * np.prod(shape, dtype=int)) for dtype, shape in layout.values())
     with new_file(path, len(names) * of_star + encoded.nbytes) as f:
-        for name, value in sorted({**attrs, "state_version": STATE_VERSION}.items()):
-            f.attrs[name] = value
+        f.attrs.update(sorted({**attrs, "state_version": STATE_VERSION}.items()))
         f.create_dataset("name", data=encoded)
         for name, (dtype, shape) in layout.items():
             chunks = (min(PIECE, len(names)), *shape) if name in sparse else None
