@@ -6,9 +6,8 @@ from scipy import stats
 
 from microlens import lens
 from microlens.config import BINARY, FLAT, FRESH_STREAM, OTHER, PSPL, SimulateConfig
-from microlens.data import DatasetError, make_event, simulate, true_flux
+from microlens.data import make_event, simulate, true_flux
 from microlens.data.events import Source
-from microlens.data.format import Dataset
 from microlens.data.fresh import FreshEvents
 from microlens.data.packed import NEVER, Events
 from microlens.fit import delta_chi2_flat, fit_noise_free
@@ -183,9 +182,3 @@ def test_a_lens_library_that_fails_is_asked_again_for_another_event(fresh):
     source = Source("flat", lambda rng: {"m_base": rng.uniform(18, 24)}, curve, fresh.preset)
     e = make_event(source, fresh.config, fresh.timestamps, np.random.default_rng(0), max_draws=3)
     assert (e.n_draws, e.status) == (3, 3)
-
-
-def test_a_file_of_partial_curves_is_named(path, monkeypatch):
-    monkeypatch.setattr(Dataset, "curve", lambda data, row: (np.linspace(-2, 3, 9), np.zeros(9)))
-    with pytest.raises(DatasetError, match="one season only"):
-        FreshEvents(path, 0)

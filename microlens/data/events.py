@@ -178,11 +178,6 @@ def true_flux(curve, t_0, t_E, f_s, timestamps) -> np.ndarray:
     return 1.0 + f_s * (magnification - 1.0)
 
 
-def is_whole(curve) -> bool:
-    """Whether nodes (tau, log A) reach so far that the curve can be drawn at any t_0 and t_E."""
-    return min(-curve[0][0], curve[0][-1]) >= WHOLE
-
-
 def render_event(curve, t_0, t_E, f_s, m_base, timestamps, rng: np.random.Generator, noise: Noise = sky.QUIET,
                  drawn: dict[str, float] | None = None):
     """A measured light curve of a known magnification curve: any t_0, t_E, blending, brightness, epochs and noise.

@@ -19,7 +19,7 @@ import numpy as np
 
 from microlens import sky
 from microlens.config import CLASSES, FRESH_STREAM, OTHER, PSPL, SimulateConfig
-from microlens.data.events import Event, OversampleError, Source, is_star, is_whole, make_event, second_is_late
+from microlens.data.events import Event, OversampleError, Source, is_star, make_event, second_is_late
 from microlens.data.format import DatasetError, open_dataset, time_since_last
 from microlens.data.packed import Events, epochs_until, pack
 from microlens.fit import observable_label
@@ -34,7 +34,7 @@ class FreshEvents:
     """Draws new light curves of the events of a dataset file.
 
     view, block : as in PackedDataset.   rows : the events whose curves are kept in memory; unset means all.
-    Raises DatasetError for a file that keeps curves of a part of the Einstein time only.
+    Raises DatasetError for a file of events in real photometry.
     """
 
     def __init__(self, path, seed: int, view: str = "flux", block: int = 16, rows=None):
@@ -47,10 +47,6 @@ class FreshEvents:
             self.timestamps, self.labels = data.timestamps, data.labels.astype(np.int64)
             self.params = {name: data.params[name].to_numpy() for name in data.params}
             self.curves = {int(row): data.curve(int(row)) for row in (range(len(data)) if rows is None else rows)}
-        for row, curve in self.curves.items():
-            if isinstance(curve, tuple) and not (event_parallax(self.stored(row)) or is_whole(curve)):
-                raise DatasetError(f"{path}: keeps the curves of one season only (row {row}), which cannot be drawn at "
-                                   "another t_0 and t_E; simulate it again.")
         self.season = sky.season_length(self.timestamps)
 
     def stored(self, row: int) -> dict:
