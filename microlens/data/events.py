@@ -61,13 +61,6 @@ class Event(NamedTuple):
     noise: dict
     error: np.ndarray | None = None
 
-    def is_wanted(self, preset: sky.Preset) -> bool:
-        """Whether the event meets the preset's condition on what can be observed."""
-        if not preset.observable_binaries or self.kind != "binary":
-            return True
-        known = self.observability
-        return observable_label(BINARY, known.delta_chi2_flat, known.delta_chi2_pspl) == BINARY
-
 
 def preset_source(preset: sky.Preset, kind: str, timestamps, config: SimulateConfig) -> Source:
     """Events of class `kind` of a preset, with curves computed for a season of epochs timestamps (T,) days.
@@ -222,9 +215,10 @@ def make_event(source: Source, config: SimulateConfig, timestamps, rng: np.rando
             params["m_base"], drawn, usable = star.m_base, {}, slice(None)
             flux, error = star.injected(flux_true)
         known = observable_from(source.kind, params, timestamps[usable], flux_true[usable], config, field, drawn, error)
-        event = Event(source.kind, params, flux.astype(np.float32), curve, status, n_draws, known, drawn, error)
-        if event.is_wanted(source.preset):
-            return event
+        if source.kind == "binary" and source.preset.observable_binaries:
+            if observable_label(BINARY, known.delta_chi2_flat, known.delta_chi2_pspl) != BINARY:
+                continue
+        return Event(source.kind, params, flux.astype(np.float32), curve, status, n_draws, known, drawn, error)
     raise OversampleError(f"a {source.kind} event was not accepted within {max_draws} draws ({failed} failed "
                           f"magnifications) of preset {config.binary_preset}; widen the preset or raise --oversample.")
 

@@ -288,11 +288,11 @@ def _tables(shard: Dataset, start: int) -> dict:
 class OpenFile:
     """A file of the package that is held open until the block ends; `_f` is its HDF5 file.
 
-    path, checksum.   _read : what a kind of files reads when it is opened.
+    path, checksum; kind, what it is, in words.   _read : what a kind of files reads when it is opened.
     """
 
     def __init__(self, path, kind: str):
-        self.path = Path(path)
+        self.path, self.kind = Path(path), kind
         self._f, self.checksum = open_file(self.path, kind)
         try:
             with expecting(self.path, kind):
@@ -300,6 +300,19 @@ class OpenFile:
         except DatasetError:
             self.close()
             raise
+
+    def read(self, name: str, rows=None) -> np.ndarray:
+        """Rows (None: all, a slice, a number, or several numbers) of the part `name` of the file."""
+        with expecting(self.path, self.kind):
+            part = self._f[name]
+            if rows is None:
+                return part[:]
+            if isinstance(rows, slice) or np.ndim(rows) == 0:
+                return part[rows]
+            out = np.empty((len(rows), *part.shape[1:]), part.dtype)
+            for i, row in enumerate(rows):  # ten times faster than fancy indexing
+                out[i] = part[int(row)]
+            return out
 
     def close(self):
         self._f.close()
@@ -418,19 +431,6 @@ class Dataset(OpenFile):
     def noise_terms(self, row: int) -> dict[str, float]:
         """The terms of noise of one event, as sky.draw_terms drew them and render_event takes them."""
         return self.noise.loc[row].dropna().to_dict()
-
-    def read(self, name: str, rows=None) -> np.ndarray:
-        """Rows (None: all, a slice, a number, or several numbers) of the part `name` of the file."""
-        with expecting(self.path, "dataset"):
-            part = self._f[name]
-            if rows is None:
-                return part[:]
-            if isinstance(rows, slice) or np.ndim(rows) == 0:
-                return part[rows]
-            out = np.empty((len(rows), *part.shape[1:]), part.dtype)
-            for i, row in enumerate(rows):  # ten times faster than fancy indexing
-                out[i] = part[int(row)]
-            return out
 
     def flux(self, rows=None) -> np.ndarray:
         """F/F_base, (len(rows), T) float32, or (T,) for one row number; 0.0 = no observation. rows : see `read`."""

@@ -50,11 +50,6 @@ class States(OpenFile):
                     raise DatasetError(f"{self.path}: is of another version of the package: {name} is {found.dtype} "
                                        f"{found.shape}, expected {wanted[0]} {wanted[1]}. Begin a new {KIND}.")
 
-    def read(self, name: str, part: slice) -> np.ndarray:
-        """The rows `part` of an array of the layout."""
-        with expecting(self.path, KIND):
-            return self._f[name][part]
-
     def __len__(self):
         return len(self.names)
 
