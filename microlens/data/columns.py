@@ -368,10 +368,10 @@ def _time_system(words: list[str], of_name: str, keywords: dict, comments: list[
         offset = f"{float(keywords['bjdrefi']) + float(keywords.get('bjdreff', 0)):.10g}"
     system = of_name
     stated = [m for w in words if (m := SYSTEM.search(w.replace("_", " ")))]
-    if stated:
+    if stated and " - " not in of_name:
         name = next((m[1].upper() for m in stated if m[1].upper() != "JD"), stated[0][1].upper())
         scale = next((m[2].upper() for m in stated if m[2]), "")
-        system = f"{name} {scale}".strip() if " - " not in of_name else of_name
+        system = f"{name} {scale}".strip()
     if offset and " - " not in system:
         scale = str(keywords.get("timesys", "")).upper() if "bjdrefi" in keywords and "TDB" not in system else ""
         system = " ".join(w for w in (system or "BJD", scale) if w) + f" - {offset}"

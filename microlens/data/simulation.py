@@ -90,17 +90,13 @@ def attributes(config: SimulateConfig) -> dict:
 
     With events of class other, also the priors of variable stars, as JSON.
     """
-    kept = {name: value for name, value in config.to_dict().items() if name not in NOT_COMPARED}
+    unsaid = ("n_other", 0), ("photometry", None)  # such files are those of versions that did not know these fields
+    kept = {name: value for name, value in config.to_dict().items()
+            if name not in NOT_COMPARED and (name, value) not in unsaid}
     preset = sky.load_preset(config.binary_preset, config.noise)
-    more = {"variables": sky.variables_json()}
-    if config.n_other == 0:
-        del kept["n_other"]  # files of the three classes are those of versions that had no other
-        more = {}
-    photometry = _photometry(config)
-    if photometry is None:
-        del kept["photometry"]
-    else:
-        more["photometry"] = photometry.digest
+    more = {"variables": sky.variables_json()} if config.n_other else {}
+    if config.photometry is not None:
+        more["photometry"] = _photometry(config).digest
     return {"config": json.dumps(kept, sort_keys=True), "preset": json.dumps(preset.to_dict(), sort_keys=True),
             "engine": lens.engine_version(), "package": f"microlens {metadata.version('microlens')}", **more}
 
