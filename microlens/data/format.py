@@ -408,20 +408,14 @@ class Dataset(OpenFile):
         event has none.
         """
         names = [*PARAMETERS, *(VARIABLE_PARAMETERS if "other" in self.classes else ())]
-        columns = {name: np.full(self.n_events, np.nan) for name in names}
-        for kind in self.classes:
-            table = self.read(f"params_{kind}")
-            for name in CLASS_PARAMETERS[kind]:
-                columns[name][table["row"]] = table[name]
-        frame = pd.DataFrame(columns)
+        tables = [pd.DataFrame(self.read(f"params_{kind}")) for kind in self.classes]
+        frame = pd.concat([table for table in tables if len(table)]).set_index("row").sort_index()
+        frame = frame.reindex(columns=names).reset_index(drop=True)
         if "other" in self.classes:
             numbers = frame["subclass"].fillna(len(SUBCLASSES)).astype(int)
             frame["subclass"] = np.array([*SUBCLASSES, ""])[numbers]
-        frame["label"], frame["label_observable"] = self.labels, self.labels_observable
-        for name in ROWS:
-            if name not in ("labels", "labels_observable", "m_base"):
-                frame[name] = getattr(self, name)
-        return frame
+        rows = {name: getattr(self, name) for name in ROWS if name != "m_base"}
+        return frame.assign(**rows).rename(columns={"labels": "label", "labels_observable": "label_observable"})
 
     @functools.cached_property
     def noise(self) -> pd.DataFrame:
