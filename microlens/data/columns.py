@@ -340,9 +340,9 @@ class _Chooser:
     def _unit_of_values(self, title: str) -> str:
         """'mag' where the values, but for sentinels (90 and more, or below 0), are those of magnitudes, else 'flux'."""
         values = self._values(title)
-        values = values[(values < 90) & (values > 0)] if self._looks_like_magnitudes(title) else values
+        values = values[(values < 90) & (values > 0)]
         inside = (values > MAGNITUDES[0]) & (values < MAGNITUDES[1])
-        return "mag" if len(values) and self._looks_like_magnitudes(title) and inside.mean() > 0.98 else "flux"
+        return "mag" if self._looks_like_magnitudes(title) and inside.any() and inside.mean() > 0.98 else "flux"
 
 
 def _days(word: str) -> float | None:

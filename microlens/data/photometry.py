@@ -110,7 +110,10 @@ def _read(folder: str, split: str, for_dataset: bool, paths: tuple[Path, ...], s
                     found += [(star, season) for season in seasons(curve) if len(season.time) >= FEWEST_EPOCHS]
         except LightCurveError as error:
             log.warning("left out: %s", error)
-    found = _quiet(folder, found)
+    n_found, found = len(found), [(star, season) for star, season in found if _reduced_chi2(season) <= RESTLESS]
+    if len(found) < n_found:  # an event in a star that varies would be labelled as if the star were quiet
+        log.warning("%s: %d of %d seasons are left out, in which the star varies by more than its noise (reduced chi^2 "
+                    "above %g).", folder, n_found - len(found), n_found, RESTLESS)
     if not found:
         raise LightCurveError(f"{folder}: none of its {len(paths)} files has a star of split {split!r} with a quiet "
                               f"season of at least {FEWEST_EPOCHS} epochs. Stars are shared out by their names, 70 % "
@@ -125,18 +128,6 @@ def _read(folder: str, split: str, for_dataset: bool, paths: tuple[Path, ...], s
                         season.flux_err.astype(float), np.nan if season.m_base is None else season.m_base)
             for (star, season), time in zip(found, times, strict=True))
     return Photometry(SAME_TIME * epochs, tuple(made), digest.hexdigest())
-
-
-def _quiet(folder: str, found: list) -> list:
-    """The (star, season) of `found` in which the star does not vary by more than its noise, and a word on the others.
-
-    An event in a star that varies would be labelled as if the star were quiet.
-    """
-    quiet = [(star, season) for star, season in found if _reduced_chi2(season) <= RESTLESS]
-    if len(quiet) < len(found):
-        log.warning("%s: %d of %d seasons are left out, in which the star varies by more than its noise (reduced chi^2 "
-                    "above %g).", folder, len(found) - len(quiet), len(found), RESTLESS)
-    return quiet
 
 
 def _reduced_chi2(season) -> float:

@@ -43,7 +43,6 @@ def _on_phase(shape):
         phase = (np.asarray(t) / params["period"] + params["phase"]) % 1.0
         return np.interp(phase, np.append(grid, 1.0), values)
 
-    flux.__doc__ = shape.__doc__
     return flux
 
 
