@@ -27,7 +27,7 @@ from microlens.data import open_dataset, simulate, true_flux
 from microlens.data.events import make_event, observable_from, preset_source
 from microlens.data.photometry import read_photometry
 from microlens.evaluate import metrics
-from microlens.evaluate.calibration import CurveScores, choose_threshold, season_scores, star_scores
+from microlens.evaluate.calibration import choose_threshold, season_scores, star_scores
 from microlens.evaluate.thresholds import choose_thresholds
 from microlens.fit import observable_label
 from microlens.network import load_run
@@ -62,7 +62,7 @@ def write_stars(folder: Path, noise: Path, preset: str, n: int):
             np.savetxt(folder / f"star_{row:04d}.dat", columns, "%.6f", header="BJD flux flux_err")
 
 
-def binaries(network, stars, preset: sky.Preset) -> tuple[CurveScores, np.ndarray]:
+def binaries(network, stars, preset: sky.Preset) -> tuple[np.ndarray, np.ndarray]:
     """The scores (S,) of one binary lens in each of S quiet seasons, and whether each is observable, (S,) bool."""
     rng, config, found, observable = np.random.default_rng(SEED), SimulateConfig(), [], []
     field = preset.field if preset.has_parallax else None
@@ -74,7 +74,7 @@ def binaries(network, stars, preset: sky.Preset) -> tuple[CurveScores, np.ndarra
                                 event.error)
         observable.append(observable_label([BINARY], [known.delta_chi2_flat], [known.delta_chi2_pspl])[0] == BINARY)
         found.append(season_scores(network, star, [(event.flux, event.error)]))
-    return CurveScores(*(np.concatenate(values) for values in zip(*found, strict=True))), np.array(observable)
+    return np.concatenate(found), np.array(observable)
 
 
 def rates(by_kind: dict, binary, observable, stars, threshold: float) -> np.ndarray:
@@ -139,8 +139,8 @@ def main(network="baseline", n="400"):
             binary, observable = binaries(run.network, stars, preset)
             print(f"\n{name}: {len(stars)} quiet stars, network {run.name}, preset {preset_name}")
             for what, kind in (("whole curves", "whole_curve"), ("alerts", "alert")):
-                by_kind = {c: getattr(of, kind) for c, of in scores.items()}
-                report(what, getattr(own, kind), by_kind, getattr(binary, kind), observable)
+                by_kind = {c: of[kind] for c, of in scores.items()}
+                report(what, getattr(own, kind), by_kind, binary[kind], observable)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from microlens.data.lightcurve import LightCurve, seasons
 from microlens.data.photometry import read_photometry, split_of
 from microlens.evaluate import calibrate, calibration, classify, evaluate, light_curves, metrics
 from microlens.evaluate.calibration import (
-    CurveScores,
+    SCORES,
     allowed_stars,
     conformal_threshold,
     network_scores,
@@ -64,7 +64,7 @@ def made(folder, run, tmp_path_factory):
 
 
 def grouped_scores(rng, n_stars):
-    """CurveScores with many ties, of stars with one to five each that depend on one another: scores and stars (N,)."""
+    """Scores with many ties, of stars with one to five each that depend on one another: scores and stars (N,)."""
     stars = np.repeat(np.arange(n_stars), rng.integers(1, 6, n_stars))
     return np.round(rng.normal(size=n_stars)[stars] + rng.normal(size=len(stars)), 1), stars
 
@@ -135,9 +135,9 @@ def test_scores_are_those_of_a_stream(run, folder):
         part = slice(first, first + run.network.stem_stride)
         steps.append(stream.update(flux[:, part], delta_t[:, part])[:, BINARY])
     held = np.minimum(steps[1:], steps[:-1]).max(axis=0)
-    assert len(steps) == 22 and scores.alert.dtype == np.float32
-    assert scores.alert == pytest.approx(held, rel=1e-3, abs=1e-9)
-    assert scores.whole_curve == pytest.approx(np.exp(run.network.log_prob(flux, delta_t)[:, BINARY]), rel=1e-3)
+    assert len(steps) == 22 and scores["alert"].dtype == np.float32
+    assert scores["alert"] == pytest.approx(held, rel=1e-3, abs=1e-9)
+    assert scores["whole_curve"] == pytest.approx(np.exp(run.network.log_prob(flux, delta_t)[:, BINARY]), rel=1e-3)
 
 
 def test_single_lenses_are_those_of_seed_and_season(folder):
@@ -186,7 +186,7 @@ def test_folders_that_cannot_be_calibrated_on(folder, run, tmp_path, monkeypatch
         calibrate(tmp_path, config, run, progress=False)
     with pytest.raises(ValueError, match=r"16 quiet stars are too few: .* with 99 or more.* --false-alarms 0.059 or"):
         calibrate(folder, config, run, progress=False)
-    sure = CurveScores(np.ones((N_STARS, 1)), np.ones((N_STARS, 1), np.float32))
+    sure = np.ones((N_STARS, 1), SCORES)
     monkeypatch.setattr(calibration, "star_scores", lambda *_: {"flat": sure, "pspl": sure})
     with pytest.raises(ValueError, match=r"no threshold keeps the false alarms at 0\.1"):
         calibrate(folder, config.replace(false_alarms=0.1), run, progress=False)
@@ -273,7 +273,7 @@ def test_calibrate_scores_a_light_curve_as_classify_answers_for_its_file(events,
     answers = {Path(row.file).name: row.p_binary for row in table.itertuples()}
     for number, star in enumerate(read_photometry(str(folder), "quick").seasons[2:6], 2):
         found = season_scores(run.network, star, single_lenses(star, load_preset("baseline"), 1, 1, number))
-        assert logit(found.whole_curve[0]) == pytest.approx(logit(answers[star.star]), abs=1e-4)
+        assert logit(found["whole_curve"][0]) == pytest.approx(logit(answers[star.star]), abs=1e-4)
 
 
 def test_events_of_which_the_reader_joins_other_epochs_are_scored_all_the_same(run, folder):
@@ -286,7 +286,7 @@ def test_events_of_which_the_reader_joins_other_epochs_are_scored_all_the_same(r
     assert len({len(season.flux) for season in read}) > 1
     found = season_scores(run.network, star, events)
     alone = [run.network.log_prob(season.flux[None], season.delta_t[None])[0, BINARY] for season in read]
-    assert logit(found.whole_curve) == pytest.approx(logit(np.exp(alone)), abs=1e-3)
+    assert logit(found["whole_curve"]) == pytest.approx(logit(np.exp(alone)), abs=1e-3)
 
 
 def test_workers_take_it_too(events, run, made):

@@ -36,7 +36,7 @@ from microlens.evaluate.nightly import read_stars, stream_nights
 from microlens.evaluate.report import Scores, scores_of_other
 from microlens.evaluate.thresholds import Thresholds, choose_thresholds
 from microlens.files import atomic
-from microlens.network.predict import alert_steps, alert_times, lensing_log_p, predict, predict_steps, step_times
+from microlens.network.predict import alert_times, lensing_log_p, predict, predict_steps, step_times
 from microlens.network.runs import Run, export, load_run, shipped_networks
 
 __all__ = ["calibrate", "classify", "evaluate", "export", "read_stars", "stream_nights"]
@@ -186,10 +186,10 @@ def _score_other(config: EvaluateConfig, run: Run, data: PackedDataset, rows, pa
     arrays = {"other_row": rows, "other_log_p": lensing_log_p(log_p), "other_called": log_p.argmax(axis=1),
               "other_label_observable": params["label_observable"].to_numpy()}
     if steps:
-        at = alert_steps(steps.p_binary, thresholds.alert)
-        arrays["other_t_alert"] = alert_times(data, rows, at, run.network.stem_stride)
-    p, t_alert = np.exp(log_p.astype(float)), arrays.get("other_t_alert")
-    return scores_of_other(params, p, thresholds.whole_curve, t_alert), arrays
+        stride = run.network.stem_stride
+        arrays["other_t_alert"] = alert_times(data, rows, steps.p_binary, thresholds.alert, stride)
+    p = np.exp(log_p.astype(float))
+    return scores_of_other(params, p, thresholds.whole_curve, arrays.get("other_t_alert")), arrays
 
 
 def _attributes(config: EvaluateConfig, run: Run, data: PackedDataset, thresholds: Thresholds) -> dict:

@@ -44,7 +44,7 @@ def fixed_scores(x) -> dict:
     return {"chi^2 excess": x[:, 0], "largest window": x[:, 1]}
 
 
-def gradient_boosting(x, observable, seed=0):
+def gradient_boosting(x, observable):
     """scikit-learn's histogram gradient boosting, fitted to tell observable binaries from all others.
 
     x (N, F) features; observable (N,) class numbers. Returns the model, and P (N,) of the same events, each by a fit
@@ -56,6 +56,6 @@ def gradient_boosting(x, observable, seed=0):
     from sklearn.ensemble import HistGradientBoostingClassifier  # a second, which other commands need not spend
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    model = HistGradientBoostingClassifier(random_state=seed)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    model = HistGradientBoostingClassifier(random_state=0)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     return model.fit(x, truth), cross_val_predict(model, x, truth, cv=folds, method="predict_proba")[:, 1]

@@ -21,7 +21,6 @@ from fractions import Fraction
 from importlib import metadata
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -136,42 +135,39 @@ def allowed_stars(n_stars: int, rate: float) -> Fraction:
 # ---- the scores -----------------------------------------------------------------------------------------------------
 
 
-class CurveScores(NamedTuple):
-    """The highest thresholds at which each of N light curves is called binary, and at which it raises an alert.
-
-    whole_curve : (N,) P(binary) at the end.   alert : (N,) float32, as predict.alert_scores gives it.
-    """
-
-    whole_curve: np.ndarray
-    alert: np.ndarray
+SCORES = np.dtype([("whole_curve", "f8"), ("alert", "f4")])
+"""The highest thresholds at which a light curve is called binary, which is P(binary) at its end, and at which it raises
+an alert, as predict.alert_scores gives it."""
 
 
-def network_scores(network: Classifier, flux, delta_t) -> CurveScores:
-    """The scores of light curves of the same epochs; flux, delta_t : (N, T) as Classifier.log_prob takes them."""
+def network_scores(network: Classifier, flux, delta_t) -> np.ndarray:
+    """The SCORES (N,) of light curves of the same epochs; flux, delta_t : (N, T) as Classifier.log_prob takes them."""
     p = np.exp(network.log_prob_prefixes(flux, delta_t).astype(float))
     p_binary = p[..., BINARY] / p.sum(axis=-1)
     start = network.stream().update(0.0, 0.0)[0, BINARY]  # before the first epoch
     steps = p_binary[:, network.stem_stride - 1 :: network.stem_stride]
-    return CurveScores(p_binary[:, -1], alert_scores(np.column_stack([np.full(len(flux), start), steps])))
+    out = np.empty(len(flux), SCORES)
+    out["whole_curve"] = p_binary[:, -1]
+    out["alert"] = alert_scores(np.column_stack([np.full(len(flux), start), steps]))
+    return out
 
 
-def season_scores(network: Classifier, star: QuietSeason, events) -> CurveScores:
-    """The scores of one quiet season with each of N events in it.
+def season_scores(network: Classifier, star: QuietSeason, events) -> np.ndarray:
+    """The SCORES (N,) of one quiet season with each of N events in it.
 
     events : (N, 2, n) flux and error with the event, as QuietSeason.injected gives them.
     A light curve with the event is read as if the file held nothing else, so its baseline is that which `classify`
-    finds. One without a usable baseline, which `classify` refuses, has the score NOT_ANSWERED.
+    finds. One without a usable baseline, which `classify` refuses, has the scores NOT_ANSWERED.
     """
     read = {}  # the seasons that classify answers, by their place
     for place, (flux, error) in enumerate(events):
         with contextlib.suppress(LightCurveError):
             (read[place],) = seasons(LightCurve(star.star, star.time, flux, error, "flux", ""))
-    out = CurveScores(np.full(len(events), NOT_ANSWERED), np.full(len(events), NOT_ANSWERED, np.float32))
+    out = np.full(len(events), NOT_ANSWERED, SCORES)
     for n_epochs in {len(season.flux) for season in read.values()}:  # the reader may join other epochs in another event
         places = [place for place, season in read.items() if len(season.flux) == n_epochs]
         arrays = (np.stack([getattr(read[place], name) for place in places]) for name in ("flux", "delta_t"))
-        for scores, values in zip(out, network_scores(network, *arrays), strict=True):
-            scores[places] = values
+        out[places] = network_scores(network, *arrays)
     return out
 
 
@@ -188,18 +184,15 @@ def single_lenses(star: QuietSeason, preset: sky.Preset, n: int, seed: int, numb
 
 
 def star_scores(network: Classifier, stars, preset: sky.Preset, n: int, seed: int,
-                progress: bool = True) -> dict[str, CurveScores]:
-    """The scores of each of S quiet seasons as it is, and with each of n single lenses in it, by kind.
-
-    Returns flat: scores (S, 1), and pspl: scores (S, n).
+                progress: bool = True) -> dict[str, np.ndarray]:
+    """The SCORES of S quiet seasons by kind: flat (S, 1), as they are, and pspl (S, n), with each of n single lenses.
     """
     found = []
     for number, star in enumerate(tqdm(stars, desc="calibrate", unit="season", disable=not progress)):
         events = single_lenses(star, preset, n, seed, number)
         found.append(season_scores(network, star, [(star.flux, star.error), *events]))
-    table = CurveScores(*(np.stack(values) for values in zip(*found, strict=True)))
-    columns = {"flat": slice(0, 1), "pspl": slice(1, None)}
-    return {kind: CurveScores(*(values[:, part] for values in table)) for kind, part in columns.items()}
+    table = np.stack(found)
+    return {"flat": table[:, :1], "pspl": table[:, 1:]}
 
 
 def choose_threshold(by_kind: dict, names, rate: float) -> float:
@@ -231,8 +224,8 @@ def calibrate(folder, config: CalibrateConfig, run: Run | None = None, progress:
     preset = sky.load_preset(preset_name)
     scores = star_scores(run.network, seasons_of_stars, preset, config.injections, config.seed, progress)
     thresholds, reached = {}, {}
-    for name in CurveScores._fields:
-        by_kind = {kind: getattr(of_kind, name) for kind, of_kind in scores.items()}
+    for name in SCORES.names:
+        by_kind = {kind: of_kind[name] for kind, of_kind in scores.items()}
         thresholds[name] = choose_threshold(by_kind, names, config.false_alarms)
         reached[name] = {kind: _mean_share(values >= thresholds[name], names) for kind, values in by_kind.items()}
     if max(thresholds.values()) > 1:
@@ -244,15 +237,15 @@ def calibrate(folder, config: CalibrateConfig, run: Run | None = None, progress:
         split=config.split, seed=config.seed, photometry=photometry.digest, stars=sorted(set(names.tolist())),
         **_versions())
     write_calibration(Path(config.output), calibration)
-    _report(calibration)
+    for name, what in (("whole_curve", "called binary"), ("alert", "alerted")):
+        share = reached[name]
+        log.info("%s at P(binary) >= %.7g: %.4f of the %d single lenses and %.4f of the %d quiet seasons of %d stars",
+                 what, thresholds[name], share["pspl"], calibration.n_injections, share["flat"], len(names), n_stars)
     return Path(config.output)
 
 
 def _unlearnt(stars, run: Run, folder) -> list[QuietSeason]:
-    """The seasons of stars that a training did not use, with a word on those left out and on sparse ones.
-
-    Raises ValueError where none is left.
-    """
+    """The seasons of stars that a training did not use, with a word on those left out and on sparse ones."""
     known = run.data.get("stars", {})
     left = [season for season in stars if known.get(season.star) not in LEARNT_PARTS]
     if len(left) < len(stars):
@@ -270,15 +263,6 @@ def _unlearnt(stars, run: Run, folder) -> list[QuietSeason]:
 def _mean_share(reached, names) -> float:
     """Mean over stars of the share of reached (S, n) among the curves of their seasons; names : (S,) stars."""
     return float(np.mean([reached[names == name].mean() for name in np.unique(names)]))
-
-
-def _report(calibration: Calibration):
-    """Log both thresholds, and what share of the calibration's own curves reaches them."""
-    for name, what in (("whole_curve", "called binary"), ("alert", "alerted")):
-        share = calibration.reached[name]
-        log.info("%s at P(binary) >= %.7g: %.4f of the %d single lenses and %.4f of the %d quiet seasons of %d stars",
-                 what, getattr(calibration, name), share["pspl"], calibration.n_injections, share["flat"],
-                 calibration.n_seasons, calibration.n_stars)
 
 
 def _versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from microlens.config import (
 from microlens.data.packed import PackedDataset, class_mix, residual_features
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.evaluate.thresholds import Thresholds
-from microlens.network.predict import FRACTIONS, Steps, alert_steps, alert_times
+from microlens.network.predict import FRACTIONS, Steps, alert_times
 
 SEED = 0  # of the bootstrap and of the choice of examples
 MARKED = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # fractions of the season that the thesis reported
@@ -83,10 +83,8 @@ class Scores:
             out[f"{name}_interval_95"] = metrics.share(called[among].sum(), among.sum())["interval_95"]
         n_called = metrics.effective_number(self.weight[called])
         for name, right in (("purity", self.labels == BINARY), ("purity_observable", seen)):
-            def purity(counts, right=right):
-                return metrics.purity(right, called, self.weight * counts)
-
-            out[f"{name}_interval_95"] = self.interval(purity, n_called)
+            out[f"{name}_interval_95"] = self.interval(
+                lambda counts, right=right: metrics.purity(right, called, self.weight * counts), n_called)
         return out
 
     def _average_precision(self, score) -> dict:
@@ -113,15 +111,7 @@ class Scores:
         """Scores of the most probable class against both labels, with intervals."""
         labels, observable, called, n = self.labels, self.observable, self.called, len(self.labels)
         rarest = np.bincount(observable, minlength=len(LENSING_CLASSES)).min()
-
-        def f1(counts):
-            return metrics.f1_macro(observable, called, counts)
-
         p = self.p / self.p.sum(axis=1, keepdims=True)
-
-        def area(counts):
-            return metrics.auroc(observable, p, counts)
-
         return {
             "simulated_labels": metrics.summary(labels, self.p, self.config.calibration_n_bins),
             "observable_labels": metrics.summary(observable, self.p, self.config.calibration_n_bins),
@@ -129,8 +119,10 @@ class Scores:
             "accuracy_simulated_interval_95": metrics.share((called == labels).sum(), n)["interval_95"],
             "accuracy_simulated_class_mix": metrics.share_of(called == labels, self.weight),
             "accuracy_simulated_class_mix_oracle": metrics.share_of(observable == labels, self.weight),
-            "f1_macro_observable_interval_95": self.interval(f1, rarest),
-            "auroc_macro_observable_interval_95": self.interval(area, rarest),
+            "f1_macro_observable_interval_95":
+                self.interval(lambda counts: metrics.f1_macro(observable, called, counts), rarest),
+            "auroc_macro_observable_interval_95":
+                self.interval(lambda counts: metrics.auroc(observable, p, counts), rarest),
         }
 
     def whole_curves(self, thresholds: Thresholds, p_scaled) -> dict:
@@ -180,8 +172,7 @@ class Scores:
         """Accuracy against the fraction of the season, and alerts: numbers for the summary, arrays for predictions."""
         accuracy, by_fraction = self._against_fraction(data, steps, stride)
         t_observable, t_premature = (self.params[name].to_numpy() for name in ("t_observable_pspl", "t_premature"))
-        step = alert_steps(steps.p_binary, threshold)
-        t_alert = alert_times(data, self.rows, step, stride)
+        t_alert = alert_times(data, self.rows, steps.p_binary, threshold, stride)
         report = alerts.report(self.labels, self.observable, t_alert, t_observable, t_premature, self.weight)
         numbers = {"accuracy_at_fraction": accuracy, "persistence_steps": PERSISTENCE,
                    "alerts": {"threshold": threshold, **report}}

@@ -84,12 +84,12 @@ def step_times(data: PackedDataset, row: int, stride: int) -> np.ndarray:
     return np.append(data.timestamps[0], data.patch_times(row, stride))
 
 
-def sustained(score, persistence: int = PERSISTENCE) -> np.ndarray:
-    """Smallest of the last `persistence` values of score (n, K) at each step; 0 before that many steps."""
+def sustained(score) -> np.ndarray:
+    """Smallest of the last PERSISTENCE values of score (n, K) at each step; 0 before that many steps."""
     out = np.array(score, dtype=np.float32)
-    for shift in range(1, persistence):
+    for shift in range(1, PERSISTENCE):
         out[:, shift:] = np.minimum(out[:, shift:], score[:, :-shift])
-    out[:, : persistence - 1] = 0.0
+    out[:, : PERSISTENCE - 1] = 0.0
     return out
 
 
@@ -110,20 +110,17 @@ def alert_steps(score, threshold: float) -> np.ndarray:
     return np.where(above.any(axis=1), above.argmax(axis=1), -1)
 
 
-def alert_times(data: PackedDataset, rows, steps, stride: int) -> np.ndarray:
-    """Days (n,) of alerts at steps (n,) of rows (n,), as alert_steps gives them; NaN where there is none."""
-    return np.array([step_times(data, row, stride)[k] if k >= 0 else np.nan
-                     for row, k in zip(rows, steps, strict=True)])
+def alert_times(data: PackedDataset, rows, score, threshold: float, stride: int) -> np.ndarray:
+    """Days (n,) of the alerts of rows (n,) of a dataset, whose scores are score (n, K); NaN where there is none."""
+    return np.array([step_times(data, row, stride)[step] if step >= 0 else np.nan
+                     for row, step in zip(rows, alert_steps(score, threshold), strict=True)])
 
 
 def validation_outputs(network, data: PackedDataset, rows, progress=False) -> dict[str, np.ndarray]:
     """What thresholds are chosen from: labels, log-probabilities, alert and premature scores (n,) of rows, by name."""
     steps, labels = predict_steps(network, data, rows, progress), data.labels[rows]
-    never = steps.p_binary.shape[1]
-    until = np.full(len(rows), never)
-    for i, row in enumerate(rows):
-        if np.isfinite(data.t_premature[row]):
-            until[i] = np.searchsorted(step_times(data, row, network.stem_stride), data.t_premature[row])
+    until = np.array([np.searchsorted(step_times(data, row, network.stem_stride), data.t_premature[row])
+                      for row in rows])  # NaN, for never, is sorted behind all steps
     premature = np.where(labels == BINARY, alert_scores(steps.p_binary, until), 0.0)
     return {
         "label": labels.astype(np.int8),
