@@ -129,8 +129,8 @@ def fit_light_curve(time, flux, flux_err, model="PSPL", parallax: lens.Field | N
     progress, cancel = progress or (lambda share, words: None), cancel or (lambda: False)
     names = MODELS[model] + (PARALLAX if parallax is not None else ())
     single = fit_single_lens(*epochs, finite_source=model == "FSPL", field=parallax)
-    problem = Problem(names, *epochs, parallax, _reference_time(start, single, epochs[0]), limb_darkening,
-                      tolerance_for(*epochs[1:]), cancel)
+    t_0_par = float(np.clip(single.t_0 if start is None else start["t_0"], epochs[0][0], epochs[0][-1]))
+    problem = Problem(names, *epochs, parallax, t_0_par, limb_darkening, tolerance_for(*epochs[1:]), cancel)
     minima, stopped = [], False
     try:
         found = binary_minima(problem, start, progress) if model == "binary" else _single_minima(problem, start, single)
@@ -190,11 +190,6 @@ def _check(model: str, start: dict | None, limb_darkening: float):
                 raise ValueError(f"start has {name} = {start[name]!r}; a fit keeps it from {low:g} to {high:g}.")
     if not 0 <= limb_darkening <= 1:
         raise ValueError(f"limb_darkening = {limb_darkening!r}: expected 0 to 1 (linear coefficient).")
-
-
-def _reference_time(start: dict | None, single, time) -> float:
-    """t_0,par of a fit: the t_0 of the start, or of the best single lens, within the light curve."""
-    return float(np.clip(single.t_0 if start is None else start["t_0"], time[0], time[-1]))
 
 
 def _single_minima(problem: Problem, start: dict | None, single):

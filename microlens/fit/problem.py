@@ -176,18 +176,15 @@ class Problem:
         low, high = self.limits()
         inside = 1e-9  # a start on a limit is moved off it
         start = np.clip(x, low + inside, high - inside)
-        if self._source_flux(start) == 0:
+        try:
+            f_source = self.fluxes(self.magnification(start)).f_source
+        except lens.MagnificationError:
+            f_source = 0.0
+        if f_source == 0:
             return start, self.chi2(start)  # the flux depends on no coordinate
         found = least_squares(self.residuals, start, self.derivatives, (low, high), x_scale="jac", ftol=SETTLED,
                               xtol=SETTLED_X, gtol=None, max_nfev=most_trials)
         return found.x, 2 * float(found.cost)
-
-    def _source_flux(self, x) -> float:
-        """The best flux of the source; 0 where the magnification is not known."""
-        try:
-            return self.fluxes(self.magnification(x)).f_source
-        except lens.MagnificationError:
-            return 0.0
 
     def covariance(self, x) -> np.ndarray:
         """Covariance (k + 2, k + 2) of the coordinates and of the two fluxes: the inverse of the normal matrix.

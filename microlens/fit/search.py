@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -59,20 +60,22 @@ def binary_minima(problem: Problem, start: dict | None, progress: Callable[[floa
     Raises FitCancelled where the problem says so.
     """
     starts = searched(problem, progress) if start is None else [start]
+    has_parallax = "pi_EN" in problem.names
     polished, done = [], []
     for k, given in enumerate(starts):
         progress(0.7 + 0.15 * k / len(starts), "polishing")
         polished.append(_descended(problem, given, MANY_TRIALS))
-    polished.sort(key=lambda pair: pair[1])
+    polished.sort(key=itemgetter(1))
     for k, (given, _) in enumerate(polished[:TWINS_OF]):
         progress(0.85 + 0.03 * k, "degenerate twins")
         polished += [_descended(problem, twin, SOME_TRIALS) for twin in twins(given)]
     polished = _hopeful(problem, polished)
     for k, (given, _) in enumerate(polished):
         progress(0.9 + 0.1 * k / len(polished), "last descent")
-        for last in _last_starts(problem, given):
+        bent = dict.fromkeys(PARALLAX, 0.0) | given
+        for last in [bent, mirrored(bent)] if has_parallax else [given]:  # parallax tells the lens' two sides apart
             reached, chi2 = _descended(problem, last, MANY_TRIALS)
-            x = problem.coordinates(normal_form(reached, "pi_EN" in problem.names))
+            x = problem.coordinates(normal_form(reached, has_parallax))
             if is_new(problem, (x, chi2), done):
                 done.append((x, chi2))
                 yield x, chi2
@@ -80,7 +83,7 @@ def binary_minima(problem: Problem, start: dict | None, progress: Callable[[floa
 
 def _hopeful(problem: Problem, reached: list[tuple[dict, float]]) -> list[tuple[dict, float]]:
     """Those of some parameters and chi^2 that are close to the best, each minimum once, in the order of chi^2."""
-    reached = sorted(reached, key=lambda pair: pair[1])
+    reached = sorted(reached, key=itemgetter(1))
     kept, compared = [], []
     for given, chi2 in reached:
         x = problem.coordinates(normal_form(given, "pi_EN" in given))
@@ -104,55 +107,54 @@ def searched(problem: Problem, progress: Callable[[float, str], None]) -> list[d
         scored += planetary_starts(time, flux, sigma, singles, anomalies, N_PLANETS)
     progress(0.1, "grid of s, q and alpha")
     for singles, _ in paths:
-        scored += grid_starts(time, flux, _softened(problem, SOFT), singles, N_GRID)
+        scored += grid_starts(time, flux, _softened(problem, SOFT).sigma, singles, N_GRID)
     progress(0.2, "library of curves")
     straight = paths[0][0]
-    shapes = library_starts(time, flux, _softened(problem, SOFTEST), straight[-1], WIDER * N_SHAPES)
+    shapes = library_starts(time, flux, _softened(problem, SOFTEST).sigma, straight[-1], WIDER * N_SHAPES)
     bumps = two_bump_starts(time, flux, sigma, straight)
     scored += _after_soft_descents(problem, shapes[:N_SHAPES] + bumps, 1, progress)
     reached = _followed(problem, scored, progress)
     if reached[0][1] > GOOD_CHI2 * len(time):
         reached += _followed(problem, _after_soft_descents(problem, shapes + bumps, WIDER, progress), progress)
-        reached = _with_minima_between(problem, sorted(reached, key=lambda pair: pair[1]))
-    return distinct((given for given, _ in reached), N_POLISHED)
+        reached = _with_minima_between(problem, reached)
+    return distinct(reached, N_POLISHED)
 
 
 def _after_soft_descents(problem: Problem, shapes: list[dict], width: int, progress) -> list[dict]:
     """What some starts reach on softened data; `width` times as many of them are kept as usual."""
     for share, n_kept in ((SOFTEST, N_SOFTEST), (SOFTER, N_LIBRARY)):
-        soft, descended = _averaged(_with_soft_errors(problem, share)), []
+        soft, descended = _averaged(_softened(problem, share)), []
         for k, start in enumerate(shapes):
             progress(0.3 + 0.15 * k / len(shapes), "descent on softened data")
             descended.append(_descended(soft, start, SOME_TRIALS))
-        descended.sort(key=lambda pair: pair[1])
-        shapes = distinct((given for given, _ in descended), width * n_kept)
+        shapes = distinct(descended, width * n_kept)
     return shapes
 
 
 def _followed(problem: Problem, starts: list[dict], progress) -> list[tuple[dict, float]]:
     """Where starts lead, on slightly softened data and then on the data as they are: parameters and chi^2, in order."""
-    soft, reached = _with_soft_errors(problem, SOFT), []
+    soft, reached = _softened(problem, SOFT), []
     for k, start in enumerate(starts):
         progress(0.45 + 0.25 * k / len(starts), "short descents")
         given, _ = _descended(soft, start, FEW_TRIALS)
         straight_or_bent = _problem_of(problem, given)
         reached.append((given, straight_or_bent.chi2(straight_or_bent.coordinates(given))))
-    reached.sort(key=lambda pair: pair[1])
-    reached = [_descended(problem, given, SOME_TRIALS) for given in distinct((x for x, _ in reached), N_FOLLOWED)]
-    return _with_minima_between(problem, sorted(reached, key=lambda pair: pair[1]))
+    reached = [_descended(problem, given, SOME_TRIALS) for given in distinct(reached, N_FOLLOWED)]
+    return _with_minima_between(problem, reached)
 
 
 def _with_minima_between(problem: Problem, reached: list[tuple[dict, float]]) -> list[tuple[dict, float]]:
     """Minima and those that are found between them, in the order of chi^2, until one describes the light curve."""
-    soft, tried = _with_soft_errors(problem, SOFT), []
+    soft, tried = _softened(problem, SOFT), []
+    reached = sorted(reached, key=itemgetter(1))
     for _ in range(ROUNDS_BETWEEN):
         if reached[0][1] < GOOD_CHI2 * len(problem.time):
             break
-        middles = [x for x in between(distinct((given for given, _ in reached), N_POLISHED)) if x not in tried]
+        middles = [x for x in between(distinct(reached, N_POLISHED)) if x not in tried]
         tried += middles
         for middle in middles:
             reached.append(_descended(problem, _descended(soft, middle, SOME_TRIALS)[0], SOME_TRIALS))
-        reached.sort(key=lambda pair: pair[1])
+        reached.sort(key=itemgetter(1))
     return reached
 
 
@@ -187,26 +189,17 @@ def _singles_and_anomalies(problem: Problem) -> list[tuple[list[SingleLensFit], 
     """
     epochs = problem.time, problem.flux, problem.sigma
     singles, anomalies = anomalous(*epochs)
-    if not _has_parallax(problem):
+    if "pi_EN" not in problem.names:
         return [(singles, anomalies)]
     start = problem.t_0_par, singles[0].t_E, singles[0].u_0
     bent = anomalous(*epochs, start, problem.field)
     return [(singles, anomalies), bent] if bent[0][0].chi2 < singles[0].chi2 - BENT_GAIN else [(singles, anomalies)]
 
 
-def _has_parallax(problem: Problem) -> bool:
-    return set(PARALLAX) <= set(problem.names)
-
-
-def _softened(problem: Problem, share: float) -> np.ndarray:
-    """Errors (n,) with a share of the flux above the baseline added."""
+def _softened(problem: Problem, share: float) -> Problem:
+    """The problem with a share of the flux above the baseline added to its errors: a coarse magnification will do."""
     above = np.maximum(problem.flux - np.quantile(problem.flux, BASELINE), 0.0)
-    return np.hypot(problem.sigma, share * above)
-
-
-def _with_soft_errors(problem: Problem, share: float) -> Problem:
-    """The problem on softened data, where a coarse magnification will do."""
-    return replace(problem, sigma=_softened(problem, share), tolerance=COARSE)
+    return replace(problem, sigma=np.hypot(problem.sigma, share * above), tolerance=COARSE)
 
 
 def _averaged(problem: Problem) -> Problem:
@@ -249,14 +242,6 @@ def _other_separations(given: dict) -> list[float]:
         return [1 / s]
     s_dagger = 0.5 * (crossing + np.hypot(crossing, 2.0))
     return [1 / s, float(s_dagger**2 / s)]
-
-
-def _last_starts(problem: Problem, given: dict) -> list[dict]:
-    """Where the last descent begins: with parallax on either side of the lens, else there is one start."""
-    if not _has_parallax(problem):
-        return [given]
-    bent = dict.fromkeys(PARALLAX, 0.0) | given
-    return [bent, mirrored(bent)]
 
 
 def mirrored(given: dict) -> dict:

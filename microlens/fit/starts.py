@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -133,8 +134,8 @@ def planetary_starts(time, flux, sigma, singles: list[SingleLensFit], anomalies:
             for start in _planets_at(single, tau, beta, q, offset):
                 model = single.f_source * magnification_on(path, start) + single.f_blend
                 gain = (expected - ((flux[near] - model) / sigma[near]) ** 2).sum()
-                scored.append((-gain, start))
-    return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
+                scored.append((start, -gain))
+    return distinct(scored, n_best)
 
 
 def magnification_on(path, given: dict) -> np.ndarray:
@@ -149,7 +150,7 @@ def magnification_on(path, given: dict) -> np.ndarray:
 
 
 def _path(single: SingleLensFit, time) -> tuple[np.ndarray, np.ndarray]:
-    """The path of a start at times (n,): coordinates along and across the direction of motion, each (n,)."""
+    """The path of a start at times (n,), as magnification_on takes it."""
     return trajectory(time, single.t_0, _start_u_0(single), single.t_E, 0.0, single.parallax)
 
 
@@ -187,8 +188,8 @@ def grid_starts(time, flux, sigma, singles: list[SingleLensFit], n_best: int) ->
     path, scored = _path(singles[-1], few.t), []
     for s, q, alpha in itertools.product(GRID_S, GRID_Q, turns):
         start = _start(singles[-1], GRID_RHO, s, q, alpha)
-        scored.append((best_fluxes(few, magnification_on(path, start)).chi2, start))
-    return distinct([start for _, start in sorted(scored, key=lambda pair: pair[0])], n_best)
+        scored.append((start, best_fluxes(few, magnification_on(path, start)).chi2))
+    return distinct(scored, n_best)
 
 
 def two_bump_starts(time, flux, sigma, singles: list[SingleLensFit]) -> list[dict]:
@@ -238,8 +239,7 @@ def library() -> tuple[np.ndarray, np.ndarray]:
     turns = 2 * np.pi * np.arange(LIBRARY_ALPHA) / LIBRARY_ALPHA
     tau = np.arange(-LIBRARY_REACH, LIBRARY_REACH + LIBRARY_STEP / 2, LIBRARY_STEP)
     shapes = np.array(list(itertools.product(LIBRARY_S, LIBRARY_Q, turns, LIBRARY_U_0)))
-    out = np.empty((len(shapes), len(tau)), dtype=np.float32)
-    out = out.reshape(-1, LIBRARY_ALPHA, len(LIBRARY_U_0), len(tau))
+    out = np.empty((len(LIBRARY_S) * len(LIBRARY_Q), LIBRARY_ALPHA, len(LIBRARY_U_0), len(tau)), dtype=np.float32)
     for k, (s, q) in enumerate(itertools.product(LIBRARY_S, LIBRARY_Q)):
         for turn, other in _half_of_the_directions():
             for j, u_0 in enumerate(LIBRARY_U_0):
@@ -274,10 +274,12 @@ def library_starts(time, flux, sigma, single: SingleLensFit, n_best: int) -> lis
             best[better], where[better] = chi2[better], (t_0, t_E)
     promising = np.argsort(best)[:REFINED]
     chi2, where = _refined(curves[promising], few, best[promising], where[promising])
-    starts = ({"t_0": float(where[k, 0]), "u_0": float(shapes[m, 3]), "t_E": float(where[k, 1]), "rho": LIBRARY_RHO,
-               "s": float(shapes[m, 0]), "q": float(shapes[m, 1]), "alpha": float(shapes[m, 2])}
-              for k, m in ((k, promising[k]) for k in np.argsort(chi2)))
-    return distinct(starts, n_best)
+    scored = []
+    for k in np.argsort(chi2):
+        t_0, t_E, s, q, alpha, u_0 = (float(x) for x in (*where[k], *shapes[promising[k]]))
+        start = {"t_0": t_0, "u_0": u_0, "t_E": t_E, "rho": LIBRARY_RHO, "s": s, "q": q, "alpha": alpha}
+        scored.append((start, chi2[k]))
+    return distinct(scored, n_best)
 
 
 def _refined(curves, few: Points, chi2, where) -> tuple[np.ndarray, np.ndarray]:
@@ -296,10 +298,10 @@ def _refined(curves, few: Points, chi2, where) -> tuple[np.ndarray, np.ndarray]:
     return chi2, where
 
 
-def distinct(starts, n: int) -> list[dict]:
-    """The first n of some starts, in their order, of which no two are alike in s, q, alpha and u_0."""
+def distinct(scored, n: int) -> list[dict]:
+    """The n starts of least chi^2 of which no two are alike in s, q, alpha and u_0; scored : (start, chi^2) each."""
     kept = []
-    for start in starts:
+    for start, _ in sorted(scored, key=itemgetter(1)):
         if not any(_alike(start, other) for other in kept):
             kept.append(start)
         if len(kept) == n:
