@@ -2,10 +2,8 @@
 
     folder = evaluate(EvaluateConfig(experiment_name="d64_l4_hier", data="data/raw/test.h5"))
 
-Thresholds (of whole curves, of alerts and of the baselines) and the temperature come from the run's validation rows and
-are applied unchanged; a calibration file gives the first two in their place. Events of class other, which a network of
-three classes does not know, are scored apart: what it calls binary of them is a false alarm. Of the events that the run
-was trained on only the held-out ones are scored.
+Thresholds come from the run's validation rows, or from a calibration, and are applied unchanged. Events of class other,
+which a network of three classes does not know, are scored apart: what it calls binary of them is a false alarm.
 `predictions.h5` holds all that the scores and the figures (microlens.figures.draw_evaluation) are made of.
 
 thresholds     what validation rows decide                  report         the numbers of one evaluation
@@ -19,7 +17,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from pathlib import Path
 
@@ -89,20 +86,11 @@ def check_cadence(path, timestamps, run: Run):
                          "with the run's schedule.")
 
 
-def _finite(x):
-    """x with every number that is not finite (a threshold that no score reaches) as None, which JSON can hold."""
-    if isinstance(x, dict):
-        return {k: _finite(v) for k, v in x.items()}
-    if isinstance(x, (list, tuple)):
-        return [_finite(v) for v in x]
-    if isinstance(x, (float, np.floating)):
-        return float(x) if math.isfinite(x) else None
-    return x
-
-
 def _write_summary(folder: Path, summary: dict):
+    """Write evaluation_summary.json. A number that is not finite (a threshold that no score reaches) becomes null."""
+    finite = json.loads(json.dumps(summary, default=float), parse_constant=lambda word: None)
     with atomic(folder / "evaluation_summary.json") as temporary:
-        temporary.write_text(json.dumps(_finite(summary), indent=1) + "\n")
+        temporary.write_text(json.dumps(finite, indent=1) + "\n")
 
 
 def new_folder(config: EvaluateConfig, run: Run) -> Path:

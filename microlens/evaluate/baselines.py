@@ -26,8 +26,7 @@ def guarded(p, event, anomaly) -> np.ndarray:
     nights, too, so no more than GUARD_P is claimed.
     """
     p = np.maximum(np.array(p, dtype=float), 1e-12)
-    flat_against_event = event & ~anomaly & (p[:, FLAT] > 1 - GUARD_P)
-    _set(p, FLAT, flat_against_event, 1 - GUARD_P)
+    _set(p, FLAT, event & ~anomaly & (p[:, FLAT] > 1 - GUARD_P), 1 - GUARD_P)
     _set(p, BINARY, anomaly & (p[:, BINARY] < GUARD_P), GUARD_P)
     return p
 

@@ -166,7 +166,8 @@ def _answer(season: Season, network, calibration: Calibration | None) -> _Answer
     p, called, overruled = np.full(network.n_classes, np.nan), "", False
     few = len(season.flux) < MIN_POINTS
     if not few:
-        p = network_probabilities(season, network)
+        p = np.exp(network.log_prob(season.flux[None], season.delta_t[None])[0].astype(float))
+        p /= p.sum()
         # The literature's thresholds take noise for white and variable stars for lenses: not for a network of the sky.
         if calibration is None and not network.tells_other:
             p, overruled = overruled_probabilities(season, p)
@@ -200,12 +201,6 @@ def _row(curve: LightCurve, parts: list[Season], answer: _Answer, number, event_
             **dict(zip(PROBABILITIES, map(float, answer.p), strict=False)), "class": answer.called,
             "event_season": event_season, "flags": "; ".join([*answer.flags, *curve.notes]),
             "sim_label": curve.truth.get("sim_label", "")}
-
-
-def network_probabilities(season: Season, network) -> np.ndarray:
-    """Probabilities (classes,) of one season, the network's own."""
-    p = np.exp(network.log_prob(season.flux[None], season.delta_t[None])[0].astype(float))
-    return p / p.sum()
 
 
 def overruled_probabilities(season: Season, p) -> tuple[np.ndarray, bool]:

@@ -23,7 +23,6 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -66,6 +65,8 @@ STAR = np.dtype([
     ("recent", "f4", (PERSISTENCE - 1,)),
 ])
 """What the file knows of a star beside the state of its stream. Times are as in the epochs' files."""
+NEW = np.dtype([("star", "i8"), ("time", "f8"), ("flux", "f8"), ("error", "f8"), ("baseline", "f8")])
+"""A new epoch: the row of its star, time, flux and its error, stated baseline."""
 
 
 def stream_nights(files, config: StreamConfig, report: Callable[[str], None], run: Run | None = None) -> Counter:
@@ -107,11 +108,6 @@ def read_stars(path) -> pd.DataFrame:
         return pd.DataFrame({"star": states.names, **columns})
 
 
-def identity(run: Run) -> str:
-    """Hexadecimal digits that tell a network, with the fit that it reads, from all others."""
-    return hashlib.sha256(f"{run.digest} {running.STATE.descr}".encode()).hexdigest()
-
-
 def _check_same(old: States, attrs: dict):
     """Raise ValueError where a state is of another network, or of epochs in another unit or band."""
     theirs = old.attrs
@@ -137,23 +133,14 @@ def _rounded(x, digits: int) -> float:
     return float(f"{float(x):.{digits}g}")
 
 
-class _New(NamedTuple):
-    """New epochs (n,): the row of the star, time, flux and its error, stated baseline."""
-
-    star: np.ndarray
-    time: np.ndarray
-    flux: np.ndarray
-    error: np.ndarray
-    baseline: np.ndarray
-
-
 class _Night:
     """One run over new epochs: what it needs of the network, and what it finds (alerts, counts)."""
 
     def __init__(self, run: Run, epochs: Epochs, threshold: float):
         self.network, self.epochs = run.network, epochs
         self.threshold = threshold
-        self.attrs = {"network": identity(run), "run": run.name, "unit": epochs.unit, "band": epochs.band}
+        network = hashlib.sha256(f"{run.digest} {running.STATE.descr}".encode()).hexdigest()  # and the fit it reads
+        self.attrs = {"network": network, "run": run.name, "unit": epochs.unit, "band": epochs.band}
         unknown = np.zeros(1, STAR)
         for name in ("time", "fed", "start", "reference", "error", "alert"):
             unknown[name] = np.nan
@@ -176,14 +163,15 @@ class _Night:
             attrs |= {what: old.attrs[what] for what in ("unit", "band") if old.attrs[what]}
         new = self._later(rows, last)
         self.counts["stars"], self.counts["new stars"] = len(names), len(names) - (len(old) if old is not None else 0)
-        if not len(new.star):
+        if not len(new):
             report([])
             return
         with new_states(path, names, self.layout, attrs, sparse=("held",)) as write:
             for start in range(0, len(names), PIECE):
                 piece = slice(start, min(start + PIECE, len(names)))
-                arrays, of_piece = self._piece(old, piece), slice(*np.searchsorted(new.star, [piece.start, piece.stop]))
-                self._take_piece(names[piece], arrays, _New(*(array[of_piece] for array in new)), start)
+                arrays = self._piece(old, piece)
+                first, end = np.searchsorted(new["star"], [piece.start, piece.stop])
+                self._take_piece(names[piece], arrays, new[first:end], start)
                 self.counts["waiting"] += int(np.sum(arrays["star"]["n_held"] > 0))
                 write(piece, arrays)
             self.alerts.sort(key=lambda alert: (alert["time"], alert["star"]))
@@ -193,30 +181,30 @@ class _Night:
     def _rows_of(self, old: States | None) -> tuple[np.ndarray, np.ndarray]:
         """Names (N,) of all stars, new ones behind the others in alphabetical order, and the row (n,) of each epoch."""
         epochs = self.epochs
-        seen = np.zeros(len(epochs.names), dtype=bool)
-        seen[epochs.star] = True
+        seen = np.bincount(epochs.star, minlength=len(epochs.names)) > 0
         known = np.array([], dtype=np.str_) if old is None else old.names
         names = np.concatenate([known, np.setdiff1d(epochs.names[seen], known)])
         order = np.argsort(names)
         place = order[np.minimum(np.searchsorted(names, epochs.names, sorter=order), len(names) - 1)]
         return names, place[epochs.star]
 
-    def _later(self, rows, last) -> _New:
-        """The epochs in the order of row and time, without those that are not later than their star's last one, `last`
-        (N,) d, or than the epoch before them.
-
-        Raises ValueError where the times jump by more than any survey lasts.
+    def _later(self, rows, last) -> np.ndarray:
+        """The epochs, NEW (n,), in the order of row and time, without those that are not later than their star's last
+        one, `last` (N,) d, or than the epoch before them.
         """
-        epochs = self.epochs
-        order = np.lexsort((epochs.time, rows))
-        new = _New(*(array[order] for array in (rows, epochs.time, epochs.flux, epochs.error, epochs.baseline)))
-        times = np.concatenate([new.time, last[np.isfinite(last)]])
+        order = np.lexsort((self.epochs.time, rows))
+        new = np.empty(len(order), NEW)
+        new["star"] = rows[order]
+        for name in NEW.names[1:]:
+            new[name] = getattr(self.epochs, name)[order]
+        times = np.concatenate([new["time"], last[np.isfinite(last)]])
         if len(times) and np.ptp(times) > LONGEST_SPAN:
             raise ValueError(f"the epochs in the files and in the state span {np.ptp(times):.0f} d, so some times are "
                              "in another system or unit. Bring all to one, or begin a new state with --state.")
-        kept = ~(new.time <= last[new.star]) & (_is_first(new.star) | (np.diff(new.time, prepend=-np.inf) > 0))
+        later = _is_first(new["star"]) | (np.diff(new["time"], prepend=-np.inf) > 0)
+        kept = later & ~(new["time"] <= last[new["star"]])
         self.counts["epochs"], self.counts["known already"] = int(kept.sum()), int((~kept).sum())
-        return new if kept.all() else _New(*(array[kept] for array in new))
+        return new if kept.all() else new[kept]
 
     def _piece(self, old: States | None, piece: slice) -> dict[str, np.ndarray]:
         """The arrays of the stars in `piece`: those of the old states, and behind them new ones."""
@@ -225,13 +213,14 @@ class _Night:
         fresh = {name: np.repeat(array, n_new, axis=0) for name, array in self.blank.items()}
         return {name: np.concatenate([old.read(name, part), fresh[name]]) if n_old else fresh[name] for name in fresh}
 
-    def _take_piece(self, names, arrays: dict[str, np.ndarray], new: _New, start: int):
+    def _take_piece(self, names, arrays: dict[str, np.ndarray], new, start: int):
         """Take epochs into the arrays of a piece, whose first star is row `start` of all."""
-        if not len(new.star):
+        if not len(new):
             return
-        active, star = np.unique(new.star - start, return_inverse=True)
+        new = new.copy()
+        active, new["star"] = np.unique(new["star"] - start, return_inverse=True)
         stars = _Stars(self, names[active], {name: array[active] for name, array in arrays.items()})
-        stars.take(new._replace(star=star))
+        stars.take(new)
         for name, array in stars.arrays().items():
             arrays[name][active] = array
 
@@ -239,21 +228,17 @@ class _Night:
         """What happened, in lines for the user."""
         c = self.counts
         lines = [f"{c['stars']} stars ({c['new stars']} new), {c['epochs']} epochs counted, {c['alerts']} new alerts"]
-        if c["known already"]:
-            lines.append(f"{c['known already']} epochs left out: they are not later than their star's last one")
-        lines += [f"{n} rows left out {cause}" for cause, n in self.epochs.dropped.items()]
-        if c["waiting"]:
-            lines.append(f"{c['waiting']} stars wait for their first {N_REFERENCE} epochs, whose median is their "
-                         "reference flux")
-        if c["poor"]:
-            lines.append(f"{c['poor']} epochs left out: their errors are over {POOR:g} times those of their star's "
-                         "first ones")
-        if c["without a reference flux"]:
-            lines.append(f"{c['without a reference flux']} epochs of stars without a positive reference flux, which "
-                         "cannot be judged")
-        if c["stars of another baseline"]:
-            lines.append(f"{c['stars of another baseline']} stars are stated with another baseline than the reference "
-                         "flux that was fixed by their first epochs, which they keep")
+        found = [
+            (c["known already"], "epochs left out: they are not later than their star's last one"),
+            *((n, f"rows left out {cause}") for cause, n in self.epochs.dropped.items()),
+            (c["waiting"], f"stars wait for their first {N_REFERENCE} epochs, whose median is their reference flux"),
+            (c["poor"], f"epochs left out: their errors are over {POOR:g} times those of their star's first ones"),
+            (c["without a reference flux"], "epochs of stars without a positive reference flux, which cannot be "
+                                            "judged"),
+            (c["stars of another baseline"], "stars are stated with another baseline than the reference flux that was "
+                                             "fixed by their first epochs, which they keep"),
+        ]
+        lines += [f"{n} {words}" for n, words in found if n]
         if not np.isfinite(self.threshold):
             lines.append(f"{self.attrs['run']} raises no alerts: on its validation rows no threshold reached a purity "
                          f"of {PURITY:g}")
@@ -274,28 +259,29 @@ class _Stars:
         """The arrays of the stars as they are now."""
         return {"star": self.known, "held": self.held, **_arrays_of(self.stream)}
 
-    def take(self, new: _New):
+    def take(self, new):
         """Take new epochs, in the order of star and time, of every star."""
         known, counts = self.known, self.night.counts
         new = self._with_held(new)
-        begins, ends = _bounds(new.star, len(known))
+        begins, ends = _bounds(new["star"], len(known))
         for k in np.flatnonzero(np.isnan(known["reference"])):
-            self._begin_or_hold(k, _New(*(array[begins[k] : ends[k]] for array in new)))
-        known["time"] = new.time[ends - 1]
-        reference = known["reference"][new.star]
+            self._begin_or_hold(k, new[begins[k] : ends[k]])
+        known["time"] = new["time"][ends - 1]
+        reference = known["reference"][new["star"]]
         counts["without a reference flux"] += int((reference == 0).sum())
         judged = reference > 0
-        other = judged & (np.abs(new.baseline - reference) > BASELINE_TOLERANCE * reference)
-        counts["stars of another baseline"] += len(np.unique(new.star[other]))
-        star = new.star[judged]
+        other = judged & (np.abs(new["baseline"] - reference) > BASELINE_TOLERANCE * reference)
+        counts["stars of another baseline"] += len(np.unique(new["star"][other]))
+        new, reference = new[judged], reference[judged]
+        star = new["star"]
         number = known["n_counted"][star] + np.arange(len(star)) - _bounds(star, len(known))[0][star]
         known["n_counted"] += np.bincount(star, minlength=len(known))
         with np.errstate(over="ignore"):
-            flux, error = (array[judged] / reference[judged] for array in (new.flux, new.error))
+            flux, error = new["flux"] / reference, new["error"] / reference
             self._learn_typical_errors(star, error, number)
             ratio = error_ratio(flux, error, lambda values: known["error"][star])
             ratio[number < N_REFERENCE] = np.nan  # nothing was known to compare them with
-            self._feed(*self._equally_good(star, new.time[judged], flux, ratio))
+            self._feed(*self._equally_good(star, new["time"], flux, ratio))
 
     def _learn_typical_errors(self, star, error, number):
         """Let the median error of a star's first N_REFERENCE epochs be its typical one, as soon as there are so many.
@@ -332,22 +318,22 @@ class _Stars:
         order = np.argsort(star, kind="stable")
         return star[order], time[order], flux[order]
 
-    def _with_held(self, new: _New) -> _New:
+    def _with_held(self, new) -> np.ndarray:
         """The new epochs with those that have waited in front of them."""
         star, place = np.nonzero(np.arange(N_REFERENCE) < self.known["n_held"][:, None])
-        time, flux, error = self.held[star, place].T
-        held = (star, time, flux, error, np.full(len(star), np.nan))
-        both = [np.concatenate(pair) for pair in zip(held, new, strict=True)]
-        order = np.argsort(both[0], kind="stable")
-        return _New(*(array[order] for array in both))
+        held = np.empty(len(star), NEW)
+        held["star"], held["baseline"] = star, np.nan
+        held["time"], held["flux"], held["error"] = self.held[star, place].T
+        both = np.concatenate([held, new])
+        return both[np.argsort(both["star"], kind="stable")]
 
-    def _begin_or_hold(self, k: int, epochs: _New):
+    def _begin_or_hold(self, k: int, epochs):
         """Fix the reference flux of star k by its first epochs, or keep these where they are too few."""
-        self.known["reference"][k] = _reference(epochs.flux, epochs.baseline)
+        self.known["reference"][k] = _reference(epochs["flux"], epochs["baseline"])
         self.known["n_held"][k], self.held[k] = 0, 0.0
         if np.isnan(self.known["reference"][k]):
-            self.known["n_held"][k] = n = len(epochs.time)
-            self.held[k, :n] = np.column_stack([epochs.time, epochs.flux, epochs.error])
+            self.known["n_held"][k] = n = len(epochs)
+            self.held[k, :n] = np.column_stack([epochs["time"], epochs["flux"], epochs["error"]])
 
     def _feed(self, star, time, flux):
         """Feed epochs (n,), flux as F/F_base, to the streams, season by season."""

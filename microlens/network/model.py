@@ -185,22 +185,20 @@ class Classifier(nn.Module):
 
     def initial_state(self, n, device=None) -> dict:
         """The state before the first epoch of n curves."""
-        heads = self.n_heads if self.attention_pooling else 1
-        shapes = {
-            "past0": (n, self.convs[0].history, self.d_model),
-            "past1": (n, self.convs[1].history, self.d_model),
-            "hidden": (n, self.gru.num_layers, self.d_model),
-            "weighted": (n, self.d_model),
-            "weight": (n, heads),
+        def zeros(*shape, dtype=torch.float32):
+            return torch.zeros(n, *shape, device=device, dtype=dtype)
+
+        return {
+            "past0": zeros(self.convs[0].history, self.d_model),
+            "past1": zeros(self.convs[1].history, self.d_model),
+            "hidden": zeros(self.gru.num_layers, self.d_model),
+            "weighted": zeros(self.d_model, dtype=SUMS),
+            "weight": zeros(self.n_heads if self.attention_pooling else 1, dtype=SUMS),
         }
-        types = {"weighted": SUMS, "weight": SUMS}
-        return {name: torch.zeros(*shape, device=device, dtype=types.get(name, torch.float32))
-                for name, shape in shapes.items()}
 
     def advance(self, patches, state):
         """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
-        h, state = self._core(patches, state)
-        return self._pool(h, state)
+        return self._pool(*self._core(patches, state))
 
     def _core(self, patches, state):
         """The core's output (n, L, d) after each of (n, L, .) further patches, and its new state."""
@@ -262,8 +260,7 @@ class Classifier(nn.Module):
         """Heads after `steps` (n, k) full patches of packed curves (n, T); 0 steps: nothing seen yet."""
         if steps.shape[1] == 1 and self.attention_pooling and self.flash is not None:
             return self.heads(self.pooled_once(flux, delta_t, steps[:, 0], extra)[:, None])
-        pooled = self.pooled(flux, delta_t, extra)
-        return self.heads(torch.gather(pooled, 1, steps[..., None].expand(-1, -1, pooled.shape[-1])))
+        return self.heads(torch.take_along_dim(self.pooled(flux, delta_t, extra), steps[..., None], dim=1))
 
     def _whole(self, flux, delta_t, extra):
         """The core's output (n, L, d) after each patch of packed curves, taken in pieces along time."""
@@ -308,10 +305,11 @@ class Classifier(nn.Module):
         return f, d
 
     def _packed(self, f, d):
-        """Packed tensors on the classifier's device, and their lengths."""
+        """The curves as PackedDataset.gather gives them."""
         f, d, _, lengths = pack(f, d)
         extra = running.running_view(f, d, lengths, self.stem_stride, self.view)
-        return self.tensors(*(None if a is None else np.nan_to_num(a, copy=False) for a in (f, d, extra))), lengths
+        f, d, extra = (None if a is None else np.nan_to_num(a, copy=False) for a in (f, d, extra))
+        return f, d, lengths, extra
 
     def tensors(self, *arrays) -> list:
         """Arrays as tensors on this network's device; None stays None."""
@@ -327,8 +325,7 @@ class Classifier(nn.Module):
         arrays = self._checked(flux, delta_t)
         out = [torch.zeros(0, self.n_classes, device=self.mean.device)]
         for i in range(0, len(arrays[0]), ROWS):
-            (f, d, extra), lengths = self._packed(*(a[i : i + ROWS] for a in arrays))
-            out.append(self.log_prob_packed(f, d, lengths, extra))
+            out.append(self.log_prob_packed(*self._packed(*(a[i : i + ROWS] for a in arrays))))
         return torch.cat(out) if torch.is_tensor(flux) else torch.cat(out).cpu().numpy()
 
     @torch.inference_mode()
@@ -346,7 +343,7 @@ class Classifier(nn.Module):
         f, d, last, extra = self.tensors(flux, delta_t, lengths // self.stem_stride, extra)
         out = self.heads(self.pooled(f, d, extra))["log_p"]
         index = torch.minimum(torch.arange(out.shape[1], device=f.device)[None], last[:, None])
-        return torch.gather(out, 1, index[..., None].expand(-1, -1, self.n_classes))
+        return torch.take_along_dim(out, index[..., None], dim=1)
 
     @torch.inference_mode()
     def log_prob_prefixes(self, flux, delta_t):
@@ -355,11 +352,9 @@ class Classifier(nn.Module):
         A missing epoch, and one that does not fill a patch, repeats the value before it.
         """
         flux_in, delta_t_in = self._checked(flux, delta_t)
-        (f, d, extra), _ = self._packed(flux_in, delta_t_in)
-        table = self.heads(self.pooled(f, d, extra))["log_p"]
-        seen = np.cumsum(np.isfinite(flux_in) & (flux_in != 0), axis=1) // self.stem_stride
-        index = torch.as_tensor(seen, device=f.device)[..., None].expand(-1, -1, self.n_classes)
-        out = torch.gather(table, 1, index)
+        table = self.log_prob_steps(*self._packed(flux_in, delta_t_in))
+        (seen,) = self.tensors(np.cumsum(np.isfinite(flux_in) & (flux_in != 0), axis=1) // self.stem_stride)
+        out = torch.take_along_dim(table, seen[..., None], dim=1)
         return out if torch.is_tensor(flux) else out.cpu().numpy()
 
     def stream(self, n: int = 1) -> Stream:

@@ -33,17 +33,20 @@ class Stream:
     """Feeds a Classifier the epochs of n light curves as they come; constant time and memory an epoch."""
 
     def __init__(self, classifier, n: int):
-        self.classifier, self.n = classifier, n
-        device = classifier.mean.device
-        self._core = classifier.initial_state(n, device)
-        self._pending = torch.zeros(n, classifier.stem_stride, 2)  # epochs that wait for a full patch
-        self._count = torch.zeros(n, dtype=torch.long)
-        robust = classifier.view == ROBUST_VIEW
-        fits = running.as_floats(running.new_state(n, classifier.stem_stride, robust))
-        self._fits = torch.from_numpy(fits[:, :0] if classifier.view == FLUX_VIEW else fits)
+        self.classifier, self.n, self.device = classifier, n, classifier.mean.device
+        core = classifier.initial_state(n, self.device)
+        self._core = tuple(core)
+        fits = running.as_floats(running.new_state(n, classifier.stem_stride, classifier.view == ROBUST_VIEW))
         with torch.inference_mode():
-            start = torch.zeros(n, 2 * classifier.d_model, device=device)
-            self._log_p = classifier.heads(start)["log_p"]
+            start = torch.zeros(n, 2 * classifier.d_model, device=self.device)
+            log_p = classifier.heads(start)["log_p"]
+        self._state = {  # one row a light curve in each
+            **core,
+            "pending": torch.zeros(n, classifier.stem_stride, 2),  # epochs that wait for a full patch
+            "count": torch.zeros(n, dtype=torch.long),  # how many
+            "log_p": log_p,
+            "fits": torch.from_numpy(fits[:, :0] if classifier.view == FLUX_VIEW else fits),
+        }
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -51,7 +54,7 @@ class Stream:
 
         The exponentials are taken in double precision: in single precision they round by the size of the array.
         """
-        return self._log_p.double().exp().float().cpu().numpy()
+        return self._state["log_p"].double().exp().float().cpu().numpy()
 
     def update(self, flux, delta_t, after_step: Callable | None = None) -> np.ndarray:
         """Take the next epoch (n,) or epochs (n, k); returns probabilities (n, classes) after the last of them.
@@ -70,8 +73,8 @@ class Stream:
         done = total // stride * stride
         if done.any():
             left = (done[:, None] + np.arange(stride))[..., None]
-            self._pending.numpy()[:] = np.take_along_axis(epochs, left, axis=1)
-        self._count.numpy()[:] = total - done
+            self._state["pending"].numpy()[:] = np.take_along_axis(epochs, left, axis=1)
+        self._state["count"].numpy()[:] = total - done
         return self.probabilities
 
     def _checked(self, flux, delta_t):
@@ -87,7 +90,7 @@ class Stream:
         (n, K) of `flux` that each new one is from; how many (n,) there are. Where none fills a patch, the first array
         is that of the waiting epochs itself, K = stride.
         """
-        epochs, count = self._pending.numpy(), self._count.numpy()
+        epochs, count = self._state["pending"].numpy(), self._state["count"].numpy()
         valid = np.isfinite(flux) & (flux != 0)
         row, column = np.nonzero(valid)
         place = (count[:, None] + np.cumsum(valid, axis=1))[row, column] - 1
@@ -104,30 +107,30 @@ class Stream:
         """Take one patch, epochs (m, stride, 2), of the light curves rows (m,)."""
         view = self._advance_fits(rows, epochs)
         for i in range(0, len(rows), ROWS):
-            part = torch.as_tensor(rows[i : i + ROWS], device=self._log_p.device)
+            part = torch.as_tensor(rows[i : i + ROWS], device=self.device)
             arrays = (None if a is None else self._filled(a[i : i + ROWS]) for a in (epochs, view))
             (both, extra), size = arrays, len(part)
-            past = {name: self._filled(a[part]) for name, a in self._core.items()}
+            past = {name: self._filled(self._state[name][part]) for name in self._core}
             patches = self.classifier.patches(both[..., 0], both[..., 1], extra)
             pooled, new = self.classifier.advance(patches, past)
+            new["log_p"] = self.classifier.heads(pooled[:, 0])["log_p"]
             for name, a in new.items():
-                self._core[name][part] = a[:size]
-            self._log_p[part] = self.classifier.heads(pooled[:, 0])["log_p"][:size]
+                self._state[name][part] = a[:size]
 
     def _advance_fits(self, rows, epochs):
         """Bring the fits of the light curves rows (m,) up to date; returns their view of the patch, None without."""
         if self.classifier.view == FLUX_VIEW:
             return None
         every = len(rows) == self.n  # in place, without a copy of the state
-        fits = self._fits if every else self._fits[rows]
+        fits = self._state["fits"] if every else self._state["fits"][rows]
         view = running.advance(running.from_floats(fits.numpy()), epochs[..., 0], epochs[..., 1])  # shares its memory
         if not every:
-            self._fits[rows] = fits
+            self._state["fits"][rows] = fits
         return view
 
     def _filled(self, array) -> torch.Tensor:
         """An array (m, ...) of at most ROWS light curves as a tensor of ROWS, with zeros for those that are none."""
-        return filled(torch.as_tensor(array, device=self._log_p.device), ROWS)
+        return filled(torch.as_tensor(array, device=self.device), ROWS)
 
     def fits(self, rows) -> dict[str, np.ndarray]:
         """The best single lens so far of the light curves rows (m,): arrays (m,) by the names FIT.
@@ -138,7 +141,7 @@ class Stream:
         out = {name: np.full(len(rows), np.nan) for name in FIT}
         if self.classifier.view == FLUX_VIEW:
             return out
-        state = running.from_floats(self._fits[rows].numpy())
+        state = running.from_floats(self._state["fits"][rows].numpy())
         event, lens = state["event_epochs"] > 0, state["lens"]
         ln_rho = np.where(state["is_bent"] > 0, lens[:, -1], lens[:, WITHOUT_PARALLAX - 1])
         found = {"t_0": lens[:, T_0], "t_E": np.exp(lens[:, LN_T_E]), "u_0": lens[:, U_0],
@@ -148,26 +151,18 @@ class Stream:
             out[name][event] = values[event]
         return out
 
-    def _tensors(self) -> dict:
-        """All tensors of the state by name; each has one row a light curve."""
-        own = {"pending": self._pending, "count": self._count, "log_p": self._log_p, "fits": self._fits}
-        return {**self._core, **own}
-
     def begin_again(self, rows):
         """Forget what came so far of the light curves rows (m,)."""
-        start = Stream(self.classifier, 1)._tensors()
-        for name, tensor in self._tensors().items():
-            tensor[rows] = start[name]
+        for name, start in Stream(self.classifier, 1)._state.items():
+            self._state[name][rows] = start
 
     def state(self) -> dict:
         """Everything needed to go on later: a dict of tensors (torch.save-able), one row a light curve in each."""
-        return {name: tensor.clone() for name, tensor in self._tensors().items()}
+        return {name: tensor.clone() for name, tensor in self._state.items()}
 
     def restore(self, state: dict) -> Stream:
         """Go on from what state() gave. Raises ValueError where that is of another number of light curves."""
         if state["count"].shape != (self.n,):
             raise ValueError(f"the state is of {len(state['count'])} light curves, this stream holds {self.n}.")
-        state = {name: tensor.clone() for name, tensor in state.items()}
-        self._core = {name: state[name] for name in self._core}
-        self._pending, self._count, self._log_p, self._fits = (state[k] for k in ("pending", "count", "log_p", "fits"))
+        self._state = {name: state[name].clone() for name in self._state}
         return self
