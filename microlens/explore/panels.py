@@ -25,7 +25,7 @@ from plotly.subplots import make_subplots
 
 from microlens.config import CLASS_COLOURS, CLASSES, LENSING_CLASSES
 from microlens.explore.controls import user_path
-from microlens.explore.traces import NOTHING
+from microlens.explore.traces import BINNED, NOTHING
 from microlens.figures.still import explorer_picture
 
 GREY, PALE_GREY = "#606060", "#999999"  # of data, and of critical curves
@@ -144,9 +144,10 @@ class Panel(anywidget.AnyWidget):
         return fig
 
 
-def put(panel: Panel, arrays: dict, title: str | None = None, pale=(), **layout):
-    """Draw {trace name: array (m, 2)}, x and y; traces not named stay, those named in `pale` are drawn pale.
+def put(panel: Panel, arrays: dict, title: str | None = None, pale: tuple | None = (), **layout):
+    """Draw {trace name: array (m, 2)}, x and y; traces not named stay.
 
+    pale : names of the traces that are drawn pale; None: those that are pale now.
     layout : changes as plotly's relayout takes them, with '__' for '.': xaxis__range=[-1, 1]. With meta={"plane": ...,
     "event": ...} a zoom of the user's stays as long as the same plane and the same event are shown.
     """
@@ -159,7 +160,8 @@ def put(panel: Panel, arrays: dict, title: str | None = None, pale=(), **layout)
             if name in arrays:
                 panel.arrays[name] = np.asarray(arrays[name], dtype=float)
                 setattr(panel, f"curve_{i}", panel.arrays[name].T.tobytes())
-        panel.pale = [panel.names.index(name) for name in pale if name in panel.names]
+        if pale is not None:
+            panel.pale = [panel.names.index(name) for name in pale if name in panel.names]
         panel.layout_change = {**panel.layout_change, **change}
         panel.serial += 1
 
@@ -220,7 +222,7 @@ def curves(network=None, height=600) -> Panel:
                     row=1, **right)
     sigmas = {"meta": {"columns": 3}, "hovertemplate": "%{x:.4f} d: %{customdata:.3g} sigma"}
     fig.add_scatter(name="residual", **dots, **sigmas, showlegend=False, row=2, **right)
-    fig.add_scatter(name="mean of 6 h, in its own sigma", mode="markers", **sigmas, row=2, **right,
+    fig.add_scatter(name=BINNED, mode="markers", **sigmas, row=2, **right,
                     marker={"color": CLASS_COLOURS["binary"], "size": 4, "symbol": "diamond"})
     for c in CLASSES[: len(LENSING_CLASSES) if network is None else network.n_classes]:
         fig.add_scatter(name=f"P({c})", mode="lines", line={"color": CLASS_COLOURS[c], "dash": DASH[c]}, row=3, **right,
@@ -281,7 +283,7 @@ class Drawing:
 
     GRACE = 0.03  # s, in which a newer change may still come before `later`
 
-    def __init__(self, panel: Panel, work, later=None, patience=0.5):
+    def __init__(self, panel: Panel, work, later, patience=0.5):
         self.work, self.later, self.patience = work, later, patience
         self.asked = self.owing = self.busy = False
         self.timer = None
@@ -301,8 +303,7 @@ class Drawing:
         """Draw everything at once."""
         self.asked = self.owing = False
         self.work()
-        if self.later:
-            self.later()
+        self.later()
 
     def _on(self):
         if self.timer:
@@ -310,7 +311,7 @@ class Drawing:
             self.timer = None
         self.busy = True
         if self.asked:
-            self.asked, self.owing = False, self.later is not None
+            self.asked, self.owing = False, True
             self.timer = self.loop.call_later(self.patience, self._on)
             self.work()
         elif self.owing:

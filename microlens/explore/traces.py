@@ -1,6 +1,6 @@
 """What the explorers draw, as arrays (m, 2) by the name of the trace in panels.curves().
 
-    put(panel, plane_traces(plane) | light_curve_traces(t, flux, sigma, model, drawn))
+    put(panel, plane_traces(plane) | light_curve_traces(t, flux, residual, single, drawn))
 """
 
 from __future__ import annotations
@@ -185,17 +185,15 @@ def anomaly_window(t, residual) -> tuple[float, float] | None:
     return float(low - around), float(high + around)
 
 
-def light_curve_traces(t, flux, sigma, model, drawn, lens=None, compared=None) -> dict:
-    """Measured flux, best single lens and residual. t, flux, sigma, model : (n,).   drawn : which epochs to draw.
+def light_curve_traces(t, flux, residual, single, drawn, lens=None) -> dict:
+    """Measured flux, best single lens and residual. t, flux, residual (sigma), single : (n,).
 
-    lens : (n,), the flux of the binary lens that is drawn over them, optional.
-    compared : (n,), the model to which the residual is; unset means the best single lens.
+    drawn : which epochs to draw.   lens : (n,), the flux of the binary lens that is drawn over them, optional.
     """
-    line = epochs_to_draw(t, log_flux(model), time_steps=LINE_STEPS)
-    residual = (flux - (model if compared is None else compared)) / sigma
+    line = epochs_to_draw(t, log_flux(single), time_steps=LINE_STEPS)
     return {"light curve": np.column_stack([t, np.maximum(flux, LEAST_FLUX)])[drawn],
             "binary lens": NOTHING if lens is None else np.column_stack([t, np.maximum(lens, LEAST_FLUX)])[drawn],
-            "best single lens": np.column_stack([t, model])[line],
+            "best single lens": np.column_stack([t, single])[line],
             "residual": np.column_stack([t, symlog(residual), residual])[drawn],
             BINNED: binned_residual(t, residual)}
 
@@ -218,16 +216,13 @@ def magnification_image(x_range, y_range, s: float, q: float) -> dict:
             "sizey": y_range[1] - y_range[0], "sizing": "stretch", "layer": "below"}
 
 
-def probability_traces(network, t, flux, delta_t=None) -> dict:
-    """Class probabilities after each step of a causal network.
-
-    t (n,) days, flux (n,) F/F_base of the valid epochs; delta_t (n,) days, computed from t where it is not given.
-    """
-    flux = np.asarray(flux, dtype=np.float32)[None]
-    delta_t = time_since_last(t, flux) if delta_t is None else delta_t[None]
+def probability_traces(network, curve) -> dict:
+    """Class probabilities after each step of a causal network along a season_view.Curve."""
+    flux = np.asarray(curve.flux, dtype=np.float32)[None]
+    delta_t = time_since_last(curve.t, flux) if curve.delta_t is None else curve.delta_t[None]
     step = network.stem_stride
     p = np.exp(network.log_prob_prefixes(flux, delta_t))[0, step - 1 :: step]
-    t = t[step - 1 :: step]
+    t = curve.t[step - 1 :: step]
     change = np.abs(np.diff(p, axis=0, prepend=p[:1])).max(axis=1)
     keep = epochs_to_draw(t, np.cumsum(change), time_steps=PROBABILITY_STEPS)
     return {name: np.column_stack([t, column])[keep] for name, column in zip(PROBABILITIES, p.T, strict=False)}
