@@ -347,9 +347,10 @@ class EventBrowser:
             raise ValueError("no light curve is shown.")
         if self.explorer is None:
             self.explorer = LensExplorer(self.network)
-        is_binary = self.event is not None and self.event["class"] == "binary"
-        lens = {name: float(self.event[name]) for name in self.explorer.parameters} if is_binary else {}
-        self.explorer.observe(self.measured, **{k: v for k, v in lens.items() if np.isfinite(v)})
+        lens = {}
+        if self.event is not None and self.event["class"] == "binary":
+            lens = {k: float(self.event[k]) for k in self.explorer.parameters if np.isfinite(self.event[k])}
+        self.explorer.observe(self.measured, **lens)
         self.workbench.children = (self.close_button, self.explorer.widget)
 
     def close_explorer(self):

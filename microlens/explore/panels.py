@@ -1,6 +1,6 @@
 """A plotly panel that takes numbers only, its export, and drawing without queueing.
 
-    panel = curves();  put(panel, {"light curve": xy}, "a title");  export(panel, "event.html")
+    panel = curves();  put(panel, {"light curve": xy}, "a title");  export(panel, Path("event.html"))
 
 Panel stands in for plotly's FigureWidget, which after each redraw sends every default it computed back to the kernel.
 With nine sliders that traffic took longer than the lens. Here Python sends changed curves as bytes and the page answers
@@ -24,7 +24,6 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from microlens.config import CLASS_COLOURS, CLASSES, LENSING_CLASSES
-from microlens.explore.controls import user_path
 from microlens.explore.traces import BINNED, NOTHING
 from microlens.figures.still import explorer_picture
 
@@ -174,14 +173,13 @@ def put_track(panel: Panel, track, radius: float = 0.0):
     panel.radius, panel.track = float(radius), np.asarray(track, dtype=float).T.tobytes()
 
 
-def export(panel: Panel, path, subtitle: str = "", everything: dict | None = None) -> Path:
+def export(panel: Panel, path: Path, subtitle: str = "", everything: dict | None = None) -> Path:
     """Save the view as .html (stands alone, works offline), .png, .pdf or .svg: ranges and width are the page's.
 
     subtitle : a line below the title.   everything : arrays with all epochs, for .html, which can be zoomed.
     Raises ValueError for another ending, FileNotFoundError for a folder that is not there, and RuntimeError, saying
     what to install, where there is no browser to draw with.
     """
-    path = user_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder.")
     if path.suffix == ".html":
@@ -306,23 +304,22 @@ class Drawing:
         self.later()
 
     def _on(self):
+        """Go on with what waits: the page has drawn, or does not answer."""
         if self.timer:
             self.timer.cancel()
-            self.timer = None
-        self.busy = True
+        self.timer, self.busy = None, False
         if self.asked:
             self.asked, self.owing = False, True
-            self.timer = self.loop.call_later(self.patience, self._on)
-            self.work()
-        elif self.owing:
-            self.busy = False  # a change within the grace goes first
+            self._begin(self.work)
+        elif self.owing:  # a change within the grace goes first
             self.timer = self.loop.call_later(self.GRACE, self._rest)
-        else:
-            self.busy = False
 
     def _rest(self):
-        self.timer = None
-        if self.owing and not self.asked:
-            self.busy, self.owing = True, False
-            self.timer = self.loop.call_later(self.patience, self._on)
-            self.later()
+        if self.owing:
+            self.owing = False
+            self._begin(self.later)
+
+    def _begin(self, function):
+        self.busy = True
+        self.timer = self.loop.call_later(self.patience, self._on)
+        function()

@@ -165,22 +165,18 @@ def binned_residual(t, residual) -> np.ndarray:
 def anomaly_window(t, residual) -> tuple[float, float] | None:
     """First and last time of the part of a light curve that deviates most from its best single lens.
 
-    It is the run of bins whose squared significance exceeds what is usual there by the most in all (Kadane's
-    algorithm), with a third of its length on either side. None where nothing stands out of the noise.
+    It is the run of bins whose squared significance exceeds what is usual there by the most in all, with a third of its
+    length on either side. None where nothing stands out of the noise.
     """
     bins = binned_residual(t, residual)
     squared = bins[:, 2] ** 2
     excess = squared - max(USUAL, STRONG * squared.max(initial=0.0))
-    best, total, first, found = 0.0, 0.0, 0, None
-    for i, gain in enumerate(excess):
-        if total <= 0:
-            total, first = 0.0, i
-        total += gain
-        if total > best:
-            best, found = total, (first, i)
-    if best < STANDS_OUT:
+    sums = np.concatenate([[0.0], np.cumsum(excess)])  # what a run has in all is the difference of two of these
+    gains = sums - np.minimum.accumulate(sums)
+    end = gains.argmax()
+    if gains[end] < STANDS_OUT:
         return None
-    low, high = (bins[i, 0] for i in found)
+    low, high = bins[sums[:end].argmin(), 0], bins[end - 1, 0]
     around = (high - low) / 3 + BIN
     return float(low - around), float(high + around)
 
