@@ -58,7 +58,10 @@ def read_tables(path, event: str | None = None, star_names=(), time_names=()) ->
     """
     path = Path(path)
     with naming(path):
-        return _read(path, event, star_names, time_names)
+        tables = [table for table in _read(path, event, star_names, time_names) if len(table)]
+        if not tables:
+            raise LightCurveError("holds a table without rows.")
+        return tables
 
 
 @contextlib.contextmanager
@@ -69,6 +72,8 @@ def naming(path):
             warnings.simplefilter("ignore")  # units and keywords that the FITS standard does not know
             yield
     except LightCurveError as error:
+        if str(error).startswith(f"{path}: "):  # a block within this one has named it
+            raise
         raise LightCurveError(f"{path}: {error}") from error.__cause__
     except FileNotFoundError:
         raise LightCurveError(f"{path}: no such file.") from None
