@@ -15,6 +15,7 @@ from astropy.table import Table
 from microlens.config import CLASSES, ClassifyConfig, ReadConfig, SimulateConfig
 from microlens.data.format import open_dataset
 from microlens.data.lightcurve import CADENCE, MOST_EPOCHS, SPAN, LightCurve, seasons
+from microlens.data.nights import read_epochs
 from microlens.data.parquet import export_parquet
 from microlens.data.readers import read_light_curve, read_light_curves
 from microlens.data.simulation import simulate
@@ -694,6 +695,20 @@ def test_refusal_is_one_line_with_name_and_cause(kind, tmp_path):
     with pytest.raises(LightCurveError, match=message) as caught:
         read_light_curves(write(tmp_path, f"{kind}.dat", content))
     assert f"{kind}.dat" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name, form", [("x.fits", "fits"), ("x.ecsv", "ascii.ecsv"), ("x.vot", "votable"),
+                                        ("x.parquet", None)])
+def test_a_table_without_rows_is_refused_in_one_line(tmp_path, name, form):
+    path, table = tmp_path / name, Table({"time": [1.0], "mag": [20.0], "mag_err": [0.01]})[:0]
+    if form is None:
+        pq.write_table(pa.Table.from_pandas(table.to_pandas()), path)
+    else:
+        table.write(path, format=form)
+    for read in (read_light_curves, lambda file: read_epochs([file], ReadConfig())):
+        with pytest.raises(LightCurveError) as caught:
+            read(path)
+        assert str(caught.value).count(name) == 1 and "\n" not in str(caught.value)
 
 
 def test_a_folder_and_a_missing_file(tmp_path):

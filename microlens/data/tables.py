@@ -58,13 +58,21 @@ def read_tables(path, event: str | None = None, star_names=(), time_names=()) ->
     """
     path = Path(path)
     with naming(path):
-        if is_parquet(path):
-            return [_parquet_table(path, event, star_names, time_names)]
-        raw = _unpacked(path)
-        for magic, what in FOREIGN.items():
-            if raw.startswith(magic):
-                raise LightCurveError(f"is {what}; expected a table of time, brightness and its error.")
-        return _fits_tables(raw) if raw.startswith(b"SIMPLE  =") else [_text_table(_decoded(raw))]
+        tables = [table for table in _tables(path, event, star_names, time_names) if len(table)]
+        if not tables:
+            raise LightCurveError("holds a table without rows.")
+        return tables
+
+
+def _tables(path: Path, event, star_names, time_names) -> list[Table]:
+    """The tables of a file, those without rows too; arguments as in read_tables."""
+    if is_parquet(path):
+        return [_parquet_table(path, event, star_names, time_names)]
+    raw = _unpacked(path)
+    for magic, what in FOREIGN.items():
+        if raw.startswith(magic):
+            raise LightCurveError(f"is {what}; expected a table of time, brightness and its error.")
+    return _fits_tables(raw) if raw.startswith(b"SIMPLE  =") else [_text_table(_decoded(raw))]
 
 
 @contextlib.contextmanager
@@ -75,6 +83,8 @@ def naming(path):
             warnings.simplefilter("ignore")  # units and keywords that the FITS standard does not know
             yield
     except LightCurveError as error:
+        if str(error).startswith(f"{path}: "):  # a block within this one has named it
+            raise
         raise LightCurveError(f"{path}: {error}") from error.__cause__
     except FileNotFoundError:
         raise LightCurveError(f"{path}: no such file.") from None

@@ -2,8 +2,6 @@
 
     from microlens.explore import LensExplorer, EventBrowser, TrainingMonitor
     LensExplorer(s=1.0, q=0.1).widget;  EventBrowser("data/raw/test.h5").widget;  TrainingMonitor("runs/quick").widget
-
-Each has prepare (numbers), draw (figure) and thin callbacks apart; the first two need no browser.
 """
 
 from microlens.explore.browser import EventBrowser

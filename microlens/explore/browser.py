@@ -9,7 +9,6 @@ read one at a time.
 
 from __future__ import annotations
 
-import contextlib
 import html
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +25,7 @@ from microlens.evaluate import classify
 from microlens.explore import panels, traces
 from microlens.explore.controls import Frame, Message, number, printed_unit, row, user_path
 from microlens.explore.events import COLUMNS, cells, event_table, select
-from microlens.explore.lens import LensExplorer, Measured, source_track
+from microlens.explore.lens import LensExplorer, source_track
 from microlens.explore.notes import Notes, notes_of
 from microlens.explore.scatter import Scatter
 from microlens.explore.season_view import Curve, SeasonView
@@ -120,7 +119,7 @@ class EventBrowser:
         self.drawing = panels.Drawing(self.panel, lambda: attempt(self.show), lambda: attempt(self.show_probabilities))
         limits = [box for pair in self.limits.values() for box in pair]
         for widget in (self.kind, self.observable, self.called, self.mistakes, self.query, *limits):
-            widget.observe(lambda _: attempt(self._filtered), "value")
+            widget.observe(lambda _: None if self.setting else attempt(self.filter), "value")
         self.table.on_msg(lambda _, content, __: attempt(self._on_table, content))
         self.note.observe(lambda change: attempt(self.write_note, change["new"]), "value")
         self.season.observe(lambda _: attempt(self.show_season), "value")
@@ -217,37 +216,27 @@ class EventBrowser:
         said = f"{len(self.selected)} of {len(self.events)} events"
         return said if len(self.selected) else f"<b>no event passes the filters</b> ({said})"
 
-    def _filtered(self) -> str | None:
-        """The user has changed a filter."""
-        return None if self.setting else self.filter()
-
-    @contextlib.contextmanager
-    def _together(self):
-        """Several filters are set, after which the table is filtered once."""
+    def _set(self, values: dict) -> str:
+        """Set several filters, {widget: value}, and filter the table once."""
         self.setting = True
-        try:
-            yield
-        finally:
-            self.setting = False
+        for widget, value in values.items():
+            widget.value = value
+        self.setting = False
+        return self.filter()
 
     def clear(self) -> str:
         """Let every event pass."""
-        with self._together():
-            self.kind.value = self.observable.value = self.called.value = "any"
-            self.mistakes.value, self.query.value = False, ""
-            for pair in self.limits.values():
-                for box in pair:
-                    box.value = ""
-        return self.filter()
+        choices = dict.fromkeys((self.kind, self.observable, self.called), "any")
+        limits = {box: "" for pair in self.limits.values() for box in pair}
+        return self._set(choices | limits | {self.mistakes: False, self.query: ""})
 
     def brush(self, box: dict | None) -> str:
         """Filter by a box that was drawn in the scatter, {column: (low, high)}; None: let what it held back pass."""
-        with self._together():
-            for name in box or (self.scatter.x.value, self.scatter.y.value):
-                limits = ("", "") if box is None else (f"{x:.6g}" for x in box[name])
-                for widget, text in zip(self.limits[name], limits, strict=True):
-                    widget.value = text
-        return self.filter()
+        if box is None:
+            columns = self.scatter.x.value, self.scatter.y.value
+            return self._set({limit: "" for name in columns for limit in self.limits[name]})
+        return self._set({limit: f"{x:.6g}" for name, span in box.items()
+                          for limit, x in zip(self.limits[name], span, strict=True)})
 
     def show_scatter(self):
         """Show or hide the scatter."""
@@ -318,32 +307,30 @@ class EventBrowser:
         if event["called"]:
             title += f", called {event['called']} with P(binary) = {event['p_binary']:.3f}"
         title += f"; Δχ² = {event['delta_chi2_pspl']:.4g}"
-        measured = Measured(f"row {self.row}", self.dataset.timestamps[valid].astype(float), flux[valid].astype(float),
-                            sigma[valid].astype(float), delta_t[valid], event["m_base"])
-        fitted = self._draw(measured, title, event)
+        curve = Curve(f"row {self.row}", self.dataset.timestamps[valid].astype(float), flux[valid].astype(float),
+                      sigma[valid].astype(float), delta_t[valid], event["m_base"])
+        fitted = self._draw(curve, title, event)
         self.truth.value = f"truth: {true_parameters(event)}<br>{fitted}"
 
-    def _draw(self, measured: Measured, title: str, event: dict | None = None) -> str:
+    def _draw(self, curve: Curve, title: str, event: dict | None = None) -> str:
         """Draw a light curve and return its best single lens in words.
 
         event : its true parameters, of a simulated one.
         """
-        fit = fit_single_lens(measured.t, measured.flux, measured.sigma, finite_source=True)
-        curve = Curve(measured.t, measured.flux, measured.sigma, single_lens_model(measured.t, fit),
-                      m_base=measured.m_base, time_title=measured.time_title)
-        self.measured, self.event = measured, event
+        fit = fit_single_lens(curve.t, curve.flux, curve.sigma, finite_source=True)
+        curve = curve._replace(single=single_lens_model(curve.t, fit))
+        self.measured, self.event = curve, event
         arrays, ranges, track = plane_of(curve, event)
         pale = traces.PROBABILITIES if self.network is not None else ()
         panels.put_track(self.panel, track, 0.0 if event is None or not len(track) else event["rho"])
-        self.view.draw(curve, arrays, html.escape(title), pale, meta={"event": f"{measured.name} {self.path.value}"},
+        self.view.draw(curve, arrays, html.escape(title), pale, meta={"event": f"{curve.name} {self.path.value}"},
                        **panels.columns_for(bool(ranges)), **ranges)
-        return fit_in_words(fit, len(measured.t))
+        return fit_in_words(fit, len(curve.t))
 
     def show_probabilities(self):
         """Draw what the classifier says of the chosen event as the season unfolds."""
         if self.network is not None and self.measured is not None:
-            m = self.measured
-            panels.put(self.panel, traces.probability_traces(self.network, m.t, m.flux, m.delta_t))
+            panels.put(self.panel, traces.probability_traces(self.network, self.measured))
 
     def write_note(self, text: str) -> str | None:
         """Keep a note on what is shown, in a file beside it; notes on events go into the export."""
@@ -360,9 +347,10 @@ class EventBrowser:
             raise ValueError("no light curve is shown.")
         if self.explorer is None:
             self.explorer = LensExplorer(self.network)
-        is_binary = self.event is not None and self.event["class"] == "binary"
-        lens = {name: float(self.event[name]) for name in self.explorer.parameters} if is_binary else {}
-        self.explorer.observe(self.measured, **{k: v for k, v in lens.items() if np.isfinite(v)})
+        lens = {}
+        if self.event is not None and self.event["class"] == "binary":
+            lens = {k: float(self.event[k]) for k in self.explorer.parameters if np.isfinite(self.event[k])}
+        self.explorer.observe(self.measured, **lens)
         self.workbench.children = (self.close_button, self.explorer.widget)
 
     def close_explorer(self):
@@ -402,9 +390,9 @@ class EventBrowser:
             title += f", {self.answers[s.number]}"
         is_date = s.time[0] > FULL_DATE
         time_title = f"{s.time_system} - {EPOCH:.0f} (d)" if is_date else "time (d)"
-        measured = Measured(f"{s.name}, season {s.number}", s.time - EPOCH * is_date, s.flux.astype(float),
-                            s.flux_err.astype(float), s.delta_t, s.m_base, time_title,
-                            Field(season_start=EPOCH) if is_date else Field())
-        self.truth.value = html.escape(self._draw(measured, title))
+        curve = Curve(f"{s.name}, season {s.number}", s.time - EPOCH * is_date, s.flux.astype(float),
+                      s.flux_err.astype(float), s.delta_t, s.m_base, time_title,
+                      Field(season_start=EPOCH) if is_date else Field())
+        self.truth.value = html.escape(self._draw(curve, title))
         self.show_probabilities()
         return html.escape(f"{s.name}: time in {s.time_system}" + (f", m_base = {s.m_base:.2f}" if s.m_base else ""))

@@ -129,7 +129,7 @@ class Control:
         self.changed, self.refused, self.moving = changed, refused, False
         self.slider = widgets.FloatSlider(readout=False, style={"description_width": "116px"},
                                           layout={"flex": "1 1 200px", "width": "auto"})
-        self.box = widgets.Text(value=self._text(value), continuous_update=False, layout={"width": "86px"})
+        self.box = widgets.Text(value=f"{value:.12g}", continuous_update=False, layout={"width": "86px"})
         self.limits = widgets.HTML(layout={"width": "84px"})
         self.box.add_class("microlens-box")
         self.limits.add_class("microlens-range")
@@ -154,10 +154,6 @@ class Control:
         self.slider.description = f"{self.name} ({self.unit})" if unit else self.name
         self.slider.tooltip = self.box.tooltip = f"{self.name}: {span_in_words(span, self.unit)}"
         self.limits.value = f"{span[0]:.4g} to {span[1]:.4g}"
-
-    @staticmethod
-    def _text(value: float) -> str:
-        return f"{value:.12g}"
 
     def _position(self, value: float) -> float:
         return math.log10(value) if self.logarithmic else value
@@ -189,7 +185,7 @@ class Control:
     def move(self, value: float):
         """Show a value without telling anyone."""
         self.moving, self.value = True, value
-        self.box.value = self._text(value)
+        self.box.value = f"{value:.12g}"
         if not self._is_at(self.slider.value):
             self.slider.value = self._position(value)
         self.moving = False

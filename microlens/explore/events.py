@@ -66,11 +66,6 @@ def event_table(dataset, predictions=None) -> pd.DataFrame:
     return out.rename_axis("row").reset_index()
 
 
-def _quoted(query: str) -> str:
-    """The expression with the column `class` in backticks, without which Python's word `class` is none of pandas'."""
-    return re.sub(r"(?<![`'\"\w.])class(?![`'\"\w])", "`class`", query)
-
-
 def select(events: pd.DataFrame, *, kind="any", observable="any", called="any", mistakes=False, ranges=None,
            query="", sort="row", descending=False) -> pd.DataFrame:
     """The events that pass the filters, sorted.
@@ -91,8 +86,9 @@ def select(events: pd.DataFrame, *, kind="any", observable="any", called="any", 
             keep &= (events[name] <= high).to_numpy()
     out = events[keep]
     if query.strip():
+        in_backticks = re.sub(r"(?<![`'\"\w.])class(?![`'\"\w])", "`class`", query)  # a word of Python's
         try:
-            out = out.query(_quoted(query))
+            out = out.query(in_backticks)
         except Exception as error:  # pandas raises whatever the expression provokes
             raise ValueError(f"the filter {query!r} is no expression of columns ({error}).") from error
     return out.sort_values(sort, ascending=not descending, kind="stable")

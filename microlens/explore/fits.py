@@ -1,6 +1,6 @@
 """Buttons that fit a lens to the light curve of a LensExplorer: single lenses, and binaries with all their solutions.
 
-    explorer.fits.start("binary");  explorer.fits.wait();  explorer.fits.found.best.parameters
+    explorer.fits.start("search");  explorer.fits.wait();  explorer.fits.found.best.parameters
 
 A fit runs in a thread of its own, with progress and cancel. A solution that is chosen from the list moves the sliders.
 """
@@ -151,8 +151,8 @@ class Fits:
         if number is None:
             return
         s = self.found.solutions[number]
-        units = {name: printed_unit(PARAMETERS[name].unit) for name in s.parameters}
-        values = [(name, value, s.errors[name], units[name]) for name, value in s.parameters.items()]
+        values = [(name, value, s.errors[name], printed_unit(PARAMETERS[name].unit))
+                  for name, value in s.parameters.items()]
         values += [(name, value, s.flux_errors[name], "baseline") for name, value in s.fluxes.items()]
         rows = "".join(f"<tr><td>{name}</td><td>{value:.7g}</td><td>&plusmn; {error:.2g}</td><td>{unit}</td></tr>"
                        for name, value, error, unit in values)

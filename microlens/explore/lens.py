@@ -2,7 +2,7 @@
 
     explorer = LensExplorer(s=1.1, q=0.05, classifier=microlens.load());  explorer.widget
     explorer.set(q=1e-3);  explorer.parameters;  explorer.save("event.html")
-    explorer.observe(Measured("my star", t, flux, sigma))     # the lens of the sliders over a light curve of your own
+    explorer.observe(Curve("my star", t, flux, sigma))        # the lens of the sliders over a light curve of your own
 """
 
 from __future__ import annotations
@@ -62,22 +62,6 @@ MOST_UNDONE = 100  # states that `undo` goes back
 MOST_DRAWS = 1000  # of "surprise me", until a binary meets the condition of its preset
 
 
-class Measured(NamedTuple):
-    """A light curve to put the lens of the sliders on.
-
-    t : (n,) days after field.season_start.   flux, sigma : (n,) F/F_base.   delta_t : (n,) days since the epoch before.
-    """
-
-    name: str
-    t: np.ndarray
-    flux: np.ndarray
-    sigma: np.ndarray
-    delta_t: np.ndarray | None = None
-    m_base: float | None = None
-    time_title: str = "time (d)"
-    field: Field = ROMAN_FIELD
-
-
 class View(NamedTuple):
     """What is shown of an event.
 
@@ -95,10 +79,9 @@ class View(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def _magnification(schedule, *geometry):
+def _magnification(schedule, **geometry):
     """The season's curve of a lens of this GEOMETRY: it does not change while only brightness and blending do."""
-    event = dict(zip(GEOMETRY, geometry, strict=True))
-    return lens_magnification(event, sky.epochs(schedule), ROMAN_FIELD)
+    return lens_magnification(geometry, sky.epochs(schedule), ROMAN_FIELD)
 
 
 def lens_magnification(p: dict, t, field: Field) -> np.ndarray:
@@ -120,15 +103,16 @@ def prepare(parameters: dict, detector="roman", seed=0, schedule="thesis") -> Vi
     the event has parallax, in the Roman fields and the first season, the best single lens has it, too.
     """
     p, t = parameters, sky.epochs(schedule)
-    flux_true = 1 + p["f_s"] * (_magnification(schedule, *(p[name] for name in GEOMETRY)) - 1)
+    flux_true = 1 + p["f_s"] * (_magnification(schedule, **{name: p[name] for name in GEOMETRY}) - 1)
     sigma = sky.sigma_flux(flux_true, p["m_base"], detector)
     flux = flux_true + sigma * np.random.default_rng(seed).normal(size=len(t))
     fit = fit_noise_free(t, flux_true, sigma, fit_start(p), field=ROMAN_FIELD if event_parallax(p) else None)
-    curve = Curve(t, flux, sigma, single_lens_model(t, fit), flux_true, p["m_base"])
-    return _view(p, curve, fit.chi2, None, ROMAN_FIELD)
+    curve = Curve("the simulated event", t, flux, sigma, m_base=p["m_base"], single=single_lens_model(t, fit),
+                  lens=flux_true)
+    return _view(p, curve, fit.chi2)
 
 
-def prepare_measured(parameters: dict, measured: Measured, single) -> View:
+def prepare_measured(parameters: dict, measured: Curve, single) -> View:
     """What the panels show of the lens of the sliders over a measured light curve.
 
     Of the parameters f_s and m_base are not used: the fluxes of source and blend are those that fit best.
@@ -140,23 +124,23 @@ def prepare_measured(parameters: dict, measured: Measured, single) -> View:
     fluxes, *_ = np.linalg.lstsq(design, flux / sigma, rcond=None)
     lens = fluxes[0] * magnification + fluxes[1]
     chi2 = float((((flux - lens) / sigma) ** 2).sum())
-    curve = Curve(t, flux, sigma, single_lens_model(t, single), lens, measured.m_base, measured.time_title)
-    return _view(parameters, curve, single.chi2 - chi2, chi2, measured.field)
+    curve = measured._replace(single=single_lens_model(t, single), lens=lens)
+    return _view(parameters, curve, single.chi2 - chi2, chi2)
 
 
-def _view(p: dict, curve: Curve, delta_chi2: float, chi2: float | None, field: Field) -> View:
-    plane = lens_plane(p, traces.season_tau(p, curve.t), field=field)
+def _view(p: dict, curve: Curve, delta_chi2: float, chi2: float | None = None) -> View:
+    plane = lens_plane(p, traces.season_tau(p, curve.t), field=curve.field)
     at = traces.epochs_in_view(curve.t, traces.log_flux(curve.lens))
-    track = source_track(p, curve.t[at], curve.lens[at], field)
+    track = source_track(p, curve.t[at], curve.lens[at], curve.field)
     return View(curve, plane, delta_chi2, chi2, topology(p["s"], p["q"]), track)
 
 
-def title(view: View, name: str = "") -> str:
+def title(view: View) -> str:
     """The title of the panels: topology, delta chi^2 and the verdict; of a measured light curve its name and chi^2."""
     if view.chi2 is not None:
         compared = "better" if view.delta_chi2 > 0 else "worse"
-        return (f"{html.escape(name)}: χ² of this {view.topology} lens = {view.chi2:.6g} for {len(view.curve.t)} "
-                f"epochs, <b>{abs(view.delta_chi2):.4g} {compared}</b> than the best single lens")
+        return (f"{html.escape(view.curve.name)}: χ² of this {view.topology} lens = {view.chi2:.6g} for "
+                f"{len(view.curve.t)} epochs, <b>{abs(view.delta_chi2):.4g} {compared}</b> than the best single lens")
     verdict = "observable" if view.delta_chi2 > THRESHOLD_PSPL else "not observable"
     return (f"{view.topology} topology; Δχ² against the best single lens = {view.delta_chi2:.3g}: "
             f"<b>{verdict}</b> (threshold {THRESHOLD_PSPL:g})")
@@ -164,8 +148,8 @@ def title(view: View, name: str = "") -> str:
 
 def in_words(parameters: dict) -> str:
     """The parameters of a lens, with units, and the frame that they are stated in."""
-    units = {name: printed_unit(PARAMETERS[name].unit) for name in parameters}
-    words = [f"{name} = {value:.6g} {units[name]}".rstrip() for name, value in parameters.items()]
+    words = [f"{name} = {value:.6g} {printed_unit(PARAMETERS[name].unit)}".rstrip()
+             for name, value in parameters.items()]
     return ", ".join(words) + "; about the centre of mass, alpha from the lens axis to the source's motion"
 
 
@@ -315,14 +299,9 @@ class LensExplorer:
         self.drawing()
         return None
 
-    def _remember(self):
-        """Keep the state that the user has come to rest at."""
-        if not self.states or self.states[-1] != self.parameters:
-            self.states = [*self.states[-MOST_UNDONE:], self.parameters]
-
     # ---- a measured light curve -------------------------------------------------------------------------------------
 
-    def observe(self, measured: Measured | None, **parameters):
+    def observe(self, measured: Curve | None, **parameters):
         """Put the lens on a measured light curve (None: on simulated ones again) and move the sliders to `parameters`.
 
         Without parameters the lens starts as the best single lens with a planet too small to be seen. Ranges widen
@@ -354,8 +333,7 @@ class LensExplorer:
 
     def keep_simulated(self):
         """Make the simulated light curve that is shown a measured one, on which other lenses can be tried."""
-        c = self.view.curve
-        self.observe(Measured("the simulated event", c.t, c.flux, c.sigma, m_base=c.m_base), **self.parameters)
+        self.observe(self.view.curve, **self.parameters)
 
     def set_lens(self, parameters: dict):
         """Move the sliders to a lens, whose values may be outside their ranges, and draw."""
@@ -396,27 +374,25 @@ class LensExplorer:
             return
         arrow, ranges = traces.view_of(self.view.plane, self.look.value)
         pale = traces.PROBABILITIES if self.network is not None else ()
-        name = "" if self.measured is None else self.measured.name
-        meta = {"plane": self.look.value, "event": name}
+        meta = {"plane": self.look.value, "event": "" if self.measured is None else self.measured.name}
         self.panel.follow({"meta": meta})  # a zoom ends where another view was chosen
         panels.put_track(self.panel, self.view.track, self.parameters["rho"])
-        self.season.draw(self.view.curve, traces.plane_traces(self.view.plane) | arrow, title(self.view, name), pale,
+        self.season.draw(self.view.curve, traces.plane_traces(self.view.plane) | arrow, title(self.view), pale,
                          meta=meta, **ranges, **self._map(ranges))
 
     def show_later(self):
         """What the classifier says of the curve that is shown, and the state in words: what may wait."""
         if self.network is not None:
-            curve, delta_t = self.view.curve, None if self.measured is None else self.measured.delta_t
-            panels.put(self.panel, traces.probability_traces(self.network, curve.t, curve.flux, delta_t))
-        self._remember()
+            panels.put(self.panel, traces.probability_traces(self.network, self.view.curve))
+        if self.states[-1:] != [self.parameters]:  # the user has come to rest here
+            self.states = [*self.states[-MOST_UNDONE:], self.parameters]
         self.state.value = yaml.safe_dump(self.parameters, sort_keys=False)
 
     def show_map(self):
         """Draw the magnification map of what the lens plane shows, or take it away."""
         change = self._map({})
         if change["images"] != self.panel.layout_change.get("images"):
-            pale = [self.panel.names[i] for i in self.panel.pale]
-            panels.put(self.panel, {}, pale=pale, **change)
+            panels.put(self.panel, {}, pale=None, **change)
 
     def _map(self, ranges: dict) -> dict:
         """The magnification map behind the lens plane as a change of the layout; ranges : those that will be shown."""

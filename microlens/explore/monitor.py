@@ -19,7 +19,7 @@ from microlens.files import find_run, runs_dir
 LOSSES = {"train_loss": panels.GREY, "val_loss": CLASS_COLOURS["binary"]}
 RECALLS = {f"recall_{c}": c for c in LENSING_CLASSES}
 LINES = (*LOSSES, *RECALLS)
-SAID = ("val_accuracy", "events_per_second", "seconds")
+COLUMNS = ("epoch", *LINES, "val_accuracy", "events_per_second", "seconds")  # of a log that are shown
 LATE = 3.0  # passes without a record after which a run is called silent
 LEAST_LATE = 60.0  # s
 
@@ -46,7 +46,7 @@ def read_log(run: Path) -> list[dict]:
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
             record = json.loads(line)
-            missing = [k for k in ("epoch", *LINES, *SAID) if k not in record]
+            missing = [k for k in COLUMNS if k not in record]
         except (ValueError, TypeError):
             record, missing = None, ["JSON"]
         if not isinstance(record, dict) or missing:

@@ -25,8 +25,15 @@ class Notes:
     """
 
     def __init__(self, path: Path, checksum: str):
-        self.path, self.checksum = path, checksum
-        self.all = _read(path)
+        self.path, self.checksum, self.all = path, checksum, {}
+        if not path.is_file():
+            return
+        try:
+            with open(path, newline="", encoding="utf-8") as f:
+                for row in csv.DictReader(f):
+                    self.all[row["checksum"], int(row["item"])] = row["note"]
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise ValueError(f"{path}: holds no notes (columns {', '.join(COLUMNS)}); move it away.") from error
 
     def on(self, item: int) -> str:
         """The note on an item; '' where there is none."""
@@ -43,17 +50,6 @@ class Notes:
             writer = csv.writer(f)
             writer.writerow(COLUMNS)
             writer.writerows([checksum, number, note] for (checksum, number), note in sorted(self.all.items()))
-
-
-def _read(path: Path) -> dict[tuple[str, int], str]:
-    if not path.is_file():
-        return {}
-    try:
-        with open(path, newline="", encoding="utf-8") as f:
-            rows = list(csv.DictReader(f))
-        return {(row["checksum"], int(row["item"])): row["note"] for row in rows}
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ValueError(f"{path}: holds no notes (columns {', '.join(COLUMNS)}); move it away.") from error
 
 
 def notes_of(path, checksum: str | None = None) -> Notes:

@@ -1,6 +1,6 @@
 """A plotly panel that takes numbers only, its export, and drawing without queueing.
 
-    panel = curves();  put(panel, {"light curve": xy}, "a title");  export(panel, "event.html")
+    panel = curves();  put(panel, {"light curve": xy}, "a title");  export(panel, Path("event.html"))
 
 Panel stands in for plotly's FigureWidget, which after each redraw sends every default it computed back to the kernel.
 With nine sliders that traffic took longer than the lens. Here Python sends changed curves as bytes and the page answers
@@ -24,8 +24,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from microlens.config import CLASS_COLOURS, CLASSES, LENSING_CLASSES
-from microlens.explore.controls import user_path
-from microlens.explore.traces import NOTHING
+from microlens.explore.traces import BINNED, NOTHING
 from microlens.figures.still import explorer_picture
 
 GREY, PALE_GREY = "#606060", "#999999"  # of data, and of critical curves
@@ -144,9 +143,10 @@ class Panel(anywidget.AnyWidget):
         return fig
 
 
-def put(panel: Panel, arrays: dict, title: str | None = None, pale=(), **layout):
-    """Draw {trace name: array (m, 2)}, x and y; traces not named stay, those named in `pale` are drawn pale.
+def put(panel: Panel, arrays: dict, title: str | None = None, pale: tuple | None = (), **layout):
+    """Draw {trace name: array (m, 2)}, x and y; traces not named stay.
 
+    pale : names of the traces that are drawn pale; None: those that are pale now.
     layout : changes as plotly's relayout takes them, with '__' for '.': xaxis__range=[-1, 1]. With meta={"plane": ...,
     "event": ...} a zoom of the user's stays as long as the same plane and the same event are shown.
     """
@@ -159,7 +159,8 @@ def put(panel: Panel, arrays: dict, title: str | None = None, pale=(), **layout)
             if name in arrays:
                 panel.arrays[name] = np.asarray(arrays[name], dtype=float)
                 setattr(panel, f"curve_{i}", panel.arrays[name].T.tobytes())
-        panel.pale = [panel.names.index(name) for name in pale if name in panel.names]
+        if pale is not None:
+            panel.pale = [panel.names.index(name) for name in pale if name in panel.names]
         panel.layout_change = {**panel.layout_change, **change}
         panel.serial += 1
 
@@ -172,14 +173,13 @@ def put_track(panel: Panel, track, radius: float = 0.0):
     panel.radius, panel.track = float(radius), np.asarray(track, dtype=float).T.tobytes()
 
 
-def export(panel: Panel, path, subtitle: str = "", everything: dict | None = None) -> Path:
+def export(panel: Panel, path: Path, subtitle: str = "", everything: dict | None = None) -> Path:
     """Save the view as .html (stands alone, works offline), .png, .pdf or .svg: ranges and width are the page's.
 
     subtitle : a line below the title.   everything : arrays with all epochs, for .html, which can be zoomed.
     Raises ValueError for another ending, FileNotFoundError for a folder that is not there, and RuntimeError, saying
     what to install, where there is no browser to draw with.
     """
-    path = user_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder.")
     if path.suffix == ".html":
@@ -220,7 +220,7 @@ def curves(network=None, height=600) -> Panel:
                     row=1, **right)
     sigmas = {"meta": {"columns": 3}, "hovertemplate": "%{x:.4f} d: %{customdata:.3g} sigma"}
     fig.add_scatter(name="residual", **dots, **sigmas, showlegend=False, row=2, **right)
-    fig.add_scatter(name="mean of 6 h, in its own sigma", mode="markers", **sigmas, row=2, **right,
+    fig.add_scatter(name=BINNED, mode="markers", **sigmas, row=2, **right,
                     marker={"color": CLASS_COLOURS["binary"], "size": 4, "symbol": "diamond"})
     for c in CLASSES[: len(LENSING_CLASSES) if network is None else network.n_classes]:
         fig.add_scatter(name=f"P({c})", mode="lines", line={"color": CLASS_COLOURS[c], "dash": DASH[c]}, row=3, **right,
@@ -281,7 +281,7 @@ class Drawing:
 
     GRACE = 0.03  # s, in which a newer change may still come before `later`
 
-    def __init__(self, panel: Panel, work, later=None, patience=0.5):
+    def __init__(self, panel: Panel, work, later, patience=0.5):
         self.work, self.later, self.patience = work, later, patience
         self.asked = self.owing = self.busy = False
         self.timer = None
@@ -301,27 +301,25 @@ class Drawing:
         """Draw everything at once."""
         self.asked = self.owing = False
         self.work()
-        if self.later:
-            self.later()
+        self.later()
 
     def _on(self):
+        """Go on with what waits: the page has drawn, or does not answer."""
         if self.timer:
             self.timer.cancel()
-            self.timer = None
-        self.busy = True
+        self.timer, self.busy = None, False
         if self.asked:
-            self.asked, self.owing = False, self.later is not None
-            self.timer = self.loop.call_later(self.patience, self._on)
-            self.work()
-        elif self.owing:
-            self.busy = False  # a change within the grace goes first
+            self.asked, self.owing = False, True
+            self._begin(self.work)
+        elif self.owing:  # a change within the grace goes first
             self.timer = self.loop.call_later(self.GRACE, self._rest)
-        else:
-            self.busy = False
 
     def _rest(self):
-        self.timer = None
-        if self.owing and not self.asked:
-            self.busy, self.owing = True, False
-            self.timer = self.loop.call_later(self.patience, self._on)
-            self.later()
+        if self.owing:
+            self.owing = False
+            self._begin(self.later)
+
+    def _begin(self, function):
+        self.busy = True
+        self.timer = self.loop.call_later(self.patience, self._on)
+        function()

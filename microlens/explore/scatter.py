@@ -54,7 +54,7 @@ class Scatter:
             part = part.iloc[:: max(1, -(-len(part) // MOST_POINTS))]
             self.rows[name] = part["row"].to_list()
             arrays[name] = part[[self.x.value, self.y.value]].to_numpy(float)
-        n_drawn, n_all = (sum(len(p) for p in group) for group in ([arrays[c] for c in CLASSES], [selected]))
+        n_drawn, n_all = sum(len(arrays[c]) for c in CLASSES), len(selected)
         layout = {}
         for axis, column in (("xaxis", self.x.value), ("yaxis", self.y.value)):
             layout |= {f"{axis}__title__text": column, f"{axis}__autorange": True,

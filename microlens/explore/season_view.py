@@ -1,6 +1,6 @@
 """The light curve of an explorer's panel: which epochs are drawn, the ticks of its axes, and the way to the anomaly.
 
-    view = SeasonView(panel);  view.draw(Curve(t, flux, sigma, single), arrays, title);  view.controls
+    view = SeasonView(panel);  view.draw(curve, arrays, title);  view.controls
 """
 
 from __future__ import annotations
@@ -11,25 +11,30 @@ import ipywidgets as widgets
 import numpy as np
 
 from microlens.explore import panels, traces
+from microlens.lens import ROMAN_FIELD, Field
 
 LENSES = ("single lens", "binary lens")
 ROOM = 0.05  # of the range of magnitudes and of sigmas beyond what is drawn, where a view is chosen
 
 
 class Curve(NamedTuple):
-    """A light curve and the models over it, of n epochs.
+    """A light curve of n epochs, and the models over it.
 
-    t : (n,) days.   flux, sigma, single, lens : (n,) F/F_base: measured, its error, the best single lens, and the
-    binary lens (None where there is none).   m_base : magnitude of the baseline; None where it is not known.
+    t : (n,) days after field.season_start.   flux, sigma : (n,) F/F_base, and their errors.
+    delta_t : (n,) days since the epoch before; None: computed.   m_base : magnitude of the baseline, None if not known.
+    single, lens : (n,) F/F_base, the best single lens and a binary lens; None where there is none.
     """
 
+    name: str
     t: np.ndarray
     flux: np.ndarray
     sigma: np.ndarray
-    single: np.ndarray
-    lens: np.ndarray | None = None
+    delta_t: np.ndarray | None = None
     m_base: float | None = None
     time_title: str = "time (d)"
+    field: Field = ROMAN_FIELD
+    single: np.ndarray | None = None
+    lens: np.ndarray | None = None
 
     def residual(self, lens: str = LENSES[0]) -> np.ndarray:
         """(n,) standard deviations from the model `lens`, one of LENSES."""
@@ -71,8 +76,7 @@ class SeasonView:
         if self.curve is None:
             return
         arrays, ticks = self._drawn({})
-        pale = [self.panel.names[i] for i in self.panel.pale]
-        panels.put(self.panel, arrays, pale=pale, **ticks)
+        panels.put(self.panel, arrays, pale=None, **ticks)
 
     def _zoomed(self):
         shown = [self.panel.view.get(f"{axis}.range") for axis in ("xaxis2", "yaxis2")]
@@ -89,25 +93,19 @@ class SeasonView:
         smooth = c.flux if c.lens is None else c.lens
         steps = traces.NOISY_STEPS if c.lens is None else traces.SMOOTH_STEPS
         drawn = traces.epochs_in_view(c.t, traces.log_flux(smooth), sigmas, window, steps)
-        arrays = traces.light_curve_traces(c.t, c.flux, c.sigma, c.single, drawn, c.lens, c.flux - sigmas * c.sigma)
+        arrays = traces.light_curve_traces(c.t, c.flux, sigmas, c.single, drawn, c.lens)
         m_base = c.m_base if self.brightness.value == "magnitude" else None
-        words = f"{c.time_title}; {traces.drawn_words(c.t, drawn, window)}"
-        ticks = traces.brightness_ticks(*self._fluxes(window), m_base)
+        heights = self.panel.view.get("yaxis2.range") if window else None
+        low, high = (10 ** min(heights), 10 ** max(heights)) if heights else (c.flux.min(), c.flux.max())
+        ticks = traces.brightness_ticks(low, high, m_base)
         ticks |= traces.residual_ticks(sigmas[drawn], arrays[traces.BINNED][:, 2])
-        return arrays, ticks | {panels.TIME_AXIS: words}
-
-    def _fluxes(self, window) -> tuple[float, float]:
-        """The fluxes between which the axis runs."""
-        shown = self.panel.view.get("yaxis2.range") if window else None
-        if shown:
-            return 10 ** min(shown), 10 ** max(shown)
-        return float(self.curve.flux.min()), float(self.curve.flux.max())
+        return arrays, ticks | {panels.TIME_AXIS: f"{c.time_title}; {traces.drawn_words(c.t, drawn, window)}"}
 
     def everything(self) -> dict:
         """The traces with all epochs, for a saved page that can be zoomed."""
         c = self.curve
-        sigmas = c.residual(self.compared.value)
-        return traces.light_curve_traces(c.t, c.flux, c.sigma, c.single, slice(None), c.lens, c.flux - sigmas * c.sigma)
+        residual = c.residual(self.compared.value)
+        return traces.light_curve_traces(c.t, c.flux, residual, c.single, slice(None), c.lens)
 
     def to_anomaly(self):
         """Zoom to where the light curve deviates most from its best single lens; without such a place nothing moves."""

@@ -1,6 +1,6 @@
 """What the explorers draw, as arrays (m, 2) by the name of the trace in panels.curves().
 
-    put(panel, plane_traces(plane) | light_curve_traces(t, flux, sigma, model, drawn))
+    put(panel, plane_traces(plane) | light_curve_traces(t, flux, residual, single, drawn))
 """
 
 from __future__ import annotations
@@ -165,37 +165,31 @@ def binned_residual(t, residual) -> np.ndarray:
 def anomaly_window(t, residual) -> tuple[float, float] | None:
     """First and last time of the part of a light curve that deviates most from its best single lens.
 
-    It is the run of bins whose squared significance exceeds what is usual there by the most in all (Kadane's
-    algorithm), with a third of its length on either side. None where nothing stands out of the noise.
+    It is the run of bins whose squared significance exceeds what is usual there by the most in all, with a third of its
+    length on either side. None where nothing stands out of the noise.
     """
     bins = binned_residual(t, residual)
     squared = bins[:, 2] ** 2
     excess = squared - max(USUAL, STRONG * squared.max(initial=0.0))
-    best, total, first, found = 0.0, 0.0, 0, None
-    for i, gain in enumerate(excess):
-        if total <= 0:
-            total, first = 0.0, i
-        total += gain
-        if total > best:
-            best, found = total, (first, i)
-    if best < STANDS_OUT:
+    sums = np.concatenate([[0.0], np.cumsum(excess)])  # what a run has in all is the difference of two of these
+    gains = sums - np.minimum.accumulate(sums)
+    end = gains.argmax()
+    if gains[end] < STANDS_OUT:
         return None
-    low, high = (bins[i, 0] for i in found)
+    low, high = bins[sums[:end].argmin(), 0], bins[end - 1, 0]
     around = (high - low) / 3 + BIN
     return float(low - around), float(high + around)
 
 
-def light_curve_traces(t, flux, sigma, model, drawn, lens=None, compared=None) -> dict:
-    """Measured flux, best single lens and residual. t, flux, sigma, model : (n,).   drawn : which epochs to draw.
+def light_curve_traces(t, flux, residual, single, drawn, lens=None) -> dict:
+    """Measured flux, best single lens and residual. t, flux, residual (sigma), single : (n,).
 
-    lens : (n,), the flux of the binary lens that is drawn over them, optional.
-    compared : (n,), the model to which the residual is; unset means the best single lens.
+    drawn : which epochs to draw.   lens : (n,), the flux of the binary lens that is drawn over them, optional.
     """
-    line = epochs_to_draw(t, log_flux(model), time_steps=LINE_STEPS)
-    residual = (flux - (model if compared is None else compared)) / sigma
+    line = epochs_to_draw(t, log_flux(single), time_steps=LINE_STEPS)
     return {"light curve": np.column_stack([t, np.maximum(flux, LEAST_FLUX)])[drawn],
             "binary lens": NOTHING if lens is None else np.column_stack([t, np.maximum(lens, LEAST_FLUX)])[drawn],
-            "best single lens": np.column_stack([t, model])[line],
+            "best single lens": np.column_stack([t, single])[line],
             "residual": np.column_stack([t, symlog(residual), residual])[drawn],
             BINNED: binned_residual(t, residual)}
 
@@ -218,16 +212,13 @@ def magnification_image(x_range, y_range, s: float, q: float) -> dict:
             "sizey": y_range[1] - y_range[0], "sizing": "stretch", "layer": "below"}
 
 
-def probability_traces(network, t, flux, delta_t=None) -> dict:
-    """Class probabilities after each step of a causal network.
-
-    t (n,) days, flux (n,) F/F_base of the valid epochs; delta_t (n,) days, computed from t where it is not given.
-    """
-    flux = np.asarray(flux, dtype=np.float32)[None]
-    delta_t = time_since_last(t, flux) if delta_t is None else delta_t[None]
+def probability_traces(network, curve) -> dict:
+    """Class probabilities after each step of a causal network along a season_view.Curve."""
+    flux = np.asarray(curve.flux, dtype=np.float32)[None]
+    delta_t = time_since_last(curve.t, flux) if curve.delta_t is None else curve.delta_t[None]
     step = network.stem_stride
     p = np.exp(network.log_prob_prefixes(flux, delta_t))[0, step - 1 :: step]
-    t = t[step - 1 :: step]
+    t = curve.t[step - 1 :: step]
     change = np.abs(np.diff(p, axis=0, prepend=p[:1])).max(axis=1)
     keep = epochs_to_draw(t, np.cumsum(change), time_steps=PROBABILITY_STEPS)
     return {name: np.column_stack([t, column])[keep] for name, column in zip(PROBABILITIES, p.T, strict=False)}

@@ -14,7 +14,6 @@ from microlens.fit import single_lens_residual
 DELAYS = np.arange(-5, 20.25, 0.25)  # days after the moment of observability at which the alerted are counted
 MOST_EPOCHS, MOST_STEPS = 700, 400  # that are drawn of one event
 PER_MEAN = 32  # residuals of neighbouring epochs that are averaged
-LEAST_P = 10**-4.5  # distance of a probability from 0 and from 1 beyond which its axis ends
 
 
 def early_detection_curve(fraction, accuracy, low, high, recall, n):
@@ -119,9 +118,9 @@ def draw_evolution(table):
     style.residual_axis(b, panels["residual"]["y"])
     for name in LENSING_CLASSES:
         t = panels[name]
-        c.plot(t["t"], np.clip(t["y"], LEAST_P, 1 - LEAST_P), style.LINES[name], color=style.COLOURS[name],
+        c.plot(t["t"], np.clip(t["y"], style.LEAST_P, 1 - style.LEAST_P), style.LINES[name], color=style.COLOURS[name],
                label=style.NAMES[name])
-    style.logit_axis(c.yaxis, LEAST_P)
+    style.logit_axis(c.yaxis)
     a.set_ylabel("flux / baseline")
     b.set_ylabel(r"residual ($\sigma$)")
     c.set(xlabel="time (d into the season)", ylabel="probability")

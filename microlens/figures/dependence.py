@@ -65,11 +65,11 @@ def recall_s_q(params, hit):
     edges = [np.linspace(x.min(), x.max() + 1e-9, N_BINS + 1) for x in (s, q)]
     found = params["delta_chi2_pspl"].to_numpy() > THRESHOLD_PSPL
     n, n_hit, n_found = (np.histogram2d(s[of], q[of], edges)[0].ravel() for of in (slice(None), hit, found))
-    at = {name: x.ravel() for name, x in zip(("log_s", "log_q"), np.meshgrid(*(e[:-1] for e in edges), indexing="ij"),
-                                             strict=True)}
-    to = {f"{name}_to": at[name] + np.diff(e)[0] for name, e in zip(at, edges, strict=True)}
+    log_s, log_q = (x.ravel() for x in np.meshgrid(*(e[:-1] for e in edges), indexing="ij"))
+    to = {"log_s_to": log_s + np.diff(edges[0])[0], "log_q_to": log_q + np.diff(edges[1])[0]}
     with np.errstate(invalid="ignore"):
-        table = pd.DataFrame({**at, **to, "n": n.astype(int), "recall": n_hit / n, "oracle": n_found / n})
+        table = pd.DataFrame({"log_s": log_s, "log_q": log_q, **to, "n": n.astype(int), "recall": n_hit / n,
+                              "oracle": n_found / n})
     return table, f"Recall of simulated binaries over separation and mass ratio, n = {len(hit)}; white: no binary."
 
 

@@ -62,8 +62,8 @@ def _scored_dataset(folder, summary, config, arrays, attrs) -> dict:
         if "t_alert" in arrays:
             made |= _early(summary, arrays, data)
         about = f"Dataset {dataset_in_words(data)}; network {summary['run']}"
-    points = operating_points(config, attrs)
-    return {name: (table, f"{caption} {about}{points(name)}.") for name, (table, caption) in made.items()}
+    return {name: (table, f"{caption} {about}{operating_point(name, config, attrs)}.")
+            for name, (table, caption) in made.items()}
 
 
 def dataset_in_words(data) -> str:
@@ -73,29 +73,19 @@ def dataset_in_words(data) -> str:
     return f"{Path(data.path).name} ({', '.join(f'{name} {value}' for name, value in said.items())})"
 
 
-def operating_points(config, attrs):
-    """A function of the name of a figure: the end of its caption, which states its operating point.
+def operating_point(name: str, config, attrs) -> str:
+    """The end of the caption of a figure, which states its operating point; '' where it has none.
 
     config : EvaluateConfig.   attrs : those of predictions.h5.
     """
-    chosen = f"{PURITY:.0%} purity and at most {config.false_alarms:.1%}".replace("%", " %")
-    whole, alert = (f"{chosen} {what} on the validation events" for what in ("false alarms", "premature alerts"))
-    if config.calibration is not None:
-        whole = alert = attrs["threshold_from"]
-    thresholds = dict.fromkeys(AT_THRESHOLD, f"{_in_digits(attrs['threshold'])} ({whole})")
-    thresholds["alerts"] = f"{_in_digits(attrs['alert_threshold'])} ({alert})"
-
-    def point(name: str) -> str:
-        if name in thresholds:
-            return rf"; operating point: {P_BINARY} $\geq$ {thresholds[name]}"
+    if name not in (*AT_THRESHOLD, "alerts"):
         return "" if name.startswith(OF_PROBABILITIES) else "; operating point: the most probable class"
-
-    return point
-
-
-def _in_digits(threshold: float) -> str:
-    """A threshold in three digits, or what it lacks to 1 where these would be 1."""
-    return f"{threshold:.3g}" if not NEARLY_1 <= threshold < 1 else f"1 - {1 - threshold:.2g}"
+    key, rare = ("alert_threshold", "premature alerts") if name == "alerts" else ("threshold", "false alarms")
+    chosen = f"{PURITY:.0%} purity and at most {config.false_alarms:.1%}".replace("%", " %")
+    source = f"{chosen} {rare} on the validation events" if config.calibration is None else attrs["threshold_from"]
+    threshold = attrs[key]
+    printed = f"1 - {1 - threshold:.2g}" if NEARLY_1 <= threshold < 1 else f"{threshold:.3g}"
+    return rf"; operating point: {P_BINARY} $\geq$ {printed} ({source})"
 
 
 def _with_other(arrays: dict, name: str) -> np.ndarray:

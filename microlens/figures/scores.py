@@ -16,7 +16,6 @@ from microlens.figures import style
 N_ROC_SAMPLES = 100  # bootstrap samples of the ROC curves
 FALSE_POSITIVE_RATES = np.concatenate([[0], np.geomspace(1e-4, 1, 121)])
 WHITE_ON = 0.6  # share of a shaded field from which its text is white
-LEAST_P = 10**-4.5  # distance of P(binary) from 0 and from 1 beyond which the axis of the calibration ends
 
 
 def confusion_matrix(observable, called):
@@ -139,7 +138,7 @@ def calibration(truth, p, p_scaled, n_bins=15):
 
     n_bins : of equal width in the log-odds, since nearly all events lie near 0 or 1; the outermost reach to 0 and 1.
     """
-    inner = expit(np.linspace(logit(LEAST_P), -logit(LEAST_P), n_bins - 1))
+    inner = expit(np.linspace(logit(style.LEAST_P), -logit(style.LEAST_P), n_bins - 1))
     edges, parts = np.concatenate([[0], inner, [1 + 1e-9]]), []
     for name, value in (("as it is", p), ("temperature scaled", p_scaled)):
         found, n = metrics.recall_in_bins(truth, value, edges), np.histogram(value, edges)[0]
@@ -154,18 +153,18 @@ def calibration(truth, p, p_scaled, n_bins=15):
 @style.figure
 def draw_calibration(table):
     fig, (ax, below) = style.subplots(2, 1, size=(style.COLUMN, 4.2), height_ratios=(3, 1), sharex=True)
-    diagonal = expit(np.linspace(logit(LEAST_P), -logit(LEAST_P), 50))
+    diagonal = expit(np.linspace(logit(style.LEAST_P), -logit(style.LEAST_P), 50))
     ax.plot(diagonal, diagonal, ":", color="0.6", lw=0.8)
     binary = style.COLOURS["binary"]
     looks = {"as it is": ("o", "C0", "white"), "temperature scaled": ("s", binary, binary)}
     for name, (marker, colour, face) in looks.items():
         t = table[table["kind"] == name]
-        at = np.clip(t["p"], LEAST_P, 1 - LEAST_P)
-        style.draw_shares(ax, at, t, "share", LEAST_P, highest=1 - LEAST_P, fmt=marker, color=colour, mfc=face,
-                          label=name)
+        at = np.clip(t["p"], style.LEAST_P, 1 - style.LEAST_P)
+        style.draw_shares(ax, at, t, "share", style.LEAST_P, highest=1 - style.LEAST_P, fmt=marker, color=colour,
+                          mfc=face, label=name)
         below.plot(at, t["n"], marker, ms=3, color=colour, mfc=face, clip_on=False)
     for axis in (ax.xaxis, ax.yaxis):
-        style.logit_axis(axis, LEAST_P)
+        style.logit_axis(axis)
     ax.set(ylabel="share of observable binaries")
     below.set(xlabel=style.P_BINARY, ylabel="events")
     style.log_axis(below.yaxis, 1, table["n"].max())

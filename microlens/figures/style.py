@@ -1,8 +1,6 @@
 """Widths, colours, axes, intervals, legends and labels of all figures; saving, reading and redrawing.
 
-A figure is always drawn from its table. What many figures do is done here once: a share near 1 is drawn as 1 - share on
-a logarithmic axis whose end is 0 (share_axis), every share has the interval of INTERVALS (draw_shares), and a legend
-stands above the axes (legend_above).
+A figure is always drawn from its table.
 """
 
 from __future__ import annotations
@@ -58,6 +56,7 @@ MARGIN = 0.04  # of a logarithmic axis, beyond its data
 LABEL = 0.42, 0.28  # inches that a label needs along the x axis and along the y axis
 NOTHING = 0.1  # where a logarithmic axis of shares ends that are all 0
 LINEAR, CROWDED = 10.0, 2e3  # errors: beyond the first a logarithmic axis is drawn, beyond both fewer labels
+LEAST_P = 10**-4.5  # distance of a probability from 0 and from 1 beyond which an axis ends
 N_COLOURS = 64  # of a PNG file
 ROUNDING = 1e-9  # below which the distance of a share from 1 is 0
 LOGARITHMIC = ("delta_chi2_pspl", "t_E", "s", "q", "rho", "f_s")  # quantities that are drawn on a logarithmic axis
@@ -205,11 +204,12 @@ def share_axis(axis, shares) -> float:
     return lowest
 
 
-def logit_axis(axis, end: float):
-    """An axis of shares or probabilities that is logarithmic towards 0 and towards 1, from `end` to 1 - end.
+def logit_axis(axis):
+    """An axis of shares or probabilities that is logarithmic towards 0 and towards 1, from LEAST_P to 1 - LEAST_P.
 
     Its ends are labelled 0 and 1: draw there what lies beyond (np.clip).
     """
+    end = LEAST_P
     decades = np.arange(1, -np.log10(end) - 1)  # the last one keeps off the label of the end
     powers = 10.0 ** -decades[:: max(1, -(-2 * len(decades) // (room(axis) - 2)))]
     axis.axes.set(**{f"{axis.axis_name}scale": "logit", f"{axis.axis_name}lim": (end, 1 - end)})
@@ -327,8 +327,8 @@ def read_table(path) -> tuple[pd.DataFrame, str]:
 
 def tables_of(folder) -> list[Path]:
     """The figure tables of a folder: files with the name of a figure and a caption in the first line."""
-    named = [path for path in sorted(Path(folder).glob("*.csv")) if kind_of(path.stem)]
-    return [path for path in named if path.read_bytes().startswith(b"# ")]
+    return [path for path in sorted(Path(folder).glob("*.csv"))
+            if kind_of(path.stem) and path.read_bytes().startswith(b"# ")]
 
 
 def write_captions(folder) -> Path:
