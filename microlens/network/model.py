@@ -176,7 +176,7 @@ class Classifier(nn.Module):
         return torch.cat([x, (shared - self.mean[k:]) / self.std[k:]], dim=-1)
 
     def _stem(self, patches):
-        """The first map (n, L, d) of patches (n, L, .); what the epochs of a patch share has the sum of their weights."""
+        """The first map of patches (n, L, .): (n, L, d). What the epochs of a patch share has their weights' sum."""
         weight, k = self.stem.weight.unflatten(1, (self.stem_stride, -1)), self.n_own
         weight = torch.cat([weight[..., :k].flatten(1), weight[..., k:].sum(dim=1)], dim=1)
         return F.linear(patches, weight, self.stem.bias)
