@@ -219,9 +219,11 @@ class EventBrowser:
     def _set(self, values: dict) -> str:
         """Set several filters, {widget: value}, and filter the table once."""
         self.setting = True
-        for widget, value in values.items():
-            widget.value = value
-        self.setting = False
+        try:
+            for widget, value in values.items():
+                widget.value = value
+        finally:
+            self.setting = False
         return self.filter()
 
     def clear(self) -> str:
