@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from microlens.config import BINARY, SimulateConfig, TrainConfig
+from microlens.config import BINARY, RUNNING_VIEW, SimulateConfig, TrainConfig
 from microlens.data import PackedDataset, open_dataset, simulate
 from microlens.data.packed import class_mix
 from microlens.evaluate import metrics
+from microlens.fit.running import PHOTONS, channels_of
 from microlens.network import Classifier, load_run, loss, runs, training
 from microlens.network.model import from_config
 from microlens.network.predict import predict
@@ -36,16 +37,15 @@ N_TEST = {"n_flat": 2000, "n_pspl": 1000, "n_binary": 1000}
 SEED = 30
 ANSWERED = 256  # light curves that an answer is timed on, fits included
 PURITIES = (0.9, 0.95)
-NOISE_CHANNEL = 4  # of the running view
 
 
 class LogFeatures(Classifier):
     """Magnitudes in place of the flux on asinh scales, which lose what noise makes negative."""
 
-    def raw_features(self, flux, delta_t, extra=None):
+    def raw_features(self, flux, delta_t, own=None):
         magnitude = torch.log(flux.clamp_min(0.01))
-        out = torch.stack([100 * magnitude, magnitude, torch.log1p(delta_t * 96.0)], dim=-1)
-        return torch.cat([out, extra], dim=-1)
+        out = torch.stack([100 * magnitude, magnitude, torch.log1p(delta_t * 96.0)], dim=2)
+        return torch.cat([out, own], dim=2)
 
 
 class NoNoise(Classifier):
@@ -59,9 +59,9 @@ class NoNoise(Classifier):
 
 
 def without_noise(extra):
-    """The channels (n, T, k) of the running view with zeros for the estimate of the noise."""
+    """The running view (n, L, k) with zeros for the estimate of the noise."""
     extra = extra.clone()
-    extra[..., NOISE_CHANNEL] = 0.0
+    channels_of(extra, RUNNING_VIEW)[1][..., PHOTONS] = 0.0
     return extra
 
 

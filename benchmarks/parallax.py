@@ -57,8 +57,7 @@ def binaries(name, n):
 def running_excess(t, flux, view):
     """chi^2 excess of the running fit after the whole of one noisy light curve: t days, flux (n,)."""
     seen = running.running_view(flux[None], np.diff(t, prepend=t[0])[None], np.array([len(t)]), BLOCK, view)
-    last = len(t) // BLOCK * BLOCK - 1
-    return running.CHI2_SCALE * np.sinh(float(seen[0, last, running.block_channel(view, running.EXCESS)]))
+    return running.CHI2_SCALE * np.sinh(float(running.channels_of(seen, view)[1][0, -1, running.EXCESS]))
 
 
 def single_lenses(n):

@@ -230,7 +230,7 @@ def read_parameters(file: str | os.PathLike) -> dict:
 
 def _kernel_version() -> str:
     """A short hash of all sources that hold compiled functions."""
-    sources = sorted(p for p in PACKAGE.rglob("*.py") if b"@numba.njit" in p.read_bytes())
+    sources = sorted(p for p in PACKAGE.rglob("*.py") if b"\n@numba.njit" in p.read_bytes())
     return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:12]
 
 

@@ -24,8 +24,9 @@ from microlens.data import (
 )
 from microlens.data.events import magnification_curve, preset_source, true_flux
 from microlens.data.format import CURVES, NODES, ROWS, time_since_last, write_checksum
-from microlens.data.packed import NEVER, decode_view, encode_view, epochs_until
+from microlens.data.packed import LARGEST, NEVER, epochs_until, pack
 from microlens.data.simulation import event_stream
+from microlens.fit import running
 from microlens.sky.population import FOLDER
 
 SMALL = {"n_flat": 12, "n_pspl": 12, "n_binary": 12}  # five shards
@@ -424,15 +425,16 @@ def test_where_the_data_folder_cannot_be_written_a_temporary_one_serves(tmp_path
     assert any(name.endswith(".flux.npy") for name in names(tmp_path))
 
 
-@pytest.mark.parametrize("n_epochs", [0, 5, 32, 35])
-def test_a_running_view_is_what_it_was_to_its_rounding(n_epochs):
-    rng, block = np.random.default_rng(1), 8
-    own, shared = rng.uniform(-15, 15, (3, 36, 2)), np.repeat(rng.uniform(-15, 15, (3, 5, 4)), block, axis=1)[:, :36]
-    view = np.concatenate([own, shared], axis=2)
-    view[:, 32:] = 0  # beyond the last whole block
-    got = decode_view(encode_view(view, block, own=2), block, n_epochs, own=2)
-    assert got.shape == (3, n_epochs, 6) and got.dtype == np.float32
-    assert got == pytest.approx(view[:, :n_epochs], abs=3e-4)
+@pytest.mark.parametrize("view", ["running", "robust"])
+def test_a_packed_view_is_that_of_the_curves_to_its_rounding(dataset, view):
+    with open_dataset(dataset) as data:
+        flux, delta_t, _, lengths = pack(data.flux(), data.delta_t())
+    packed = PackedDataset(dataset, view, 8)
+    rows = np.arange(packed.n_events)
+    extra = packed.gather(rows)[3]
+    truth = np.clip(running.running_view(flux, delta_t, lengths, 8, view), -LARGEST, LARGEST)
+    assert extra.dtype == np.float32 and extra.shape[1] == lengths.max() // 8
+    assert extra == pytest.approx(truth[:, : extra.shape[1]], abs=3e-4) and np.abs(extra).max() > 1
 
 
 def test_epochs_until_counts_the_epoch_of_the_moment():

@@ -22,10 +22,9 @@ def observed(flux, m_base, rng, missing=0.05):
 
 
 def excess_of(view):
-    """chi^2 excess over the best single lens of the past, after each block, of a view (n, L, channels)."""
-    name = "running" if view.shape[-1] == running.n_channels("running") else "robust"
-    excess = running.block_channel(name, running.EXCESS)
-    return running.CHI2_SCALE * np.sinh(view[:, BLOCK - 1 :: BLOCK, excess])
+    """chi^2 excess over the best single lens of the past, after each block, of a view (n, L, k)."""
+    name = "running" if view.shape[-1] == running.n_numbers("running", BLOCK) else "robust"
+    return running.CHI2_SCALE * np.sinh(running.channels_of(view, name)[1][..., running.EXCESS])
 
 
 def test_a_single_lens_never_looks_like_an_anomaly():
@@ -139,11 +138,12 @@ def test_any_cadence_ends_and_sees_the_event(cadence, block, limit):
     flux = pspl(t, t[0] + 0.6 * length, 0.3, np.clip(length / 20, 1.0, 300.0))
     flux += 0.02 * np.random.default_rng(10).normal(size=len(t))
     state = running.new_state(1, block)
-    view = running.advance(state, flux[None], delta_t[None])[0, : len(t) // block * block]
+    view = running.advance(state, flux[None], delta_t[None])[0]
+    assert len(view) == len(t) // block
     assert np.isfinite(view).all() and 0 < state["n"][0] <= running.MAX_BINS
     if cadence != "at once":
-        flat, excess = (running.CHI2_SCALE * np.sinh(view[-1, running.block_channel("running", k)])
-                        for k in (running.FLAT_EXCESS, running.EXCESS))
+        shared = running.channels_of(view, "running")[1]
+        flat, excess = (running.CHI2_SCALE * np.sinh(shared[-1, k]) for k in (running.FLAT_EXCESS, running.EXCESS))
         assert flat > 500 and excess < 0.1 * flat
 
 
@@ -167,7 +167,7 @@ def test_a_short_curve_keeps_the_limit_of_three_days():
 def channels(flux, delta_t, view="robust"):
     """What a view says after the last whole block of one curve: its block channels, chi^2 as it is."""
     seen = running.running_view(flux[None], delta_t[None], np.array([len(flux)]), BLOCK, view)
-    return seen[0, len(flux) // BLOCK * BLOCK - 1, running.EPOCH_CHANNELS[view] :]
+    return running.channels_of(seen, view)[1][0, len(flux) // BLOCK - 1]
 
 
 @pytest.mark.parametrize("size", [5.0, 10.0, 30.0])
@@ -184,19 +184,22 @@ def test_epochs_that_stand_alone_are_no_event(size):
     assert size < 10 or excess["running"] > 1000
 
 
+def clean_flux(flux):
+    """The flux (n,) of one curve without its lone epochs, as the robust view has it; n is a multiple of BLOCK."""
+    view = running.running_view(flux[None], np.full((1, len(flux)), 1 / 96), np.array([len(flux)]), BLOCK, "robust")
+    return 1 + running.FINE * np.sinh(running.channels_of(view, "robust")[0][0, :, running.CLEAN].ravel())
+
+
 def test_what_two_neighbours_show_is_kept():
     """Two epochs in a row, and the steep rise of a peak, are no noise."""
     flux, sigma = np.ones(1600), 0.01
     flux += sigma * np.random.default_rng(22).normal(size=1600)
     flux[800:802] += 10 * sigma
-    view = running.running_view(flux[None], np.full((1, 1600), 1 / 96), np.array([1600]), BLOCK, "robust")[0]
-    clean = 1 + running.FINE * np.sinh(view[:, running.CLEAN])
+    clean = clean_flux(flux)
     assert clean[800:802] == pytest.approx(flux[800:802], abs=1e-5)
     peak = pspl(T[:1600], 8.0, 0.02, 1.0)
     noisy = peak + sigma * np.random.default_rng(23).normal(size=1600)
-    view = running.running_view(noisy[None], np.full((1, 1600), 1 / 96), np.array([1600]), BLOCK, "robust")[0]
-    clean = 1 + running.FINE * np.sinh(view[:, running.CLEAN])
-    lost = np.abs(clean - noisy) > 0.1 * sigma
+    lost = np.abs(clean_flux(noisy) - noisy) > 0.1 * sigma
     assert lost.sum() <= 4  # where a block ends inside the steepest rise, one epoch
 
 
@@ -212,7 +215,7 @@ def test_the_spectrum_is_that_of_the_noise(amplitude, time):
         ou[i + 1] = kept * ou[i] + step
     flux = (1 + 0.01 * (rng.normal(size=n) + amplitude * ou)).reshape(40, 6912)
     view = running.running_view(flux, np.full(flux.shape, delta), np.full(40, 6912), BLOCK, "robust")
-    found = view[:, -1, running.EPOCH_CHANNELS["robust"] + running.TAKEN + 1 :].mean(axis=0)
+    found = running.channels_of(view, "robust")[1][:, -1, running.TAKEN + 1 :].mean(axis=0)
     apart = np.arange(-BLOCK + 1, BLOCK)
     pairs = BLOCK - np.abs(apart)  # how many pairs of epochs lie so far apart
     for lag, value in zip(scatter.LAGS, found, strict=True):

@@ -537,16 +537,18 @@ def test_batches_depend_on_seed_and_pass_alone_and_take_each_event_once():
 def test_scaling_is_of_training_events_only(config, tmp_path):
     trainer = Trainer(config, Ranks(CPU), tmp_path)
     mean = trainer.learner.network.mean
-    features = trainer.learner.network.raw_features
-    assert torch.allclose(mean, mean_features(features, trainer.data, trainer.train_rows), atol=1e-5)
+    network = trainer.learner.network
+    assert torch.allclose(mean, mean_features(network, trainer.data, trainer.train_rows), atol=1e-5)
     every = np.arange(trainer.data.n_events)
-    assert not torch.allclose(mean, mean_features(features, trainer.data, every), atol=1e-5)
+    assert not torch.allclose(mean, mean_features(network, trainer.data, every), atol=1e-5)
 
 
-def mean_features(features, data, rows):
+def mean_features(network, data, rows):
+    """Mean of each feature over the full patches of these rows, patch by patch."""
     flux, delta_t, lengths, extra = data.gather(rows)
-    valid = np.arange(flux.shape[1]) < lengths[:, None]
-    return features(*map(torch.from_numpy, (flux, delta_t, extra)))[torch.from_numpy(valid)].mean(0)
+    own, shared = network.patch_features(*map(torch.from_numpy, (flux, delta_t, extra)))
+    kept = [(i, k) for i, n in enumerate(lengths) for k in range(n // network.stem_stride)]
+    return torch.stack([torch.cat([own[i, k].mean(1), shared[i, k]]) for i, k in kept]).mean(0)
 
 
 def test_a_network_learns_the_classes_of_its_data(config, place):

@@ -58,27 +58,6 @@ def decode(code) -> np.ndarray:
     return (1.0 + SOFTENING * np.sinh(np.asarray(code, dtype=np.float64) * STEP)).astype(np.float32)
 
 
-def encode_view(channels, block: int, own: int) -> np.ndarray:
-    """int16 codes (n, T // block, own block + k - own) of the channels (n, T, k) of a view.
-
-    Of each block: its first `own` channels, epoch by epoch, then the other channels, which its epochs share.
-    """
-    n, blocks = len(channels), channels.shape[1] // block
-    channels = channels[:, : blocks * block].reshape(n, blocks, block, -1)
-    return _code(np.concatenate([channels[..., :own].reshape(n, blocks, -1), channels[:, :, 0, own:]], axis=2))
-
-
-def decode_view(code, block: int, n_epochs: int, own: int) -> np.ndarray:
-    """The channels (n, n_epochs, k) float32 of int16 codes: the inverse of encode_view; 0 beyond its blocks."""
-    code = code[:, : -(-n_epochs // block)] * np.float32(STEP)
-    first, shared = code[..., : own * block], code[..., own * block :]
-    channels = np.zeros((len(code), n_epochs, own + shared.shape[2]), np.float32)
-    used = min(n_epochs, code.shape[1] * block)
-    channels[:, :used, :own] = first.reshape(len(code), code.shape[1] * block, own)[:, :used]
-    channels[:, :used, own:] = np.repeat(shared, block, axis=1)[:, :used]
-    return channels
-
-
 def epochs_until(moments, times) -> np.ndarray:
     """How many valid epochs have passed at each of n moments (days), that epoch included: (n,) int64; NEVER for NaN.
 
@@ -214,7 +193,7 @@ class PackedDataset:
     def gather(self, rows):
         """The packed curves of n rows: flux, delta_t (n, L) float32, lengths (n,), and what the view adds.
 
-        L : the longest of them.   The view adds (n, L, running.n_channels) float32, or None.
+        L : the longest of them.   The view adds (n, L // block, k) float32, see running.channels_of, or None.
         """
         lengths = self.lengths[rows]
         longest = int(lengths.max(initial=0))
@@ -223,9 +202,7 @@ class PackedDataset:
         for i, row in enumerate(rows):
             delta_t[i, 1 : lengths[i]] = np.diff(self._times(row))
             flux[i, lengths[i] :] = 0.0
-        extra = None
-        if self.view != FLUX_VIEW:
-            extra = decode_view(self._fits[rows], self.block, longest, running.EPOCH_CHANNELS[self.view])
+        extra = None if self.view == FLUX_VIEW else self._fits[rows, : longest // self.block] * np.float32(STEP)
         return flux, delta_t, lengths, extra
 
     def patch_times(self, row: int, stride: int) -> np.ndarray:
@@ -303,16 +280,15 @@ def _write_packed(data, codes: Path, masks: Path):
 
 
 def _write_fits(data, path: Path, block: int, view: str, progress: bool):
-    """Write what a view adds of an open dataset, see encode_view."""
-    own = running.EPOCH_CHANNELS[view]
-    shape = (data.n_events, data.n_epochs // block, own * block + running.BLOCK_CHANNELS[view])
+    """Write what a view adds of an open dataset."""
+    shape = (data.n_events, data.n_epochs // block, running.n_numbers(view, block))
     bar = tqdm(total=shape[0], desc="running fits", unit="event", disable=not progress)
     with atomic(path) as temporary, bar:
         out = np.lib.format.open_memmap(temporary, "w+", np.int16, shape)
         for i in range(0, shape[0], BLOCK):
             part = slice(i, i + BLOCK)
             flux, delta_t, _, lengths = pack(data.flux(part), data.delta_t(part))
-            out[part] = encode_view(running.running_view(flux, delta_t, lengths, block, view), block, own)
+            out[part] = _code(running.running_view(flux, delta_t, lengths, block, view))
             bar.update(len(flux))
         out.flush()
 

@@ -2,7 +2,8 @@
 
     state = new_state(n, block)                  # n light curves, taken `block` epochs at a time
     state = new_state(n, block, robust=True)     # the same for the sky: see below
-    view = advance(state, flux, delta_t)         # (n, L, channels) of the next L epochs, L a multiple of the block
+    view = advance(state, flux, delta_t)         # (n, L // block, k) of the next L epochs, L a multiple of the block
+    epochs, shared = channels_of(view, "running")
 
 It reads the flux alone and never looks ahead; the noise is what microlens.fit.scatter makes of it. The past is kept as
 at most MAX_BINS averages: epochs where the flux changes inside a block, blocks elsewhere, and neighbours that agree are
@@ -94,7 +95,8 @@ PAST_STARTS, RISING_STARTS = 4, 4
 PAST_T_E, PAST_T_E_BY, PAST_U_0, PAST_U_0_BY = 3.0, 2.2, 0.05, 2.0
 RISING_AHEAD, RISING_AHEAD_BY, RISING_T_E, RISING_T_E_BY, RISING_U_0 = 0.6, 3.0, 4.0, 1.7, 0.2
 
-EPOCH_CHANNELS = {RUNNING_VIEW: 2, ROBUST_VIEW: 3}
+RUNNING_OWN, ROBUST_OWN = 2, 3
+EPOCH_CHANNELS = {RUNNING_VIEW: RUNNING_OWN, ROBUST_VIEW: ROBUST_OWN}
 """Channels of a view that each epoch has of its own: residual after and before the fit has seen the block, standard
 deviations; in the robust view then the flux excess without lone epochs, in units of FINE."""
 BLOCK_CHANNELS = {RUNNING_VIEW: 4, ROBUST_VIEW: 5 + len(LAGS)}
@@ -507,7 +509,7 @@ def _asinh(x):
 
 @numba.njit(cache=True, nogil=True)
 def _write_channels(state, flux, before, after, photons, out):
-    """Put the channels of one block into out (block, channels).
+    """Put the channels of one block into out (k,), in the order of channels_of.
 
     before, after (block,) : the fit without and with the block.
     """
@@ -515,19 +517,20 @@ def _write_channels(state, flux, before, after, photons, out):
     if state.n_seen >= FIRST:  # before that there is nothing to go by
         n_par = 2.0 + n_parameters(_lens(state)) if state.event_epochs > 0 else 1.0
         excess, flat, run = state.chi2 - n + n_par, state.chi2_flat - n, state.largest_run
-    own, shared = (out[:, :3], out[:, 3:]) if state.robust > 0 else (out[:, :2], out[:, 2:])
-    shared[:, EXCESS], shared[:, RUN] = _asinh(excess / CHI2_SCALE), _asinh(run / CHI2_SCALE)
-    shared[:, PHOTONS] = np.log10(photons)
-    shared[:, FLAT_EXCESS] = _asinh(flat / CHI2_SCALE)
-    for i in range(len(flux)):
+    block, is_robust = len(flux), state.robust > 0
+    n_own = ROBUST_OWN if is_robust else RUNNING_OWN
+    own, shared = out[: n_own * block].reshape(n_own, block), out[n_own * block :]
+    for i in range(block):
         scale = 1 / np.sqrt(variance_at(after[i], photons))
-        own[i, AFTER], own[i, BEFORE] = _asinh((flux[i] - after[i]) * scale), _asinh((flux[i] - before[i]) * scale)
-    if state.robust > 0:
-        shared[:, TAKEN] = _asinh(state.taken / CHI2_SCALE)
-        for j in range(len(LAGS)):
-            shared[:, TAKEN + 1 + j] = state.spectrum[j]
-        for i in range(len(flux)):
-            own[i, CLEAN] = _asinh((flux[i] - 1) / FINE)
+        own[AFTER, i], own[BEFORE, i] = _asinh((flux[i] - after[i]) * scale), _asinh((flux[i] - before[i]) * scale)
+        if is_robust:
+            own[CLEAN, i] = _asinh((flux[i] - 1) / FINE)
+    shared[EXCESS], shared[RUN] = _asinh(excess / CHI2_SCALE), _asinh(run / CHI2_SCALE)
+    shared[PHOTONS] = np.log10(photons)
+    shared[FLAT_EXCESS] = _asinh(flat / CHI2_SCALE)
+    if is_robust:
+        shared[TAKEN] = _asinh(state.taken / CHI2_SCALE)
+        shared[TAKEN + 1 :] = state.spectrum
 
 
 @numba.njit(cache=True, nogil=True)
@@ -567,17 +570,23 @@ def _advance(states, flux, delta_t, blocks, table, out):
                 state.time += delta_t[k, b * block + i]
                 t[i] = state.time
             part = slice(b * block, (b + 1) * block)
-            _take_block(state, t, flux[k, part], table, out[k, part])
+            _take_block(state, t, flux[k, part], table, out[k, b])
 
 
-def block_channel(view: str, k: int) -> int:
-    """Place in a view of the k-th channel of BLOCK_CHANNELS, for example EXCESS."""
-    return EPOCH_CHANNELS[view] + k
+def n_numbers(view: str, block: int) -> int:
+    """Numbers of a view for each block of so many epochs, see channels_of; 0 for the flux alone."""
+    return EPOCH_CHANNELS.get(view, 0) * block + BLOCK_CHANNELS.get(view, 0)
 
 
-def n_channels(view: str) -> int:
-    """Channels of a view, see EPOCH_CHANNELS and BLOCK_CHANNELS; 0 for the flux alone."""
-    return EPOCH_CHANNELS.get(view, 0) + BLOCK_CHANNELS.get(view, 0)
+def channels_of(blocks, view: str):
+    """The channels of a view, an array or tensor of (n, L, k) numbers for L blocks, which share its memory if they can.
+
+    Returns those of each epoch, (n, L, EPOCH_CHANNELS, block), and those that a block's epochs share, (n, L,
+    BLOCK_CHANNELS).
+    """
+    n_own = EPOCH_CHANNELS[view]
+    end = blocks.shape[-1] - BLOCK_CHANNELS[view]
+    return blocks[..., :end].reshape(*blocks.shape[:-1], n_own, end // n_own), blocks[..., end:]
 
 
 def advance(state, flux, delta_t, lengths=None) -> np.ndarray:
@@ -585,22 +594,28 @@ def advance(state, flux, delta_t, lengths=None) -> np.ndarray:
 
     flux (n, L) F/F_base and delta_t (n, L) days of valid epochs; lengths (n,): how many of them each curve has, unset =
     L. Only whole blocks count, so L must be a multiple of the block in all but the last call.
-    Returns (n, L, channels) float32, those of each epoch and then those of its block; 0 beyond the last whole block.
+    Returns the view (n, L // block, n_numbers) float32, see channels_of; 0 beyond a curve's last whole block.
+    Raises ValueError where there is no light curve.
     """
     flux, delta_t = np.ascontiguousarray(flux, dtype=float), np.ascontiguousarray(delta_t, dtype=float)
     lengths = np.full(len(flux), flux.shape[1]) if lengths is None else np.asarray(lengths)
-    view = ROBUST_VIEW if len(state) and state["robust"][0] > 0 else RUNNING_VIEW
-    out = np.zeros((*flux.shape, n_channels(view)), np.float32)
-    _advance(state, flux, delta_t, lengths // state["block"].astype(np.int64), b0_table(), out)
+    if not len(state):
+        raise ValueError("state: came no light curve, expected at least one.")
+    view = ROBUST_VIEW if state["robust"][0] > 0 else RUNNING_VIEW
+    block = int(state["block"][0])
+    out = np.zeros((len(flux), flux.shape[1] // block, n_numbers(view, block)), np.float32)
+    _advance(state, flux, delta_t, lengths // block, b0_table(), out)
     return out
 
 
 def running_view(flux, delta_t, lengths, block, view: str = RUNNING_VIEW) -> np.ndarray | None:
-    """The single lens through each epoch's past for packed light curves: (n, T, channels) float32; None for view flux.
+    """The single lens through each epoch's past for packed light curves, as `advance` gives it; None for view flux.
 
     flux, delta_t : (n, T).   lengths : (n,) valid epochs in front.   block : epochs between two fits, 1 to MAX_BLOCK.
-    view : one of VIEWS.   It is 0 beyond the last whole block.
+    view : one of VIEWS.
     """
     if view == FLUX_VIEW:
         return None
+    if not len(flux):
+        return np.zeros((0, np.shape(flux)[1] // block, n_numbers(view, block)), np.float32)
     return advance(new_state(len(flux), block, robust=view == ROBUST_VIEW), flux, delta_t, lengths)

@@ -89,9 +89,9 @@ class CausalConv(nn.Module):
             y = self.depthwise(joined.transpose(1, 2)).transpose(1, 2)
         else:  # tap by tap, so that one step of a stream and a whole curve round in the same way
             firsts = range(0, self.history + 1, self.depthwise.dilation[0])
-            taps = (joined[:, first : first + x.shape[1]] for first in firsts)
-            weights = self.depthwise.weight[:, 0].T
-            y = sum(tap * weight for tap, weight in zip(taps, weights, strict=True)) + self.depthwise.bias
+            y = self.depthwise.bias.expand_as(x).clone()
+            for first, weight in zip(firsts, self.depthwise.weight[:, 0].T, strict=True):
+                y.addcmul_(joined[:, first : first + x.shape[1]], weight)
         y = self.dropout(F.gelu(self.pointwise(y)))
         return self.norm(x + y), joined[:, joined.shape[1] - self.history :]
 
@@ -137,48 +137,53 @@ class Classifier(nn.Module):
 
     # ---- features ---------------------------------------------------------------------------------------------------
 
-    def raw_features(self, flux, delta_t, extra=None):
-        """(n, T, 3): flux excess on two scales, log of the time step; then `extra` (n, T, k) of the view.
+    def raw_features(self, flux, delta_t, own=None):
+        """Features (n, L, n_own, stride) of the epochs of patches: flux excess on two scales, log of the time step;
+        then `own` of the view.
 
+        flux, delta_t : (n, L, stride).   own : what the view says of each epoch, see running.channels_of.
         The robust view has the flux excess without epochs that stand alone, and the network sees no other.
         """
+        further = [] if own is None else list(own.unbind(2))
         if self.view == ROBUST_VIEW:
-            fine = extra[..., running.CLEAN]
+            fine = further.pop(running.CLEAN)
             excess = running.FINE * torch.sinh(fine)
-            extra = torch.cat([extra[..., : running.CLEAN], extra[..., running.CLEAN + 1 :]], dim=-1)
         else:
             excess = flux - 1.0
             fine = asinh(excess / running.FINE)
-        out = torch.stack([fine, asinh(excess / COARSE), torch.log1p(delta_t * EPOCHS_A_DAY)], dim=-1)
-        return out if extra is None else torch.cat([out, extra], dim=-1)
+        return torch.stack([fine, asinh(excess / COARSE), torch.log1p(delta_t * EPOCHS_A_DAY), *further], dim=2)
+
+    def patch_features(self, flux, delta_t, extra=None):
+        """Features of each full patch of packed curves: those of its epochs (n, L, n_own, stride), and those that they
+        share (n, L, k), or None. A last partial patch waits for its epochs.
+        """
+        steps = flux.shape[1] // self.stem_stride
+        own, shared = (None, None) if extra is None else running.channels_of(extra, self.view)
+        flux, delta_t = (a[:, : steps * self.stem_stride].unflatten(1, (steps, self.stem_stride))
+                         for a in (flux, delta_t))
+        return self.raw_features(flux, delta_t, own), shared
 
     def set_scaling(self, flux, delta_t, lengths, extra=None):
-        """Mean and standard deviation of the features over the valid epochs of training curves, (n, T) and (n,)."""
-        valid = torch.arange(flux.shape[1]) < lengths[:, None]
-        x = self.raw_features(flux, delta_t, extra)[valid]
-        self.mean.copy_(x.mean(0))
-        self.std.copy_(x.std(0).clamp_min(LEAST_SCALE))
+        """Mean and standard deviation of the features over the full patches of training curves, (n, T) and (n,)."""
+        own, shared = self.patch_features(flux, delta_t, extra)
+        full = torch.arange(own.shape[1]) < lengths[:, None] // self.stem_stride
+        parts = [own[full].transpose(1, 2).flatten(0, 1)] + ([] if shared is None else [shared[full]])
+        self.mean.copy_(torch.cat([part.mean(0) for part in parts]))
+        self.std.copy_(torch.cat([part.std(0) for part in parts]).clamp_min(LEAST_SCALE))
 
     def patches(self, flux, delta_t, extra=None):
-        """(n, T // stride, k) of standardised features; a last partial patch waits for its epochs.
-
-        Those of each epoch of the patch, epoch by epoch, and then once those that its epochs share.
+        """Standardised features (n, T // stride, k) of packed curves: those of the epochs of a patch, feature by
+        feature, and then once those that its epochs share.
         """
-        n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
-        used = steps * self.stem_stride
-        channels, k = running.EPOCH_CHANNELS.get(self.view, 0), self.n_own
-        own = None if extra is None else extra[:, :used, :channels]
-        x = self.raw_features(flux[:, :used], delta_t[:, :used], own)
-        x = ((x - self.mean[:k]) / self.std[:k]).reshape(n, steps, self.stem_stride * k)
-        if extra is None:
-            return x
-        shared = extra[:, : used : self.stem_stride, channels:]
-        return torch.cat([x, (shared - self.mean[k:]) / self.std[k:]], dim=-1)
+        own, shared = self.patch_features(flux, delta_t, extra)
+        k = self.n_own
+        x = ((own - self.mean[:k, None]) / self.std[:k, None]).flatten(2)
+        return x if shared is None else torch.cat([x, (shared - self.mean[k:]) / self.std[k:]], dim=-1)
 
     def _stem(self, patches):
         """The first map of patches (n, L, .): (n, L, d). What the epochs of a patch share has their weights' sum."""
         weight, k = self.stem.weight.unflatten(1, (self.stem_stride, -1)), self.n_own
-        weight = torch.cat([weight[..., :k].flatten(1), weight[..., k:].sum(dim=1)], dim=1)
+        weight = torch.cat([weight[..., :k].transpose(1, 2).flatten(1), weight[..., k:].sum(dim=1)], dim=1)
         return F.linear(patches, weight, self.stem.bias)
 
     # ---- the causal core --------------------------------------------------------------------------------------------
@@ -198,7 +203,9 @@ class Classifier(nn.Module):
 
     def advance(self, patches, state):
         """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
-        return self._pool(*self._core(patches, state))
+        h, state = self._core(patches, state)
+        weighted, weight = self._sums(h, state)
+        return self._pooled(weighted, weight, h), {**state, "weighted": weighted[:, -1], "weight": weight[:, -1]}
 
     def _core(self, patches, state):
         """The core's output (n, L, d) after each of (n, L, .) further patches, and its new state."""
@@ -208,23 +215,27 @@ class Classifier(nn.Module):
         y, hidden = self.gru(x, state["hidden"].transpose(0, 1).contiguous())
         return self.norm(x + y), {**state, "past0": past0, "past1": past1, "hidden": hidden.transpose(0, 1)}
 
-    def _pool(self, h, state):
-        """The pooled state (n, L, 2 d) after each output (n, L, d) of the core, and the new state."""
+    def _sums(self, h, state):
+        """The running sums after each output h (n, L, d) of the core: of weighted values (n, L, d), and of weights
+        (n, L, heads).
+        """
         if self.attention_pooling:
             query, keys, values = self._attention(h)
             weights = torch.exp((keys * query).sum(-1))
         else:
             values, weights = h, torch.ones_like(h[..., :1])
-        width = self.d_model // weights.shape[-1]  # channels of a head
         # Cumsum adds step by step, so a prefix never sees what follows; in double precision where no gradient is asked
         # for, because that is how it adds, and a stream goes on from its sums.
         dtype = torch.float32 if torch.is_grad_enabled() else SUMS
-        terms = (weights.repeat_interleave(width, dim=-1) * values).to(dtype)
-        weighted = state["weighted"].to(dtype)[:, None] + torch.cumsum(terms, dim=1)
-        weight = state["weight"].to(dtype)[:, None] + torch.cumsum(weights.to(dtype), dim=1)
-        mean = (weighted / weight.repeat_interleave(width, dim=-1)).to(h.dtype)
-        new = {**state, "weighted": weighted[:, -1], "weight": weight[:, -1]}
-        return torch.cat([mean, h], dim=-1), new
+        terms = (weights[..., None] * values.unflatten(-1, (weights.shape[-1], -1))).flatten(-2).to(dtype)
+        return tuple(state[name].to(dtype)[:, None] + torch.cumsum(x, dim=1)
+                     for name, x in (("weighted", terms), ("weight", weights.to(dtype))))
+
+    @staticmethod
+    def _pooled(weighted, weight, h):
+        """The pooled state (n, L, 2 d): the mean values of running sums as _sums gives them, and the outputs h."""
+        mean = weighted.unflatten(-1, (weight.shape[-1], -1)) / weight[..., None]
+        return torch.cat([mean.flatten(-2).to(h.dtype), h], dim=-1)
 
     def _attention(self, h):
         """Query (heads, e), its learnt scale included, keys (n, L, heads, e) and values (n, L, d) of each step."""
@@ -260,7 +271,7 @@ class Classifier(nn.Module):
         """Heads after `steps` (n, k) full patches of packed curves (n, T); 0 steps: nothing seen yet."""
         if steps.shape[1] == 1 and self.attention_pooling and self.flash is not None:
             return self.heads(self.pooled_once(flux, delta_t, steps[:, 0], extra)[:, None])
-        return self.heads(torch.take_along_dim(self.pooled(flux, delta_t, extra), steps[..., None], dim=1))
+        return self.heads(self.pooled(flux, delta_t, extra, steps))
 
     def _whole(self, flux, delta_t, extra):
         """The core's output (n, L, d) after each patch of packed curves, taken in pieces along time."""
@@ -269,21 +280,29 @@ class Classifier(nn.Module):
         state, out = self.initial_state(n, flux.device), [torch.zeros(n, 0, self.d_model, device=flux.device)]
         for i in range(0, steps, size):
             part = slice(i * self.stem_stride, min(i + size, steps) * self.stem_stride)
-            patches = self.patches(flux[:, part], delta_t[:, part], None if extra is None else extra[:, part])
-            h, state = self._core(patches, state)
+            blocks = None if extra is None else extra[:, i : i + size]
+            h, state = self._core(self.patches(flux[:, part], delta_t[:, part], blocks), state)
             out.append(h)
         return torch.cat(out, dim=1)
 
-    def pooled(self, flux, delta_t, extra=None):
-        """Pooled state after 0, 1, ... L full patches of packed curves: (n, L + 1, 2 d)."""
+    def pooled(self, flux, delta_t, extra=None, steps=None):
+        """Pooled state of packed curves after `steps` (n, k) full patches, or after each of 0, 1, ... L: (n, k, 2 d).
+
+        It is 0 after 0 steps.
+        """
         n = len(flux)
         if n < LEAST_ROWS and not torch.is_grad_enabled():  # filled up with empty curves
-            return self.pooled(*(None if a is None else filled(a, LEAST_ROWS) for a in (flux, delta_t, extra)))[:n]
+            given = (flux, delta_t, extra, steps)
+            return self.pooled(*(None if a is None else filled(a, LEAST_ROWS) for a in given))[:n]
         h = self._whole(flux, delta_t, extra)
-        start = torch.zeros(len(h), 1, 2 * self.d_model, device=h.device)
+        if steps is None:
+            steps = torch.arange(h.shape[1] + 1, device=h.device).expand(n, -1)
         if not h.shape[1]:
-            return start
-        return torch.cat([start, self._pool(h, self.initial_state(len(h), h.device))[0]], dim=1)
+            return torch.zeros(n, steps.shape[1], 2 * self.d_model, device=h.device)
+        last = (steps - 1).clamp_min(0)[..., None]
+        sums = self._sums(h, self.initial_state(n, h.device))
+        found = self._pooled(*(torch.take_along_dim(a, last, dim=1) for a in (*sums, h)))
+        return torch.where(steps[..., None] > 0, found, 0.0)
 
     def pooled_once(self, flux, delta_t, steps, extra=None):
         """Pooled state after `steps` (n,) full patches, (n, 2 d): that of pooled(), by flash-attn's kernel."""
@@ -308,8 +327,7 @@ class Classifier(nn.Module):
         """The curves as PackedDataset.gather gives them."""
         f, d, _, lengths = pack(f, d)
         extra = running.running_view(f, d, lengths, self.stem_stride, self.view)
-        f, d, extra = (None if a is None else np.nan_to_num(a, copy=False) for a in (f, d, extra))
-        return f, d, lengths, extra
+        return f, np.nan_to_num(d, copy=False), lengths, extra if extra is None else np.nan_to_num(extra, copy=False)
 
     def tensors(self, *arrays) -> list:
         """Arrays as tensors on this network's device; None stays None."""

@@ -31,7 +31,7 @@ from microlens.network.model import ARCHITECTURE, Classifier, choose_device, fro
 
 log = logging.getLogger("microlens")
 # May differ between a run and its continuation.
-NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "device", "data", "extra_data")
+NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "data", "extra_data")
 SHIPPED_DEFAULT = "sky"
 PARTS = ("train", "val", "test")
 VALIDATION_FEATURES = "validation_features.npz"
