@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from microlens.config import CLASSES
-from microlens.files import weights_dir
+from microlens.files import read_parameters, weights_dir
 from microlens.network import Run, load_run
 from microlens.network.model import n_parameters
 
+SLURM = Path(__file__).parents[1] / "slurm"
 CARD = """# {name}: a causal network for the season of preset `{preset}`
 
 **For** telling {classes} apart, after a whole season or at any epoch of it, in a
@@ -30,7 +31,7 @@ preset `{preset}`.
 | sees | {sees} (view `{view}`) |
 | answers | at every epoch, streams, raises alerts |
 | size | {n_parameters:,} parameters: width {d_model}, {n_layers} GRU layers, {stem_stride} epochs a network step |
-| training | {n_train:,} of {n_events:,} events{extra_events}, {epochs} passes, {minutes:.0f} minutes on one CPU core |
+| training | {n_train:,} of {n_events:,} events{extra}, {epochs} passes{beginning}, {minutes:.0f} minutes on a CPU |
 | validation | {n_val:,} events; loss after each pass: {losses} |
 
 On {n:,} independent events of another season (preset `{preset}`, seed 5, split `test`; half of them flat, a quarter
@@ -45,10 +46,9 @@ its data statistics (`mean` and `std` of each feature) and its output on the val
 `validation_features.npz` holds the baselines' features of these events. Thresholds, temperature and gradient boosting
 are taken from both.
 
-The network is made again, with `--seed 2` for another split, initialisation and order of the events, by
+The network is made again, with another split, initialisation and order of its events if trained with `--seed 2`, by
 
-    microlens simulate -f slurm/simulate_{name}.yaml --output data/raw/{data}{extra_command}
-    microlens train -f slurm/train_{name}.yaml --data data/raw/{data}
+{commands}
     microlens export {experiment_name} FOLDER
 """
 
@@ -89,16 +89,38 @@ def score_text(value, low, high) -> str:
     return f"{value:.4g}" + ("" if low is None else f" [{low:.4g}, {high:.4g}]")
 
 
+def stage_of(experiment_name: str) -> str:
+    """The name of the parameter files of a training, whose run has the number of its seed behind it."""
+    return experiment_name.rsplit("_", 1)[0]
+
+
+def simulation(dataset: str) -> str:
+    """The command that makes a dataset, whose file has the number of its events behind the name of its parameters."""
+    name = stage_of(Path(dataset).stem)
+    return f"microlens simulate -f slurm/simulate_{name}.yaml --output data/raw/{Path(dataset).name}"
+
+
+def commands(config: dict, dataset: str) -> list[str]:
+    """The commands of a training on a dataset, after those of the training whose weights it starts from."""
+    stage = stage_of(config["experiment_name"])
+    if config.get("initial"):
+        earlier = commands(read_parameters(SLURM / f"train_{stage_of(config['initial'])}.yaml"), dataset)
+    else:
+        earlier = [simulation(dataset)]
+    if config.get("extra_data"):
+        earlier.append(simulation(config["extra_data"]))
+    return [*earlier, f"microlens train -f slurm/train_{stage}.yaml --data data/raw/{Path(dataset).name}"]
+
+
 def model_card(run: Run, log: list[dict], scores: dict) -> str:
     """The text of a card. log : the lines of log.jsonl.   scores : as scores_of gives them."""
     rows = [f"| {name} | {score_text(*value)} |" for name, value in scores.items() if name != "n"]
-    extra_events, extra_command = "", ""
+    extra = ""
     if "extra" in run.data:
         config = run.data["extra"]["config"]
         n_extra = sum(config.get(f"n_{kind}", 0) for kind in CLASSES)
-        extra_events = f" and {n_extra:,} rare ones beside them"
-        extra_command = (f"\n    microlens simulate -f slurm/simulate_{run.name}_hard.yaml --output "
-                         f"data/raw/{run.config['extra_data']}")
+        extra = f" and {n_extra:,} further ones"
+    initial = run.config["initial"]
     return CARD.format(
         **run.config,
         name=run.name,
@@ -116,8 +138,9 @@ def model_card(run: Run, log: list[dict], scores: dict) -> str:
         losses=", ".join(f"{line['val_loss']:.4f}" for line in log),
         n=scores["n"],
         scores="\n".join(rows),
-        extra_events=extra_events,
-        extra_command=extra_command,
+        extra=extra,
+        beginning=f" after those of run `{initial}`" if initial else "",
+        commands="\n".join(f"    {command}" for command in commands(run.config, run.config["data"])),
     )
 
 

@@ -125,12 +125,22 @@ def test_parameter_files_that_scripts_name_exist(script):
 
 @pytest.mark.parametrize("name", runs.shipped_networks())
 def test_parameter_files_make_the_shipped_network(name):
+    data, stated = load_run(name).data, json.loads((weights_dir() / name / "config.json").read_text())
     simulated = SimulateConfig.from_dict(read_parameters(SLURM / f"simulate_{name}.yaml"))
-    assert not simulated.differences(load_run(name).data["config"], simulation.NOT_COMPARED)
-    trained = TrainConfig.from_dict(read_parameters(SLURM / f"train_{name}.yaml"))
-    stated = json.loads((weights_dir() / name / "config.json").read_text())
+    assert not simulated.differences(data["config"], simulation.NOT_COMPARED)
+    stage = model_card.stage_of(stated["experiment_name"])
+    trained = TrainConfig.from_dict(read_parameters(SLURM / f"train_{stage}.yaml"))
     assert not trained.differences(stated, runs.NOT_COMPARED)
     assert trained.experiment_name == stated["experiment_name"]
+    if "extra" in data:
+        stage = model_card.stage_of(Path(stated["extra_data"]).stem)
+        extra = SimulateConfig.from_dict(read_parameters(SLURM / f"simulate_{stage}.yaml"))
+        assert not extra.differences(data["extra"]["config"], simulation.NOT_COMPARED)
+    for command in model_card.commands(stated, stated["data"]):
+        assert Path(SLURM.parent, command.split()[3]).is_file(), command
+    if stated["initial"]:  # the first training of the network is the one that has no more than its own
+        trained = TrainConfig.from_dict(read_parameters(SLURM / f"train_{name}.yaml"))
+        assert trained.experiment_name == stated["initial"]
     # What a parameter file does not say is the default: so the defaults are those of the shipped networks, but for
     # width and depth, which are the thesis', as its run names d64_l4_hier say, and for what `sky` has of its own.
     default = TrainConfig()
@@ -138,8 +148,6 @@ def test_parameter_files_make_the_shipped_network(name):
     own = {"d_model": default.d_model, "n_layers": default.n_layers}
     if name == "sky":
         own |= {"view": default.view, "epochs": default.epochs, "extra_data": None}
-        extra = SimulateConfig.from_dict(read_parameters(SLURM / f"simulate_{name}_hard.yaml"))
-        assert not extra.differences(load_run(name).data["extra"]["config"], simulation.NOT_COMPARED)
     assert not trained.replace(seed=0, experiment_name=None, **own).differences(default.to_dict())
 
 
@@ -158,7 +166,7 @@ def test_model_card_is_what_is_made_of_the_files_beside_it(name):
     card = model_card.model_card(load_run(name), log, json.loads((folder / "scores.json").read_text()))
     assert (folder / "README.md").read_text() == card  # if not: python -m benchmarks.model_card NAME
     for file in ("simulate", "train"):
-        assert f"slurm/{file}_{name}.yaml" in card
+        assert f" -f slurm/{file}_{name}.yaml " in card
 
 
 def test_scores_of_a_card_are_read_from_an_evaluation(tmp_path):
