@@ -30,8 +30,8 @@ from microlens.files import atomic
 from microlens.network.model import ARCHITECTURE, Classifier, choose_device, from_config
 
 log = logging.getLogger("microlens")
-# May differ between a run and its continuation.
-NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "data", "extra_data")
+# May differ between a run and its continuation. Runs of version 0.1.0 state a device.
+NOT_COMPARED = ("resume", "wall_minutes", "output", "experiment_name", "save_every", "device", "data", "extra_data")
 SHIPPED_DEFAULT = "sky"
 PARTS = ("train", "val", "test")
 VALIDATION_FEATURES = "validation_features.npz"
