@@ -42,6 +42,9 @@ PURITY = 0.95
 FALSE_ALARMS = 0.005
 """Largest share of single lenses, of flat curves, and of premature alerts that the thresholds may have there, unless an
 evaluation asks for another one."""
+COMPLETENESS = 0.96
+"""Completeness that a network of four classes keeps there when it raises its threshold against noise that the
+validation rows lack, unless an evaluation asks for a share of false alarms."""
 PERSISTENCE = 2
 """Network steps that P(binary) has to stay at or above the threshold before an alert is raised."""
 
@@ -396,8 +399,11 @@ class EvaluateConfig(ThresholdConfig):
                        "streams are scored in any case.", choices=("held-out", "val", "train", "all"))
     early_detection: bool = option(True, "Score alerts, and accuracy against the fraction of the season seen.")
     baselines: bool = option(True, "Score the single-lens fit and gradient boosting on the same events.")
-    false_alarms: float = option(FALSE_ALARMS, "Largest share of single lenses, of flat curves, and of premature "
-                                 "alerts that the thresholds may have on the validation rows.", above=0, high=1)
+    false_alarms: float | None = option(
+        None, "Largest share of single lenses, of flat curves, and of premature alerts that the thresholds may have on "
+        f"the validation rows. Unset: {FALSE_ALARMS:g}, and a network that knows class other takes the highest "
+        f"threshold that still finds {COMPLETENESS:g} of the observable binaries, so as to call little else binary.",
+        above=0, high=1)
     n_evolution_per_type: int = option(2, "Events of each class drawn as evolution_<class>_<row>.", low=0)
     colorblind_safe: bool = option(True, "Palette that colour-blind readers can tell apart.")
     calibration_n_bins: int = option(15, "Bins of the reliability diagram.", low=2)

@@ -13,18 +13,29 @@ from scipy.stats import binomtest, rankdata
 from sklearn import metrics as skm
 
 from microlens import figures
-from microlens.config import BINARY, FLAT, OTHER, PSPL, PURITY, EvaluateConfig, SimulateConfig
+from microlens.config import (
+    BINARY,
+    COMPLETENESS,
+    FALSE_ALARMS,
+    FLAT,
+    OTHER,
+    PSPL,
+    PURITY,
+    EvaluateConfig,
+    SimulateConfig,
+)
 from microlens.data import DatasetError, open_dataset, quick_dataset, simulate, write_predictions
 from microlens.data.events import observable_from
 from microlens.data.format import read_predictions
 from microlens.data.packed import class_mix, split_rows
 from microlens.data.simulation import row_order
 from microlens.evaluate import alerts, baselines, check_cadence, choose_rows, evaluate, export, metrics
+from microlens.evaluate.thresholds import choose_thresholds, lenses_and_flats
 from microlens.figures import draw_evaluation
 from microlens.files import runs_dir
 from microlens.fit import residual
 from microlens.lens import fspl
-from microlens.network.predict import alert_scores, alert_steps
+from microlens.network.predict import alert_scores, alert_steps, lensing_log_p
 from microlens.network.runs import Run, load_run
 
 ROOT = Path(__file__).parents[1]
@@ -379,13 +390,13 @@ def test_an_exported_run_needs_no_training_file(made):
 
 def test_thresholds_come_from_the_shipped_validation_rows(scored):
     """Truth: the condition itself, tried on the validation rows at the threshold and at the next lower score."""
-    attrs, config, v = scored[2], EvaluateConfig(data="x"), load_run("baseline").validation
+    attrs, v = scored[2], load_run("baseline").validation
     weight, is_binary = class_mix(v["label"]), v["label"] == BINARY
 
     def allowed(score, cut):
         called = score >= cut
         purity, false = weight[called & is_binary].sum() / weight[called].sum(), called[v["label"] == PSPL].mean()
-        return purity >= PURITY and false <= config.false_alarms
+        return purity >= PURITY and false <= FALSE_ALARMS
 
     p = np.exp(v["log_p"][:, BINARY].astype(float))
     assert allowed(p, attrs["threshold"]) and not allowed(p, p[p < attrs["threshold"]].max())
@@ -394,10 +405,23 @@ def test_thresholds_come_from_the_shipped_validation_rows(scored):
         called = v["alert_score"] >= cut
         premature = (v["premature_score"] >= cut).sum() / (called & is_binary).sum()
         purity = weight[called & is_binary].sum() / weight[called].sum()
-        return purity >= PURITY and premature <= config.false_alarms
+        return purity >= PURITY and premature <= FALSE_ALARMS
 
     cut = attrs["alert_threshold"]
     assert alerts_allowed(cut) and not alerts_allowed(v["alert_score"][v["alert_score"] < cut].max())
+
+
+def test_a_network_for_the_sky_calls_as_few_binary_as_its_completeness_permits():
+    """Its threshold keeps the limits, and the next higher score of an observable validation binary loses too many."""
+    run, config = load_run("sky"), EvaluateConfig(data="x", baselines=False)
+    found, asked = choose_thresholds(run, config), choose_thresholds(run, config.replace(false_alarms=FALSE_ALARMS))
+    v = lenses_and_flats(run.validation)
+    p = np.exp(lensing_log_p(v["log_p"].astype(float))[:, BINARY])
+    binaries = p[v["label_observable"] == BINARY]
+    higher = binaries[binaries > found.whole_curve].min()
+    assert (binaries >= found.whole_curve).mean() >= COMPLETENESS > (binaries >= higher).mean()
+    assert found.whole_curve > asked.whole_curve and found.alert == asked.alert
+    assert found.reached["whole_curves"]["purity"] > PURITY and "then the highest" in found.limits
 
 
 def test_operating_threshold_limits_false_alarms():

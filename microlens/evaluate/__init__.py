@@ -185,7 +185,8 @@ def _attributes(config: EvaluateConfig, run: Run, data: PackedDataset, threshold
     cuts = {f"threshold_{name.replace(' ', '_')}": cut for name, cut in thresholds.baselines.items()}
     return {"data": str(Path(config.data).resolve()), "data_checksum": data.checksum, "run": run.name,
             "persistence": PERSISTENCE, "temperature": thresholds.temperature, "threshold_from": thresholds.source,
-            "threshold": thresholds.whole_curve, "alert_threshold": thresholds.alert, **cuts}
+            "threshold": thresholds.whole_curve, "threshold_limits": thresholds.limits,
+            "alert_threshold": thresholds.alert, "alert_threshold_limits": thresholds.alert_limits, **cuts}
 
 
 def example_evolutions(run: Run, data: PackedDataset, rows, positions) -> dict[str, np.ndarray]:

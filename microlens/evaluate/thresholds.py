@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from microlens.config import BINARY, FALSE_ALARMS, OTHER, PURITY, EvaluateConfig
+from microlens.config import BINARY, COMPLETENESS, FALSE_ALARMS, OTHER, PURITY, EvaluateConfig
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.evaluate.calibration import Calibration
@@ -45,19 +45,26 @@ class Thresholds(NamedTuple):
 def choose_thresholds(run: Run, config: EvaluateConfig, calibration: Calibration | None = None) -> Thresholds:
     """The thresholds of a run for PURITY and the share of false alarms that `config` asks for, or of a calibration.
 
+    Without such a share it is FALSE_ALARMS, and a network that knows class other, which is for noise that its
+    validation rows do not hold, raises the threshold of whole curves until it finds no more than COMPLETENESS there.
+
     Raises FileNotFoundError where the baselines are asked for and the run folder lacks their validation features.
     """
     validation = lenses_and_flats(run.validation)
     labels, observable = validation["label"], validation["label_observable"]
     log_p, weight = lensing_log_p(validation["log_p"].astype(float)), class_mix(labels)
     learned = labels if run.config["labels"] == "simulated" else observable
-    p_binary, limits = np.exp(log_p[:, BINARY]), (PURITY, config.false_alarms)
+    false_alarms = FALSE_ALARMS if config.false_alarms is None else config.false_alarms
+    p_binary, limits = np.exp(log_p[:, BINARY]), (PURITY, false_alarms)
     if calibration is None:
         whole_curve = metrics.operating_threshold(labels, p_binary, weight, *limits)
         alert = alert_threshold(run.validation, *limits) if config.early_detection else np.inf
         source = f"{len(labels)} validation rows of the training of {run.name}"
-        words = (f"purity >= {PURITY:g}, false alarms of single lenses and of flats <= {config.false_alarms:g}",
-                 f"purity >= {PURITY:g}, premature <= {config.false_alarms:g}")
+        words = [f"purity >= {PURITY:g}, false alarms of single lenses and of flats <= {false_alarms:g}",
+                 f"purity >= {PURITY:g}, premature <= {false_alarms:g}"]
+        if config.false_alarms is None and run.network.tells_other and BINARY in observable:
+            whole_curve = max(whole_curve, metrics.threshold_that_finds(COMPLETENESS, p_binary[observable == BINARY]))
+            words[0] += f", then the highest with completeness >= {COMPLETENESS:g}"
     else:
         whole_curve, alert = calibration.whole_curve, calibration.alert if config.early_detection else np.inf
         source, words = calibration.source, (calibration.limits, calibration.limits)

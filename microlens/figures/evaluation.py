@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from microlens.config import BINARY, FLAT, LENSING_CLASSES, PSPL, PURITY, EvaluateConfig
+from microlens.config import BINARY, FLAT, LENSING_CLASSES, PSPL, EvaluateConfig
 from microlens.data import open_dataset, read_predictions
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts as alert_scores
@@ -80,9 +80,11 @@ def operating_point(name: str, config, attrs) -> str:
     """
     if name not in (*AT_THRESHOLD, "alerts"):
         return "" if name.startswith(OF_PROBABILITIES) else "; operating point: the most probable class"
-    key, rare = ("alert_threshold", "premature alerts") if name == "alerts" else ("threshold", "false alarms")
-    chosen = f"{PURITY:.0%} purity and at most {config.false_alarms:.1%}".replace("%", " %")
-    source = f"{chosen} {rare} on the validation events" if config.calibration is None else attrs["threshold_from"]
+    key = "alert_threshold" if name == "alerts" else "threshold"
+    source = attrs["threshold_from"]
+    if config.calibration is None:
+        limits = attrs[f"{key}_limits"].replace(">=", r"$\geq$").replace("<=", r"$\leq$")
+        source = f"{limits} on the validation events"
     threshold = attrs[key]
     printed = f"1 - {1 - threshold:.2g}" if NEARLY_1 <= threshold < 1 else f"{threshold:.3g}"
     return rf"; operating point: {P_BINARY} $\geq$ {printed} ({source})"
