@@ -42,7 +42,7 @@ PURITY = 0.95
 FALSE_ALARMS = 0.005
 """Largest share of single lenses, of flat curves, and of premature alerts that the thresholds may have there, unless an
 evaluation asks for another one."""
-COMPLETENESS = 0.96
+COMPLETENESS = 0.95
 """Completeness that a network of four classes keeps there when it raises its threshold against noise that the
 validation rows lack, unless an evaluation asks for a share of false alarms."""
 PERSISTENCE = 2
