@@ -295,16 +295,14 @@ class Classifier(nn.Module):
             given = (flux, delta_t, extra, steps)
             return self.pooled(*(None if a is None else filled(a, LEAST_ROWS) for a in given))[:n]
         h = self._whole(flux, delta_t, extra)
-        count = h.shape[1] + 1 if steps is None else steps.shape[1]
-        nothing = torch.zeros(n, count, 2 * self.d_model, device=h.device)
         if not h.shape[1]:
-            return nothing
+            return torch.zeros(n, 1 if steps is None else steps.shape[1], 2 * self.d_model, device=h.device)
         sums = self._sums(h, self.initial_state(n, h.device))
         if steps is None:
-            return torch.cat([nothing[:, :1], self._pooled(*sums, h)], dim=1)
+            return F.pad(self._pooled(*sums, h), (0, 0, 1, 0))
         last = (steps - 1).clamp_min(0)[..., None]
         found = self._pooled(*(torch.take_along_dim(a, last, dim=1) for a in (*sums, h)))
-        return torch.where(steps[..., None] > 0, found, nothing)
+        return torch.where(steps[..., None] > 0, found, 0.0)
 
     def pooled_once(self, flux, delta_t, steps, extra=None):
         """Pooled state after `steps` (n,) full patches, (n, 2 d): that of pooled(), by flash-attn's kernel."""
