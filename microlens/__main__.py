@@ -8,9 +8,11 @@ and `-f parameters.yaml` takes values from a file, the same that a notebook take
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import typing
 from importlib import metadata
@@ -211,6 +213,29 @@ STAGES = {f.__name__.replace("_", "-"): f
                     doctor)}
 
 
+@contextlib.contextmanager
+def interrupts_heard():
+    """No Ctrl-C is lost within it: Python drops one that comes in a destructor or in the callback of a weak reference.
+
+    Such a one is sent once more, by a timer, since this hook is a place where Python would drop it, too.
+    """
+    usual = sys.unraisablehook
+
+    def again(dropped):
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            return usual(dropped)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
+        if signal.getsignal(signal.SIGALRM) is signal.default_int_handler:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def main(argv=None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
@@ -222,7 +247,8 @@ def main(argv=None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("microlens").setLevel(logging.INFO)
     try:
-        return STAGES[argv[0]](argv[1:]) or 0
+        with interrupts_heard():
+            return STAGES[argv[0]](argv[1:]) or 0
     except (ValueError, FloatingPointError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

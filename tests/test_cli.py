@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -50,6 +52,30 @@ def test_own_training_file_is_scored_on_held_out_rows_only(command, place):
     summary = json.loads(file.read_text())
     assert "held-out" in summary["rows"] and summary["n"] == 9
     assert {"confusion_matrix.png", "calibration.png", "predictions.h5"} <= {p.name for p in file.parent.iterdir()}
+
+
+DROPPED = """
+import signal, sys, time
+import microlens.__main__ as commands
+
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)  # Python drops what a destructor raises
+
+def stage(arguments):
+    Interrupted()
+    time.sleep(30)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+commands.STAGES["doctor"] = stage
+sys.exit(commands.main(["doctor"]))
+"""
+
+
+def test_an_interrupt_that_python_drops_is_heard_all_the_same():
+    run = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 130
+    assert run.stderr == "interrupted; the same command goes on where it stopped.\n"
 
 
 @pytest.mark.parametrize("arguments, message", [
