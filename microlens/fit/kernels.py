@@ -43,6 +43,7 @@ DAMPING_DOWN, DAMPING_UP = 0.2, 8.0  # factors after a step that succeeded and o
 RIDGE = 1e-12  # keeps the normal matrix regular where the model does not depend on a parameter
 LONGEST_STEP = 1.0  # of ln t_E, u_0 and ln rho
 LONGEST_STEP_T_0 = 0.5  # of t_0, in t_E
+SIDE_BY_SIDE = 4  # sums that grow together, which _row_sums writes out
 
 
 class Points(NamedTuple):
@@ -261,42 +262,60 @@ def fluxes_of(points, p, table):
 
 
 @numba.njit(cache=True, nogil=True)
+def _row_sums(x, rows, n_rows, out):
+    """Put the sums of x (n,) times each of the first n_rows rows (., n) into out (n_rows,).
+
+    A sum keeps the order of its terms, whatever the compiler would prefer, because files are compared bit for bit. So
+    each addition waits for the one before, and SIDE_BY_SIDE sums are made at once.
+    """
+    last = n_rows - 1
+    for first in range(0, n_rows, SIDE_BY_SIDE):
+        k, m, j = min(first + 1, last), min(first + 2, last), min(first + 3, last)
+        row_0, row_1, row_2, row_3 = rows[first], rows[k], rows[m], rows[j]
+        sum_0 = sum_1 = sum_2 = sum_3 = 0.0
+        for i in range(len(x)):
+            sum_0 += x[i] * row_0[i]
+            sum_1 += x[i] * row_1[i]
+            sum_2 += x[i] * row_2[i]
+            sum_3 += x[i] * row_3[i]
+        out[first], out[k], out[m], out[j] = sum_0, sum_1, sum_2, sum_3
+
+
+@numba.njit(cache=True, nogil=True)
 def _normal_equations(points, a, d, fluxes, h, g):
     """Normal matrix h and right side g (n_parameters,) of a step, the columns d projected on the complement of (a, 1).
 
-    d is used up. The sums keep this order, whatever the compiler would prefer: files are compared bit for bit.
+    d is used up.
     """
     y, w = points.y, points.w
     n_par, n = d.shape
-    wa, wr, wc = np.empty(n), np.empty(n), np.empty(n)
+    da, wa, wr, wc = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    mean, along = np.empty(n_par), np.empty(n_par)
     sw = sa = saa = 0.0
     for i in range(n):
         sw += w[i]
         sa += w[i] * a[i]
     ma = sa / sw
     for i in range(n):
-        wa[i] = w[i] * (a[i] - ma)
-        saa += wa[i] * (a[i] - ma)
+        da[i] = a[i] - ma
+        wa[i] = w[i] * da[i]
         wr[i] = w[i] * (y[i] - fluxes.f_source * a[i] - fluxes.f_blend)
+    for i in range(n):
+        saa += wa[i] * da[i]
+    _row_sums(w, d, n_par, mean)
+    _row_sums(wa, d, n_par, along)
     for j in range(n_par):
-        c, mean, along = d[j], 0.0, 0.0
+        c, offset, slope = d[j], mean[j] / sw, along[j] / saa
         for i in range(n):
-            mean += w[i] * c[i]
-            along += wa[i] * c[i]
-        mean /= sw
-        along /= saa
+            c[i] = fluxes.f_source * (c[i] - offset - slope * da[i])
+    _row_sums(wr, d, n_par, g)
+    for j in range(n_par):
+        c = d[j]
         for i in range(n):
-            c[i] = fluxes.f_source * (c[i] - mean - along * (a[i] - ma))
             wc[i] = w[i] * c[i]
-        gain = 0.0
-        for i in range(n):
-            gain += wr[i] * c[i]
-        g[j] = gain
-        for k in range(j + 1):
-            other, product = d[k], 0.0
-            for i in range(n):
-                product += wc[i] * other[i]
-            h[j, k] = h[k, j] = product
+        _row_sums(wc, d, j + 1, h[j])
+        for k in range(j):
+            h[k, j] = h[j, k]
 
 
 @numba.njit(cache=True, nogil=True)

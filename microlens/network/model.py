@@ -224,12 +224,22 @@ class Classifier(nn.Module):
             weights = torch.exp((keys * query).sum(-1))
         else:
             values, weights = h, torch.ones_like(h[..., :1])
-        # Cumsum adds step by step, so a prefix never sees what follows; in double precision where no gradient is asked
-        # for, because that is how it adds, and a stream goes on from its sums.
         dtype = torch.float32 if torch.is_grad_enabled() else SUMS
-        terms = (weights[..., None] * values.unflatten(-1, (weights.shape[-1], -1))).flatten(-2).to(dtype)
-        return tuple(state[name].to(dtype)[:, None] + torch.cumsum(x, dim=1)
-                     for name, x in (("weighted", terms), ("weight", weights.to(dtype))))
+        terms = (weights[..., None] * values.unflatten(-1, (weights.shape[-1], -1))).flatten(-2)
+        return (self._running_sums(terms.to(dtype), state["weighted"]),
+                self._running_sums(weights.to(dtype), state["weight"]))
+
+    @staticmethod
+    def _running_sums(x, start):
+        """The sums of start (n, .) and x (n, L, .) after each of the L steps; x may be used up.
+
+        They are added step by step, so that a prefix never sees what follows and a stream, which goes on from its sums,
+        rounds in the same way.
+        """
+        if torch.is_grad_enabled():  # which never goes on from other sums than 0
+            return torch.cumsum(x, dim=1)
+        x[:, 0] += start
+        return x.cumsum_(dim=1)
 
     @staticmethod
     def _pooled(weighted, weight, h):
@@ -273,17 +283,24 @@ class Classifier(nn.Module):
             return self.heads(self.pooled_once(flux, delta_t, steps[:, 0], extra)[:, None])
         return self.heads(self.pooled(flux, delta_t, extra, steps))
 
-    def _whole(self, flux, delta_t, extra):
-        """The core's output (n, L, d) after each patch of packed curves, taken in pieces along time."""
+    def _pieces(self, flux, delta_t, extra):
+        """The core's output (n, l, d) after each patch of packed curves, in pieces along time one after the other."""
         n, steps = flux.shape[0], flux.shape[1] // self.stem_stride
         size = max(steps, 1) if torch.is_grad_enabled() or flux.is_cuda else PIECE
-        state, out = self.initial_state(n, flux.device), [torch.zeros(n, 0, self.d_model, device=flux.device)]
+        state = self.initial_state(n, flux.device)
         for i in range(0, steps, size):
             part = slice(i * self.stem_stride, min(i + size, steps) * self.stem_stride)
             blocks = None if extra is None else extra[:, i : i + size]
             h, state = self._core(self.patches(flux[:, part], delta_t[:, part], blocks), state)
-            out.append(h)
-        return torch.cat(out, dim=1)
+            yield h
+
+    def _pooled_pieces(self, flux, delta_t, extra):
+        """Running sums and outputs, as _pooled takes them, of each of _pieces."""
+        state = self.initial_state(len(flux), flux.device)
+        for h in self._pieces(flux, delta_t, extra):
+            weighted, weight = self._sums(h, state)
+            state = {"weighted": weighted[:, -1], "weight": weight[:, -1]}
+            yield weighted, weight, h
 
     def pooled(self, flux, delta_t, extra=None, steps=None):
         """Pooled state of packed curves after `steps` (n, k) full patches, or after each of 0, 1, ... L: (n, k, 2 d).
@@ -294,21 +311,24 @@ class Classifier(nn.Module):
         if n < LEAST_ROWS and not torch.is_grad_enabled():  # filled up with empty curves
             given = (flux, delta_t, extra, steps)
             return self.pooled(*(None if a is None else filled(a, LEAST_ROWS) for a in given))[:n]
-        h = self._whole(flux, delta_t, extra)
-        if not h.shape[1]:
-            return torch.zeros(n, 1 if steps is None else steps.shape[1], 2 * self.d_model, device=h.device)
-        sums = self._sums(h, self.initial_state(n, h.device))
+        pieces = self._pooled_pieces(flux, delta_t, extra)
+        found = torch.zeros(n, 1 if steps is None else steps.shape[1], 2 * self.d_model, device=flux.device)
         if steps is None:
-            return F.pad(self._pooled(*sums, h), (0, 0, 1, 0))
-        last = (steps - 1).clamp_min(0)[..., None]
-        found = self._pooled(*(torch.take_along_dim(a, last, dim=1) for a in (*sums, h)))
-        return torch.where(steps[..., None] > 0, found, 0.0)
+            return torch.cat([found, *(self._pooled(*piece) for piece in pieces)], dim=1)
+        last = steps[..., None] - 1  # of the steps that the next piece begins with
+        for piece in pieces:
+            length = piece[-1].shape[1]
+            here = (last >= 0) & (last < length)
+            asked = (torch.take_along_dim(a, last.clamp(0, length - 1), dim=1) for a in piece)
+            found = torch.where(here, self._pooled(*asked), found)
+            last = last - length
+        return found
 
     def pooled_once(self, flux, delta_t, steps, extra=None):
         """Pooled state after `steps` (n,) full patches, (n, 2 d): that of pooled(), by flash-attn's kernel."""
-        h = self._whole(flux, delta_t, extra)
-        if not h.shape[1]:
-            return torch.zeros(len(h), 2 * self.d_model, device=h.device)
+        if flux.shape[1] < self.stem_stride:
+            return torch.zeros(len(flux), 2 * self.d_model, device=flux.device)
+        h = torch.cat(list(self._pieces(flux, delta_t, extra)), dim=1)
         query, keys, values = self._attention(h)
         pooled = attention.pool(self.flash, query, keys, values.unflatten(-1, (self.n_heads, -1)), steps)
         last = h[torch.arange(len(h), device=h.device), (steps - 1).clamp_min(0)]
