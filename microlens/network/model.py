@@ -204,8 +204,8 @@ class Classifier(nn.Module):
     def advance(self, patches, state):
         """Take (n, L, .) further patches. Returns the pooled state after each, (n, L, 2 d), and the new state."""
         h, state = self._core(patches, state)
-        weighted, weight = self._sums(h, state)
-        return self._pooled(weighted, weight, h), {**state, "weighted": weighted[:, -1], "weight": weight[:, -1]}
+        sums, last = self._sums(h, state)
+        return self._pooled(*sums, h), {**state, **last}
 
     def _core(self, patches, state):
         """The core's output (n, L, d) after each of (n, L, .) further patches, and its new state."""
@@ -217,7 +217,7 @@ class Classifier(nn.Module):
 
     def _sums(self, h, state):
         """The running sums after each output h (n, L, d) of the core: of weighted values (n, L, d), and of weights
-        (n, L, heads).
+        (n, L, heads). Also the last of them, as the state keeps them.
         """
         if self.attention_pooling:
             query, keys, values = self._attention(h)
@@ -226,8 +226,9 @@ class Classifier(nn.Module):
             values, weights = h, torch.ones_like(h[..., :1])
         dtype = torch.float32 if torch.is_grad_enabled() else SUMS
         terms = (weights[..., None] * values.unflatten(-1, (weights.shape[-1], -1))).flatten(-2)
-        return (self._running_sums(terms.to(dtype), state["weighted"]),
-                self._running_sums(weights.to(dtype), state["weight"]))
+        weighted = self._running_sums(terms.to(dtype), state["weighted"])
+        weight = self._running_sums(weights.to(dtype), state["weight"])
+        return (weighted, weight), {"weighted": weighted[:, -1], "weight": weight[:, -1]}
 
     @staticmethod
     def _running_sums(x, start):
@@ -298,9 +299,8 @@ class Classifier(nn.Module):
         """Running sums and outputs, as _pooled takes them, of each of _pieces."""
         state = self.initial_state(len(flux), flux.device)
         for h in self._pieces(flux, delta_t, extra):
-            weighted, weight = self._sums(h, state)
-            state = {"weighted": weighted[:, -1], "weight": weight[:, -1]}
-            yield weighted, weight, h
+            sums, state = self._sums(h, state)
+            yield *sums, h
 
     def pooled(self, flux, delta_t, extra=None, steps=None):
         """Pooled state of packed curves after `steps` (n, k) full patches, or after each of 0, 1, ... L: (n, k, 2 d).
