@@ -42,9 +42,9 @@ PURITY = 0.95
 FALSE_ALARMS = 0.005
 """Largest share of single lenses, of flat curves, and of premature alerts that the thresholds may have there, unless an
 evaluation asks for another one."""
-COMPLETENESS = 0.95
-"""Completeness that a network of four classes keeps there when it raises its threshold against noise that the
-validation rows lack, unless an evaluation asks for a share of false alarms."""
+EVEN_ODDS = 0.5
+"""P(binary) below which a network of four classes calls nothing binary, since it meets noise that the validation rows
+lack, unless an evaluation asks for a share of false alarms."""
 PERSISTENCE = 2
 """Network steps that P(binary) has to stay at or above the threshold before an alert is raised."""
 
@@ -401,8 +401,8 @@ class EvaluateConfig(ThresholdConfig):
     baselines: bool = option(True, "Score the single-lens fit and gradient boosting on the same events.")
     false_alarms: float | None = option(
         None, "Largest share of single lenses, of flat curves, and of premature alerts that the thresholds may have on "
-        f"the validation rows. Unset: {FALSE_ALARMS:g}, and a network that knows class other takes the highest "
-        f"threshold that still finds {COMPLETENESS:g} of the observable binaries, so as to call little else binary.",
+        f"the validation rows. Unset: {FALSE_ALARMS:g}, and a network that knows class other calls nothing binary that "
+        "is more probably something else.",
         above=0, high=1)
     n_evolution_per_type: int = option(2, "Events of each class drawn as evolution_<class>_<row>.", low=0)
     colorblind_safe: bool = option(True, "Palette that colour-blind readers can tell apart.")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ from sklearn import metrics as skm
 from microlens import figures
 from microlens.config import (
     BINARY,
-    COMPLETENESS,
+    EVEN_ODDS,
     FALSE_ALARMS,
     FLAT,
     OTHER,
@@ -30,12 +31,12 @@ from microlens.data.format import read_predictions
 from microlens.data.packed import class_mix, split_rows
 from microlens.data.simulation import row_order
 from microlens.evaluate import alerts, baselines, check_cadence, choose_rows, evaluate, export, metrics
-from microlens.evaluate.thresholds import choose_thresholds, lenses_and_flats
+from microlens.evaluate.thresholds import choose_thresholds
 from microlens.figures import draw_evaluation
 from microlens.files import runs_dir
 from microlens.fit import residual
 from microlens.lens import fspl
-from microlens.network.predict import alert_scores, alert_steps, lensing_log_p
+from microlens.network.predict import alert_scores, alert_steps
 from microlens.network.runs import Run, load_run
 
 ROOT = Path(__file__).parents[1]
@@ -411,17 +412,15 @@ def test_thresholds_come_from_the_shipped_validation_rows(scored):
     assert alerts_allowed(cut) and not alerts_allowed(v["alert_score"][v["alert_score"] < cut].max())
 
 
-def test_a_network_for_the_sky_calls_as_few_binary_as_its_completeness_permits():
-    """Its threshold keeps the limits, and the next higher score of an observable validation binary loses too many."""
+def test_a_network_for_the_sky_calls_nothing_binary_that_is_more_probably_something_else():
+    """Its threshold is even odds where the validation rows permit a lower one, and theirs where they ask for more."""
     run, config = load_run("sky"), EvaluateConfig(data="x", baselines=False)
     found, asked = choose_thresholds(run, config), choose_thresholds(run, config.replace(false_alarms=FALSE_ALARMS))
-    v = lenses_and_flats(run.validation)
-    p = np.exp(lensing_log_p(v["log_p"].astype(float))[:, BINARY])
-    binaries = p[v["label_observable"] == BINARY]
-    higher = binaries[binaries > found.whole_curve].min()
-    assert (binaries >= found.whole_curve).mean() >= COMPLETENESS > (binaries >= higher).mean()
-    assert found.whole_curve > asked.whole_curve and found.alert == asked.alert
-    assert found.reached["whole_curves"]["purity"] > PURITY and "then the highest" in found.limits
+    assert found.whole_curve == EVEN_ODDS > asked.whole_curve and found.alert == asked.alert
+    assert found.reached["whole_curves"]["purity"] > PURITY and "at least 0.5" in found.limits
+    sure = run.validation["log_p"].copy()
+    sure[:, BINARY] = np.log(0.9)  # of every row: no threshold up to it is pure
+    assert choose_thresholds(replace(run, validation={**run.validation, "log_p": sure}), config).whole_curve > EVEN_ODDS
 
 
 def test_operating_threshold_limits_false_alarms():

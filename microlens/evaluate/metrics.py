@@ -6,8 +6,6 @@ A score that the events do not define, such as the purity of no called event, is
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
@@ -156,11 +154,6 @@ def operating_threshold(labels, score, weight, purity, false_alarms) -> float:
         return pure(order) & few[0] & few[1]
 
     return lowest_threshold(score, holds)
-
-
-def threshold_that_finds(share: float, score) -> float:
-    """Highest threshold that at least a share > 0 of the scores (n,) reaches, of n >= 1."""
-    return float(np.sort(score)[len(score) - math.ceil(share * len(score))])
 
 
 def purity(right, called, weight) -> float:

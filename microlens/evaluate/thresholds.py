@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from microlens.config import BINARY, COMPLETENESS, FALSE_ALARMS, OTHER, PURITY, EvaluateConfig
+from microlens.config import BINARY, EVEN_ODDS, FALSE_ALARMS, OTHER, PURITY, EvaluateConfig
 from microlens.data.packed import class_mix
 from microlens.evaluate import alerts, baselines, metrics
 from microlens.evaluate.calibration import Calibration
@@ -46,7 +46,7 @@ def choose_thresholds(run: Run, config: EvaluateConfig, calibration: Calibration
     """The thresholds of a run for PURITY and the share of false alarms that `config` asks for, or of a calibration.
 
     Without such a share it is FALSE_ALARMS, and a network that knows class other, which is for noise that its
-    validation rows do not hold, raises the threshold of whole curves until it finds no more than COMPLETENESS there.
+    validation rows do not hold, has at least the threshold EVEN_ODDS for whole curves.
 
     Raises FileNotFoundError where the baselines are asked for and the run folder lacks their validation features.
     """
@@ -62,9 +62,9 @@ def choose_thresholds(run: Run, config: EvaluateConfig, calibration: Calibration
         source = f"{len(labels)} validation rows of the training of {run.name}"
         words = [f"purity >= {PURITY:g}, false alarms of single lenses and of flats <= {false_alarms:g}",
                  f"purity >= {PURITY:g}, premature <= {false_alarms:g}"]
-        if config.false_alarms is None and run.network.tells_other and BINARY in observable:
-            whole_curve = max(whole_curve, metrics.threshold_that_finds(COMPLETENESS, p_binary[observable == BINARY]))
-            words[0] += f", then the highest with completeness >= {COMPLETENESS:g}"
+        if config.false_alarms is None and run.network.tells_other:
+            whole_curve = max(whole_curve, EVEN_ODDS)
+            words[0] += f", and at least {EVEN_ODDS:g}"
     else:
         whole_curve, alert = calibration.whole_curve, calibration.alert if config.early_detection else np.inf
         source, words = calibration.source, (calibration.limits, calibration.limits)
