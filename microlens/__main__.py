@@ -248,7 +248,13 @@ def main(argv=None) -> int:
     logging.getLogger("microlens").setLevel(logging.INFO)
     try:
         with interrupts_heard():
-            return STAGES[argv[0]](argv[1:]) or 0
+            status = STAGES[argv[0]](argv[1:]) or 0
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere when Python ends
+        print("error: nobody reads the output any more (a closed pipe), so its rest was not printed.", file=sys.stderr)
+        return 1
     except (ValueError, FloatingPointError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

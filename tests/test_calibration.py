@@ -15,7 +15,7 @@ from microlens.config import BINARY, CalibrateConfig, ClassifyConfig, EvaluateCo
 from microlens.data import LightCurveError, PackedDataset, open_dataset, simulate
 from microlens.data.format import read_predictions
 from microlens.data.lightcurve import LightCurve, seasons
-from microlens.data.photometry import read_photometry, split_of
+from microlens.data.photometry import QuietSeason, read_photometry, split_of
 from microlens.evaluate import calibrate, calibration, classify, evaluate, light_curves, metrics
 from microlens.evaluate.calibration import (
     SCORES,
@@ -286,6 +286,19 @@ def test_events_of_which_the_reader_joins_other_epochs_are_scored_all_the_same(r
     assert len({len(season.flux) for season in read}) > 1
     found = season_scores(run.network, star, events)
     alone = [run.network.log_prob(season.flux[None], season.delta_t[None])[0, BINARY] for season in read]
+    assert logit(found["whole_curve"]) == pytest.approx(logit(np.exp(alone)), abs=1e-3)
+
+
+def test_the_higher_scores_count_where_the_reader_left_out_an_epoch_between_two_pauses(run):
+    """Without that epoch the pause is so long that a second season begins behind it."""
+    time = np.concatenate([np.arange(300) / 96, 43 + np.arange(300) / 96])
+    error = np.full(600, 0.01)
+    star = QuietSeason("x", np.arange(600), time, np.random.default_rng(0).normal(1, error), error, 20.0)
+    events = single_lenses(star, load_preset("baseline"), 2, 1, 0)
+    read = [seasons(LightCurve("x", time, *event, "flux", "")) for event in events]
+    assert [len(parts) for parts in read] == [2, 2]
+    found = season_scores(run.network, star, events)
+    alone = [max(run.network.log_prob(s.flux[None], s.delta_t[None])[0, BINARY] for s in parts) for parts in read]
     assert logit(found["whole_curve"]) == pytest.approx(logit(np.exp(alone)), abs=1e-3)
 
 

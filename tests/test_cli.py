@@ -94,6 +94,15 @@ def test_wrong_input_is_one_line_that_names_it(command, arguments, message):
     assert status != 0 and message in error.splitlines()[-1] and error.splitlines()[-1].startswith("error: ")
 
 
+def test_output_that_nobody_reads_is_one_clear_error():
+    """The reader of a pipe is gone before anything is printed."""
+    files = sorted(map(str, EXAMPLES.glob("*.gz")))
+    run = subprocess.Popen([sys.executable, "-m", "microlens", "classify", *files], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, text=True)
+    run.stdout.close()
+    assert "error: nobody reads the output any more" in run.stderr.read() and run.wait() == 1
+
+
 def test_classify_goes_on_after_a_broken_file_and_says_so(command, place):
     (place / "broken.dat").write_text("no numbers here\n")
     files = (EXAMPLES / "pspl.csv.gz", "broken.dat")

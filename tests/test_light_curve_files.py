@@ -19,7 +19,7 @@ from microlens.data.nights import read_epochs
 from microlens.data.parquet import export_parquet
 from microlens.data.readers import read_light_curve, read_light_curves
 from microlens.data.simulation import simulate
-from microlens.data.tables import LightCurveError
+from microlens.data.tables import LightCurveError, read_tables
 from microlens.evaluate import light_curves
 from microlens.evaluate.light_curves import classify, classify_curve
 from microlens.lens import pspl
@@ -208,6 +208,73 @@ def test_text_with_magnitudes(kind, tmp_path):
     np.testing.assert_allclose(curve.time + subtracted, T, atol=2e-5, rtol=0)
     np.testing.assert_allclose(curve.value, MAG, atol=1e-6)
     np.testing.assert_allclose(curve.error, ERR, atol=1e-6)
+
+
+def test_numbers_of_a_text_are_the_nearest_floats(tmp_path):
+    written = np.random.default_rng(1).uniform(1, 3e6, (500, 3))
+    text = "time,flux,error\n" + "".join(",".join(map(repr, map(float, row))) + "\n" for row in written)
+    (table,) = read_tables(write(tmp_path, "a.csv", text))
+    assert np.array_equal(np.column_stack([table[name] for name in table.colnames]), written)
+    (table,) = read_tables(write(tmp_path, "b.dat", "time flux error\n1.5D+01 7 \u00b5\n2.5d-1 8 x\n"))
+    assert list(table["time"]) == [15.0, 0.25] and list(table["error"]) == ["µ", "x"]
+    assert table["flux"].dtype.kind == "i"
+
+
+@pytest.mark.parametrize("names", [("501.1", "501.10"), ("007", "0007"), ("1e3", "10e2"), ("s001é", "s001è")])
+@pytest.mark.parametrize("header", ["star,time,mag,error", "# star,time,mag,error"])
+def test_the_names_of_stars_are_words(tmp_path, names, header):
+    rows = [f"{name},{t:.5f},{mag:.4f},0.01" for name in names for t, mag in zip(T[:60], MAG[:60], strict=True)]
+    path = write(tmp_path, "stars.csv", "\n".join([header, *rows]) + "\n")
+    assert [(curve.star, len(curve.time)) for curve in read_light_curves(path)] == [(name, 60) for name in names]
+    epochs = read_epochs([path], ReadConfig())
+    assert list(epochs.names) == list(names) and len(epochs.time) == 120
+
+
+def test_a_remark_in_any_letters_is_no_obstacle(tmp_path):
+    text = "time,mag,error,remark\n" + lines(T, MAG, ERR, ["seeing 1 µm"] * N, separator=",")
+    for encoding in ("utf-8", "latin-1", "utf-16"):
+        curve = read_light_curve(write(tmp_path, f"{encoding}.csv", text.encode(encoding)))
+        np.testing.assert_array_equal(curve.value, MAG)
+
+
+def test_a_flux_of_zero_is_no_measurement(tmp_path):
+    flux = UJY.copy()
+    flux[::40] = 0.0
+    path = write(tmp_path, "a.csv", "time,flux,error\n" + lines(T, flux, UJY_ERR, separator=","))
+    curve = read_light_curve(path)
+    assert len(curve.time) == N - 10 and "10 sentinels dropped" in curve.notes
+    around_zero = np.where(np.arange(N) % 40, np.random.default_rng(0).normal(size=N), 0.0)
+    faint = write(tmp_path, "b.csv", "time,flux,error\n" + lines(T, around_zero, np.ones(N), separator=","))
+    assert len(read_light_curve(faint).time) == N  # where 0 is a flux like others
+
+
+def test_each_star_that_cannot_be_read_is_named(tmp_path):
+    rows = [("A", UJY), ("B", RNG.normal(size=N)), ("C", RNG.normal(size=N))]
+    text = "".join(f"{star},{t:.5f},{f:.6f},1.0\n" for star, flux in rows for t, f in zip(T, flux, strict=True))
+    (tmp_path / "x").mkdir()
+    path = write(tmp_path / "x", "lc.csv", "star,time,flux,error\n" + text)
+    made, error = light_curves.classify_file(str(path), ClassifyConfig(), load_run())
+    assert {row["star"] for row in made} == {"A"}
+    assert error.count("its baseline flux") == 2 and error.startswith(f"{path}, B: ") and f"{path}, C: " in error
+
+
+def test_a_folder_of_parquet_files_is_all_of_them(tmp_path):
+    for star in "ab":
+        table = pa.table({"star": [star] * N, "time": T, "flux": UJY, "error": UJY_ERR})
+        pq.write_table(table, tmp_path / f"{star}.parquet")
+    assert {curve.star for curve in read_light_curves(tmp_path)} == {"a", "b"}
+    assert len(read_epochs([tmp_path], ReadConfig()).time) == 2 * N
+    pq.write_table(pa.table({"star": ["c"], "time": [1.0], "mag": [18.0]}), tmp_path / "c.parquet")
+    with pytest.raises(LightCurveError, match=r"only one of a\.parquet and c\.parquet has error, flux, mag"):
+        read_light_curves(tmp_path)
+
+
+def test_names_in_parquet_stay_whole_beside_a_missing_one(tmp_path):
+    names = ["star 1"] * N + ["star 2"] * N + [None] * 30
+    table = pa.table({"star": names, "time": [*T, *T, *T[:30]], "flux": [*UJY, *UJY, *UJY[:30]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = {curve.star: len(curve.time) for curve in read_light_curves(tmp_path / "a.parquet")}
+    assert found == {"star 1": N, "star 2": N, "": 30}
 
 
 def test_gaia_alerts_have_no_errors_and_say_so(tmp_path):

@@ -408,6 +408,67 @@ def test_the_wide_band_is_read_of_several(season, place):
         read_epochs([written(two, "b.parquet", [*COLUMNS, "band"])], StreamConfig())
 
 
+def test_rows_without_a_band_and_of_other_bands_are_counted(season, place):
+    night = season[season.night == 0].reset_index(drop=True)
+    some = night.assign(band="F146")
+    some.loc[:9, "band"], some.loc[10:14, "band"] = None, "F087"
+    for path in ("a.parquet", "a.csv"):
+        epochs = read_epochs([written(some, path, [*COLUMNS, "band"])], StreamConfig())
+        assert len(epochs.time) == len(night) - 15
+        assert epochs.dropped == {"without a band": 10, "of other bands": 5}
+    none = written(night, "none.csv")
+    for both in (["a.csv", none], [none, "a.csv"]):
+        with pytest.raises(ValueError, match=r"have a column of bands and others do not: .*none \(none.csv\)"):
+            read_epochs(both, StreamConfig())
+
+
+@pytest.mark.parametrize("value", [-999.0, 9.9e9, 0.0])
+def test_a_flux_that_stands_for_no_measurement_is_left_out(run, season, place, value):
+    night = season[season.night == 0].reset_index(drop=True)
+    bad = np.arange(len(night)) % 50 == 7
+    for k, table in enumerate((night, night.drop(columns="error"))):
+        columns = [name for name in COLUMNS if name in table]
+        marked = written(table.assign(flux=table.flux.mask(bad, value)), "bad.parquet", columns)
+        _, counts = streamed(run, [marked], f"bad_{k}.h5")
+        assert (counts["epochs"], counts["no measurement"]) == (len(night), bad.sum())
+        streamed(run, [written(table[~bad], "good.parquet", columns)], f"good_{k}.h5")
+        p = [f"p_{name}" for name in CLASSES]
+        assert read_stars(f"bad_{k}.h5")[p].equals(read_stars(f"good_{k}.h5")[p])
+
+
+def test_times_that_count_from_another_day_are_refused(run, season, place):
+    night = season[season.night == 0]
+    reduced = {}
+    for zero in (2450000, 2457000):
+        table = night[COLUMNS].assign(time=night.time - zero).rename(columns={"time": f"HJD-{zero}"})
+        reduced[zero] = written(table, f"{zero}.csv", list(table.columns))
+    whole = written(night, "whole.csv")
+    with pytest.raises(ValueError, match=r"count from different Julian dates: 2450000 .* and 2457000 .*\. Bring all"):
+        read_epochs(reduced.values(), StreamConfig())
+    streamed(run, [reduced[2450000]])
+    before = arrays("stars.h5")
+    for other, zero in ((reduced[2457000], 2457000), (whole, 0)):
+        with pytest.raises(ValueError, match=f"had the Julian date of time 0 2450000, those of the new .* have {zero}"):
+            streamed(run, [other])
+    assert all(values.tobytes() == before[name].tobytes() for name, values in arrays("stars.h5").items())
+
+
+def test_a_first_night_without_a_measurement_makes_no_state(run, season, place, caplog):
+    night = season[season.night == 0]
+    caplog.set_level("INFO", logger="microlens")
+    alerts, counts = streamed(run, [written(night.assign(error=0.0), "a.csv")])
+    assert (alerts, counts["stars"], counts["epochs"]) == ([], 0, 0) and not (place / "stars.h5").exists()
+    assert f"{len(night)} rows left out with an error that is not positive" in caplog.text
+
+
+def test_a_baseline_in_another_unit_than_the_brightness_is_refused(season, place):
+    night = season[season.night == 0]
+    magnitudes = night.assign(mag=18.0, error=0.01)
+    file = written(magnitudes.assign(baseline=100.0), "a.csv", ["star", "time", "mag", "error", "baseline"])
+    with pytest.raises(ValueError, match=r"column baseline \(100\) holds no magnitudes, but the brightness, mag, is"):
+        read_epochs([file], StreamConfig())
+
+
 @pytest.mark.parametrize("star", [[12, 7], [12.0, 7.0], ["12", " 7"], pd.Categorical(["12", "7"])],
                          ids=["numbers", "floats", "text", "categories"])
 @pytest.mark.parametrize("path", ["a.parquet", "a.csv"])

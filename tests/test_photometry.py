@@ -143,9 +143,26 @@ def test_stars_with_epochs_of_their_own_are_no_dataset(tmp_path, monkeypatch):
     assert len(read_photometry(str(tmp_path), "quick", for_dataset=False).seasons) == 4
 
 
+def test_files_of_one_name_in_several_folders_are_several_stars(folder, tmp_path):
+    for path in sorted(folder.glob("*.dat"))[:3]:
+        (tmp_path / path.stem).mkdir()
+        (tmp_path / path.stem / "lc.dat").write_bytes(path.read_bytes())
+    (tmp_path / "alone.dat").write_bytes(path.read_bytes())
+    stars = {season.star for season in read_photometry(str(tmp_path), "quick").seasons}
+    assert stars == {"star_00/lc.dat", "star_01/lc.dat", "star_02/lc.dat", "alone.dat"}
+
+
+def test_what_is_no_folder_is_one_clear_error(tmp_path):
+    (tmp_path / "a.dat").write_text("1 2 3\n")
+    with pytest.raises(LightCurveError, match=r"a\.dat: is a file; expected a folder"):
+        read_photometry(str(tmp_path / "a.dat"), "quick")
+    with pytest.raises(LightCurveError, match="b: no such folder; expected a folder"):
+        read_photometry(str(tmp_path / "b"), "quick")
+
+
 @pytest.mark.parametrize("content, message", [
     ({}, "no files are there"),
-    ({"a.dat": "no light curve\n"}, "none of its 1 files"),
+    ({"a.dat": "no light curve\n"}, r"none of its 1 files has a star with .* epochs\. Give light curves"),
     ({"a.dat": "".join(f"{2460000 + i} 18.0{i % 7} 0.01\n" for i in range(30))}, "quiet season of at least 50 epochs"),
 ])
 def test_a_folder_without_quiet_stars_is_one_clear_error(tmp_path, content, message):

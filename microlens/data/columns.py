@@ -23,6 +23,7 @@ OWN_NAMES = "MICROLENS_COLUMNS"  # environment variable: a YAML file of names th
 MAGNITUDES = 5.0, 30.0  # a magnitude of a star in these files; a relative one is known by its name only
 TYPICAL_MAGNITUDES = 8.0, 30.0  # the median of a column without a name that is read as magnitudes
 OFFSET = re.compile(r"\s*[-–_]\s*(24\d{5}(?:\.\d+)?)")  # of "HJD - 2450000"
+WHOLE = re.compile(r"(\d+\.0)?")  # a number that a library wrote as 7.0, or an empty cell
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 SYSTEM = re.compile(r"\b(BJD|HJD|MJD|JD|BTJD|BKJD)(?:[ _]?\(?(TDB|UTC|TCB|TT|TAI)\)?)?\b", re.IGNORECASE)
 UNIT_WORDS = {**dict.fromkeys(("mag", "mags", "magnitude", "ab", "mag ab", "vega"), "mag"), "mmag": "mmag",
@@ -143,7 +144,20 @@ class _Chooser:
         rest = {title: name for title, name in self.names.items() if title not in (time, value, error)}
         flags = {title: self.known["flags"][name] for title, name in rest.items() if name in self.known["flags"]}
         stars, bands = (named_as(self.known[role], rest) for role in ("star", "band"))
+        self._take_as_words([*stars, *bands])
         return Columns(time, value, error, unit, error_unit or unit, days, system, stars, bands, flags)
+
+    def _take_as_words(self, titles: list[str]):
+        """Put the words of the file in place of numbers in some columns: the stars 7 and 007 are not the same.
+
+        Numbers that a library wrote as 7.0, every one of them, are 7.
+        """
+        words = self.table.meta.pop("words", {})
+        for title in titles:
+            if title in words:
+                whole = all(WHOLE.fullmatch(word) for word in words[title])
+                names = [word.removesuffix(".0") for word in words[title]] if whole else words[title]
+                self.table[title] = np.array(names, dtype=np.str_)
 
     # ---- with names
 

@@ -83,6 +83,12 @@ class LightCurve:
         return " ".join(w for w in (self.star, self.band) if w) or self.name
 
 
+    @property
+    def title(self) -> str:
+        """Name of the file, with the star and band in it where there are several."""
+        return self.name if self.label == self.name else f"{self.name}, {self.label}"
+
+
 @dataclass(frozen=True)
 class Season:
     """One season as the network reads it: flux (n,) F/F_base, delta_t (n,) days, flux_err (n,).
@@ -194,7 +200,7 @@ def seasons(curve: LightCurve) -> list[Season]:
     quiet, typical = quiet_flux(curve.time, flux), float(np.median(error))
     base = baseline_flux(curve.time, flux, error) if quiet > LEAST_BASELINE * typical else quiet
     if not base > LEAST_BASELINE * typical:
-        raise LightCurveError(f"{curve.name}: its baseline flux, {base:.3g}, is not above the error of one epoch, "
+        raise LightCurveError(f"{curve.title}: its baseline flux, {base:.3g}, is not above the error of one epoch, "
                               f"{typical:.3g}, as that of difference fluxes; fluxes with a positive baseline are "
                               "needed. Add the reference flux, or choose another column with --value.")
     m_base = zero_point - 2.5 * math.log10(base) if zero_point is not None else None

@@ -24,6 +24,7 @@ from microlens.data.readers import (
     DEFAULT_BANDS,
     FAINTEST,
     LARGEST_ERROR,
+    julian_date_of_zero,
     marked_bad,
     measured,
     sifted,
@@ -42,6 +43,7 @@ from microlens.sky import MAG_PER_RELATIVE_FLUX
 
 BATCH = 2**20  # rows of a Parquet file that are in memory at once beside the epochs themselves
 SAMPLE = 1000  # rows of a Parquet file by which its columns are chosen
+TIME = 2  # place of the times in what _part returns
 
 
 class Epochs(NamedTuple):
@@ -51,6 +53,7 @@ class Epochs(NamedTuple):
     error (n,) : of the flux, NaN where the files have none.
     baseline (n,) : the star's reference flux as the files state it, NaN where they do not.
     unit : of the brightness in the files, as in columns.Columns, mmag being mag.   band : '' where none is stated.
+    zero : the Julian date of time 0, as in '2457000'; '' where the files do not say.
     dropped : how many rows are no measurement, by cause.
     """
 
@@ -62,6 +65,7 @@ class Epochs(NamedTuple):
     baseline: np.ndarray
     unit: str
     band: str
+    zero: str
     dropped: Counter
 
 
@@ -69,31 +73,43 @@ def read_epochs(files, options: ReadConfig) -> Epochs:
     """The epochs of all stars in all files, or of the one star that `options.event` names.
 
     Raises LightCurveError, one line that names file and cause, where a file cannot be read, where it has no column that
-    tells stars apart, and where the brightness of two files is in different units.
+    tells stars apart, and where two files differ in the unit of their brightness or the zero of their times, or where
+    one states bands and the other none.
     """
     stars, bands, dropped = _Labels(), _Labels(), Counter()
-    parts, units = [], {}
+    parts, units, zeros, with_bands = [], {}, {}, {}
     for path in map(Path, files):
         with naming(path):
             for table, columns, names in _tables(path, options):
                 parts.append(_part(table, columns, stars.numbers(names), bands, dropped))
                 units["mag" if columns.is_mag else columns.unit] = path
-    if len(units) > 1:
-        shown = " and ".join(f"{unit} ({path})" for unit, path in units.items())
-        raise LightCurveError(f"the brightness of the files is in different units: {shown}. Give files of one unit, or "
-                              "say with --value which columns are meant.")
+                zeros[julian_date_of_zero(columns.time_system, parts[-1][TIME])] = path
+                with_bands["a column of bands" if columns.bands else "none"] = path
+    zeros.pop("", None)
+    _check_one(units, "the brightness of the files is in different units",
+               "Give files of one unit, or say with --value which columns are meant")
+    _check_one(zeros, "the times of the files count from different Julian dates", "Bring all to one")
+    _check_one(with_bands, "some files have a column of bands and others do not", "Give the ones without their others")
     if not parts:
         raise LightCurveError("no file holds a row.")
     band, *whole = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     del parts
     kept, band_name = _in_band(band, bands.words(), options)
+    dropped.update(sifted({"without a band": (band < 0) & ~kept, "of other bands": ~kept})[1])
     names = np.array(stars.words(), dtype=np.str_)
     if options.event is not None:
         if options.event not in names:
             raise LightCurveError(f"no file holds a star {options.event!r}.")
         kept &= names[whole[0]] == options.event
     rows = whole if kept.all() else (array[kept] for array in whole)
-    return Epochs(names, *rows, next(iter(units)), band_name, dropped)
+    return Epochs(names, *rows, next(iter(units)), band_name, next(iter(zeros), ""), dropped)
+
+
+def _check_one(found: dict[str, Path], fault: str, advice: str):
+    """Raise LightCurveError where files {what a file has: its path} do not all have the same."""
+    if len(found) > 1:
+        shown = " and ".join(f"{what} ({path})" for what, path in found.items())
+        raise LightCurveError(f"{fault}: {shown}. {advice}.")
 
 
 def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
@@ -198,10 +214,9 @@ def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> tu
         causes["that are no magnitudes"] = (flux >= FAINTEST) | (flux <= BRIGHTEST_RELATIVE) | (error > LARGEST_ERROR)
     good, counts = sifted(causes)
     dropped.update(counts)
-    title = _baseline_column(table, columns)
-    baseline = numbers(table[title])[0] if title else np.full(len(table), np.nan)
+    baseline = _baselines(table, columns)
     if columns.is_mag:  # fluxes relative to that of a star of magnitude 0
-        flux, baseline = (10 ** (-0.4 * m) for m in (flux, baseline / 1000 if columns.unit == "mmag" else baseline))
+        flux, baseline = 10 ** (-0.4 * flux), 10 ** (-0.4 * baseline)
         error = flux * error / MAG_PER_RELATIVE_FLUX
     if not columns.error:
         error = np.full(len(table), np.nan)
@@ -209,6 +224,26 @@ def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> tu
     if columns.bands:
         band = bands.numbers(_arrow(table[columns.bands[0]])).astype(np.int16)
     return tuple(array[good] for array in (band, star, time, flux, error, baseline))
+
+
+def _baselines(table, columns: Columns) -> np.ndarray:
+    """The stars' reference brightness (n,) as the rows state it, in the unit of `measured`; NaN where they do not.
+
+    Raises LightCurveError where the brightness is in magnitudes and none of the numbers is one.
+    """
+    title = _baseline_column(table, columns)
+    if not title:
+        return np.full(len(table), np.nan)
+    baseline = numbers(table[title])[0]
+    if not columns.is_mag:
+        return baseline
+    baseline = baseline / 1000 if columns.unit == "mmag" else baseline
+    is_magnitude = (baseline > BRIGHTEST_RELATIVE) & (baseline < FAINTEST)
+    stated = np.isfinite(baseline)
+    if stated.any() and not is_magnitude.any():
+        raise LightCurveError(f"its column {title} ({baseline[stated][0]:g}) holds no magnitudes, but the brightness, "
+                              f"{columns.value}, is in magnitudes. Bring both to one unit, or rename {title}.")
+    return np.where(is_magnitude, baseline, np.nan)
 
 
 def _in_band(band, names: list[str], options: ReadConfig) -> tuple[np.ndarray, str]:

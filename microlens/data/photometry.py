@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,9 @@ RESTLESS = 3.0  # reduced chi^2 of a season about its mean above which the star 
 class QuietSeason(NamedTuple):
     """One season of a star without an event.
 
-    star : its name.   index (n,) : its epochs among the Photometry's timestamps.   time (n,) : days from its first
-    epoch.   flux, error (n,) : F/F_base.   m_base : mag, NaN where the file does not say.
+    star : the name of its file, with the folder where several files have it, and its own in that file.
+    index (n,) : its epochs among the Photometry's timestamps.   time (n,) : days from its first epoch.
+    flux, error (n,) : F/F_base.   m_base : mag, NaN where the file does not say.
     """
 
     star: str
@@ -86,9 +88,12 @@ def read_photometry(folder: str, split: str, for_dataset: bool = True) -> Photom
 
     for_dataset : whether the stars have to share so many epochs that these can be the columns of a dataset.
     Files are of any kind that `classify` reads. What cannot be read is left out with a warning that says why.
-    Raises LightCurveError for a folder without files, for a split without quiet stars, and, for a dataset, for more
-    than MOST_EPOCHS different epochs.
+    Raises LightCurveError for what is no folder or holds no files, for a split without quiet stars, and, for a dataset,
+    for more than MOST_EPOCHS different epochs.
     """
+    if not Path(folder).expanduser().is_dir():
+        what = "is a file" if Path(folder).expanduser().exists() else "no such folder"
+        raise LightCurveError(f"{folder}: {what}; expected a folder of light curves of quiet stars.")
     files = (path for path in Path(folder).expanduser().rglob("*") if path.is_file())
     paths = sorted(path for path in files if path.name[0] != "." and path.suffix.lower() not in NOTES)
     if not paths:
@@ -100,12 +105,14 @@ def read_photometry(folder: str, split: str, for_dataset: bool = True) -> Photom
 @functools.lru_cache(maxsize=4)
 def _read(folder: str, split: str, for_dataset: bool, paths: tuple[Path, ...], stamps: tuple) -> Photometry:
     """What read_photometry gives of these files; read once while `stamps`, their sizes and times of change, stay."""
-    found, digest = [], hashlib.sha256()
+    found, digest, n_of_name = [], hashlib.sha256(), Counter(path.name for path in paths)
+    root = Path(folder).expanduser()
     for path in paths:
+        name = path.name if n_of_name[path.name] == 1 else path.relative_to(root).as_posix()
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
         try:
             for curve in read_light_curves(path, ReadConfig()):
-                star = f"{path.name} {curve.star}".strip()
+                star = f"{name} {curve.star}".strip()
                 if split not in SHARES or split_of(star) == split:
                     found += [(star, season) for season in seasons(curve) if len(season.time) >= FEWEST_EPOCHS]
         except LightCurveError as error:
@@ -115,9 +122,11 @@ def _read(folder: str, split: str, for_dataset: bool, paths: tuple[Path, ...], s
         log.warning("%s: %d of %d seasons are left out, in which the star varies by more than its noise (reduced chi^2 "
                     "above %g).", folder, n_found - len(found), n_found, RESTLESS)
     if not found:
-        raise LightCurveError(f"{folder}: none of its {len(paths)} files has a star of split {split!r} with a quiet "
-                              f"season of at least {FEWEST_EPOCHS} epochs. Stars are shared out by their names, 70 % "
-                              "to train and 15 % each to val and test; give more stars, or another --split.")
+        of_split = f"a star of split {split!r}" if split in SHARES else "a star"
+        shared_out = ("Stars are shared out by their names, 70 % to train and 15 % each to val and test; give more "
+                      "stars, or another --split." if split in SHARES else "Give light curves of quiet stars.")
+        raise LightCurveError(f"{folder}: none of its {len(paths)} files has {of_split} with a quiet season of at "
+                              f"least {FEWEST_EPOCHS} epochs. {shared_out}")
     found.sort(key=lambda pair: _digest(f"{pair[0]} {pair[1].number}"))  # few events shall be in many stars
     times = [np.round((season.time - season.time[0]) / SAME_TIME) for _, season in found]
     epochs = np.unique(np.concatenate(times))

@@ -25,6 +25,7 @@ DEFAULT_BANDS = ("F146", "W146", "W149")  # Roman's wide band, under the names i
 FAINTEST, LARGEST_ERROR = 35.0, 5.0  # mag; nothing beyond is a measurement, it is a sentinel such as 99.999
 BRIGHTEST, BRIGHTEST_RELATIVE = 1.0, -15.0  # mag of a star; of a magnitude relative to a reference
 RELATIVE = 5.0  # a curve whose median magnitude is below this is relative to a reference
+BRIGHT, BEYOND = 100.0, 1e6  # F/F_base of few lenses, and of none
 FAR = 10.0  # robust standard deviations from every other number, beyond which a number of nines is a sentinel
 LEAST_ERROR = 0.1  # of the running median of the errors in flux; an error below has a cause of its own
 ERROR_WINDOW = 51  # epochs of that running median
@@ -227,6 +228,31 @@ def sifted(causes: dict) -> tuple[np.ndarray, dict[str, int]]:
     return good, counts
 
 
+def julian_date_of_zero(system: str, time) -> str:
+    """The Julian date at which times (n,) of a system as Columns states it are 0, as text: '2457000' for 'BTJD'.
+
+    It is '' where neither the system nor the range of the times says it.
+    """
+    if offset := re.search(r" - (\d+(\.\d+)?)", system):
+        return f"{float(offset[1]):.10g}"
+    first = time[0] if len(time) else np.nan
+    if 2.4e6 < first < 2.6e6:
+        return "0"
+    return "2400000.5" if system.startswith("MJD") and 4e4 < first < 8e4 else ""
+
+
+def no_measurement(value, flux, error) -> np.ndarray:
+    """Which fluxes (n,) of stars with known baselines stand for "no measurement": 0, nines alone (-999, 9.9e9 ...) that
+    no star reaches, and what is beyond every lens.
+
+    value : as in the file.   flux, error : F/F_base, NaN for unknown errors.
+    """
+    far = np.abs(flux - 1) > FAR * np.nan_to_num(error)
+    impossible = (value < 0) | (flux > BRIGHT)
+    impossible[impossible] = [NINES.fullmatch(f"{abs(v):.10g}") is not None for v in value[impossible]]
+    return far & (impossible | (value == 0) | (flux > BEYOND))
+
+
 def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> LightCurve:
     """The light curve of the rows of one star and band."""
     if columns.unit == "difference":
@@ -244,7 +270,7 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
         **{f"epochs marked by {title}": marked_bad(table[title], bits) for title, bits in columns.flags.items()},
         "points with NaN or without a number": ~np.isfinite([time, value, error]).all(axis=0),
         "points with an error <= 0": error <= 0,
-        "sentinels": _no_measurement(value, error, columns.is_mag) | sentinels(time)})
+        "sentinels": _no_measurement(value, error, columns) | sentinels(time)})
     notes += [f"{n} {what} dropped" for what, n in counts.items()]
     if good.sum() < MIN_POINTS:
         raise LightCurveError(f"{good.sum()} usable points ({'; '.join(notes) or 'too few lines'}); at least "
@@ -272,11 +298,14 @@ def _error_factor(columns: Columns) -> float:
     return 1.0
 
 
-def _no_measurement(value, error, is_mag) -> np.ndarray:
+def _no_measurement(value, error, columns: Columns) -> np.ndarray:
     """Which values (n,) or errors are none; raises LightCurveError where most numbers cannot be magnitudes."""
     bad = sentinels(value) | (sentinels(error) & (error > FAR * np.nanmedian(error)))
-    if not is_mag:
-        return bad | (np.abs(value) > 1e9 * max(np.nanmedian(np.abs(value)), 1e-12))
+    if not columns.is_mag:
+        known = value[np.isfinite(value)]
+        noise = neighbour_scatter(known) if columns.error is None and len(known) >= MIN_POINTS else error
+        zero = (value == 0) & (np.abs(np.nanmedian(value)) > FAR * noise)
+        return bad | zero | (np.abs(value) > 1e9 * max(np.nanmedian(np.abs(value)), 1e-12))
     middle = np.nanmedian(value) if np.isfinite(value).any() else 0.0
     brightest = BRIGHTEST if middle > RELATIVE else BRIGHTEST_RELATIVE
     outside = (value > FAINTEST) | (value < brightest)

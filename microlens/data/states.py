@@ -16,7 +16,7 @@ import numpy as np
 
 from microlens.data.format import DatasetError, OpenFile, expecting, new_file
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 KIND = "state of stars"
 PIECE = 4096
 """Stars that are in memory at once."""

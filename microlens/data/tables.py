@@ -4,7 +4,8 @@
 
 A table's `meta` says: `named`, whether the file names its columns (else they are called 1, 2, 3 ...); `comments`, its
 comment lines; `notes`, what was done on reading; `band`, where a whole table has one; `keywords`, those of a FITS or
-IPAC header.
+IPAC header; `words`, the words of each column of a text that does not state its format, until choose_columns has told
+which of them are names of stars and bands: these stay text.
 
 astropy is imported where it is needed: it takes a second, which most commands need not spend.
 """
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.dataset
+import pyarrow.parquet
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -36,7 +38,6 @@ IN_ORDER = 0.9  # share of steps that are forward, above which a column without 
 SAMPLE = 300  # lines from which the separator is told
 COMMENT_SIGNS = "#%!"
 SEPARATORS = (",", ";", "\t", "|", None)  # None: any white space
-CELL = "\x1f"  # the sign between cells on their way to astropy: "unit separator", which no file of text has
 NUMBER = re.compile(r"[<>]?\s*[+-]?((\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?|nan|inf)", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[<>]?\s*[+-]?\d+,\d+([eEdD][+-]?\d+)?")
 PACKINGS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -238,7 +239,7 @@ def _number_share(lines, separator) -> tuple[float, int]:
 
 def _separated_columns(text: str) -> Table:
     """Lines of columns with any separator, with a header line, a header in a comment, or none."""
-    from astropy.io import ascii
+    from astropy.table import Table
 
     lines = [line.strip("\r\n\f ") for line in text.splitlines() if line.strip()]
     comments = [line.strip(COMMENT_SIGNS + " \t") for line in lines if line[0] in COMMENT_SIGNS]
@@ -261,14 +262,32 @@ def _separated_columns(text: str) -> Table:
     if skipped > len(body):
         raise LightCurveError(f"{len(body)} lines of {n_columns} columns and {skipped} others; expected one table.")
     titles = [row for row in head if not all(set(w) <= set("-=+|: ") for w in row)]
-    table = ascii.read([CELL.join(row) for row in body], format="fast_no_header", delimiter=CELL, guess=False,
-                       names=[str(i + 1) for i in range(n_columns)], fast_reader={"exponent_style": "fortran"})
-    table.meta = {"named": False, "comments": comments, "notes": [], "keywords": {}, "separator": separator}
+    words = {str(i + 1): column for i, column in enumerate(zip(*body, strict=True))}
+    table = Table({name: _numbers_or_words(column) for name, column in words.items()})
+    table.meta = {"named": False, "comments": comments, "notes": [], "keywords": {}, "separator": separator,
+                  "words": words}
     if skipped:
         table.meta["notes"].append(f"{skipped} unreadable lines skipped")
     if decimal_comma:
         table.meta["notes"].append("decimal commas read as points")
     return _with_names(table, titles)
+
+
+def _numbers_or_words(words: tuple[str, ...]) -> np.ndarray:
+    """A column (n,) of the nearest integers or floats where all words but empty ones are numbers, else of the words.
+
+    Empty cells are masked in a column of numbers.
+    """
+    empty = np.array([not word for word in words])
+    filled = ["0" if not word else word for word in words]
+    for read in (int, float, lambda word: float(re.sub("[dD]", "e", word, count=1))):
+        try:
+            values = np.array([read(word) for word in filled])
+        except ValueError:
+            continue
+        if values.dtype.kind in "if" and not any("_" in word for word in words):
+            return np.ma.array(values, mask=empty) if empty.any() else values
+    return np.array(words, dtype=np.str_)
 
 
 def _with_names(table: Table, titles: list[list[str]]) -> Table:
@@ -296,7 +315,10 @@ def named(table: Table, names: list[str]) -> Table:
     full = [*(w.strip("<>'\"") or f"column {i + 1}" for i, w in enumerate(names)), *table.colnames[len(names) :]]
     for old, name in zip(list(table.colnames), full, strict=True):
         used[name] += 1
-        table.rename_column(old, name if used[name] == 1 else f"{name} ({used[name]})")
+        name = name if used[name] == 1 else f"{name} ({used[name]})"
+        table.rename_column(old, name)
+        if "words" in table.meta:
+            table.meta["words"][name] = table.meta["words"].pop(old)
     table.meta["named"] = True
     return table
 
@@ -418,22 +440,36 @@ def needs_epochs(names, time_names) -> bool:
 
 
 def _plain_array(series) -> np.ndarray:
-    """A pandas column as numbers, text, or an array of arrays."""
+    """A pandas column as numbers, text ('' where it is missing), or an array of arrays."""
     values = series.to_numpy()
     vectors = values.dtype == object and len(values) and np.ndim(values[0]) == 1
-    return values if vectors or values.dtype.kind in "iufbM" else series.astype(str).to_numpy(dtype=str)
+    if vectors or values.dtype.kind in "iufbM":
+        return values
+    return np.array(["" if missing else str(word) for word, missing in zip(values, series.isna(), strict=True)])
 
 
 def parquet_source(path: Path):
-    """The Parquet file, or the one table of observations in a folder, as pyarrow sees it."""
+    """The Parquet file, or all files of observations in a folder, as pyarrow sees them.
+
+    Raises LightCurveError for a folder without any, and where two of them have different columns.
+    """
     if path.is_file():
         return pyarrow.dataset.dataset(path, format="parquet")
+    columns = {}
     for file in sorted(path.rglob("*.parquet")):
-        source = pyarrow.dataset.dataset(file, format="parquet")
-        names = [n.lower() for n in source.schema.names]
-        if "sim_label" not in names and any("flux" in n or "mag" in n for n in names):
-            return source if file.parent == path else pyarrow.dataset.dataset(file.parent, format="parquet")
-    raise LightCurveError("none of the Parquet files in this folder has a column of fluxes or magnitudes.")
+        names = pyarrow.parquet.read_schema(file).names
+        lower = [n.lower() for n in names]
+        if "sim_label" not in lower and any("flux" in n or "mag" in n for n in lower):
+            columns[file] = set(names)
+    if not columns:
+        raise LightCurveError("none of the Parquet files in this folder has a column of fluxes or magnitudes.")
+    first, *others = columns
+    other = next((file for file in others if columns[file] != columns[first]), None)
+    if other is not None:
+        different = ", ".join(sorted(columns[first] ^ columns[other]))
+        raise LightCurveError(f"holds tables with different columns: only one of {first.relative_to(path)} and "
+                              f"{other.relative_to(path)} has {different}. Give the files of one kind, one by one.")
+    return pyarrow.dataset.dataset([str(file) for file in columns], format="parquet")
 
 
 def _beside(path: Path, *columns: str):

@@ -157,17 +157,21 @@ def season_scores(network: Classifier, star: QuietSeason, events) -> np.ndarray:
 
     events : (N, 2, n) flux and error with the event, as QuietSeason.injected gives them.
     A light curve with the event is read as if the file held nothing else, so its baseline is that which `classify`
-    finds. One without a usable baseline, which `classify` refuses, has the scores NOT_ANSWERED.
+    finds. One without a usable baseline, which `classify` refuses, has the scores NOT_ANSWERED. Where the reader leaves
+    out an epoch between two pauses, it finds two seasons there, and the higher scores count.
     """
-    read = {}  # the seasons that classify answers, by their place
+    read = []  # places and the seasons that classify answers
     for place, (flux, error) in enumerate(events):
         with contextlib.suppress(LightCurveError):
-            (read[place],) = seasons(LightCurve(star.star, star.time, flux, error, "flux", ""))
+            found = seasons(LightCurve(star.star, star.time, flux, error, "flux", ""))
+            read += [(place, season) for season in found if len(season.flux)]
     out = np.full(len(events), NOT_ANSWERED, SCORES)
-    for n_epochs in {len(season.flux) for season in read.values()}:  # the reader may join other epochs in another event
-        places = [place for place, season in read.items() if len(season.flux) == n_epochs]
-        arrays = (np.stack([getattr(read[place], name) for place in places]) for name in ("flux", "delta_t"))
-        out[places] = network_scores(network, *arrays)
+    for n_epochs in {len(season.flux) for _, season in read}:  # the reader may join other epochs in another event
+        places, alike = zip(*((place, season) for place, season in read if len(season.flux) == n_epochs), strict=True)
+        arrays = (np.stack([getattr(season, name) for season in alike]) for name in ("flux", "delta_t"))
+        scores = network_scores(network, *arrays)
+        for name in SCORES.names:
+            np.maximum.at(out[name], list(places), scores[name])
     return out
 
 

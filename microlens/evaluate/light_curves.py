@@ -116,21 +116,28 @@ def _worker_answer(file: str):
 def classify_file(file: str, config: ClassifyConfig, run: Run,
                   calibration: Calibration | None = None) -> tuple[list[dict], str]:
     """Rows (dicts of COLUMNS) of all curves in a file, and one line that names the file and what went wrong, or ''."""
-    rows, error = [], ""
+    rows, errors = [], []
     try:
         for curve in read_light_curves(file, config):
             try:
                 rows += [{"file": file, **row} for row in classify_curve(curve, run, calibration)]
             except LightCurveError as cause:
-                error = str(cause)
+                errors.append(str(cause))
     except LightCurveError as cause:
-        error = str(cause)
+        errors.append(str(cause))
     except Exception as cause:  # a fault of this package must not take the answers for the other files with it
         log.debug("%s", file, exc_info=True)
-        error = f"{type(cause).__name__}: {' '.join(str(cause).split())}; please report it with the file."
-    if error and Path(file).name not in error:
-        error = f"{file}: {error}"
-    return rows, error
+        errors.append(f"{type(cause).__name__}: {' '.join(str(cause).split())}; please report it with the file.")
+    return rows, " ".join(_with_path(file, error) for error in errors)
+
+
+def _with_path(file: str, error: str) -> str:
+    """A message with the whole path in front, where it does not have it or has the name alone."""
+    path = str(Path(file))
+    if error.startswith(path):
+        return error
+    separator = "" if error.startswith(Path(file).name) else ": "
+    return f"{path}{separator}{error.removeprefix(Path(file).name)}"
 
 
 @dataclass(frozen=True)

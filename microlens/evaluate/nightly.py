@@ -33,7 +33,7 @@ from microlens.config import BINARY, CLASSES, PERSISTENCE, PURITY, StreamConfig
 from microlens.data.joining import WAITING, joined
 from microlens.data.lightcurve import CADENCE, COVERED, FAST, LARGE, POOR, SEASON_GAP, SPARSE, error_ratio
 from microlens.data.nights import Epochs, read_epochs
-from microlens.data.readers import LONGEST_SPAN
+from microlens.data.readers import LONGEST_SPAN, no_measurement
 from microlens.data.states import PIECE, States, new_states
 from microlens.evaluate.calibration import read_calibration
 from microlens.evaluate.thresholds import alert_threshold
@@ -65,6 +65,8 @@ STAR = np.dtype([
     ("recent", "f4", (PERSISTENCE - 1,)),
 ])
 """What the file knows of a star beside the state of its stream. Times are as in the epochs' files."""
+OF_THE_FILES = {"unit": "unit", "band": "band", "zero": "Julian date of time 0"}
+"""What a state keeps of the files of its epochs, as in Epochs, and its words."""
 NEW = np.dtype([("star", "i8"), ("time", "f8"), ("flux", "f8"), ("error", "f8"), ("baseline", "f8")])
 """A new epoch: the row of its star, time, flux and its error, stated baseline."""
 
@@ -74,7 +76,7 @@ def stream_nights(files, config: StreamConfig, report: Callable[[str], None], ru
 
     report : called once with all new alerts as text, lines of JSON or a table in CSV, before the state is changed for
     good; where it raises, the state stays as it was. Raises ValueError, or one of its kinds, in one line that says what
-    to do, for unreadable files and for a state that is damaged or of another network, unit or band.
+    to do, for unreadable files and for a state that is damaged or of another network, unit, band or zero of time.
     """
     torch.set_num_threads(1)  # the network gains nothing from more, and a product's rounding depends on their number
     run, path = run or load_run(config.experiment_name), Path(config.state)
@@ -109,16 +111,16 @@ def read_stars(path) -> pd.DataFrame:
 
 
 def _check_same(old: States, attrs: dict):
-    """Raise ValueError where a state is of another network, or of epochs in another unit or band."""
+    """Raise ValueError where a state is of another network, or of epochs that differ in one of OF_THE_FILES."""
     theirs = old.attrs
     if theirs["network"] != attrs["network"]:
         raise ValueError(f"{old.path}: is the state of another network ({theirs['run']}, {theirs['network'][:8]}) and "
                          f"cannot go on with {attrs['run']} ({attrs['network'][:8]}). Name that one with "
                          "--experiment-name, or begin a new state with --state.")
-    for what in ("unit", "band"):
+    for what, words in OF_THE_FILES.items():
         if theirs[what] != attrs[what] and theirs[what] and attrs[what]:
-            raise ValueError(f"{old.path}: its epochs had the {what} {theirs[what]}, those of the new files have "
-                             f"{attrs[what]}. Give files of one {what}, or begin a new state with --state.")
+            raise ValueError(f"{old.path}: its epochs had the {words} {theirs[what]}, those of the new files have "
+                             f"{attrs[what]}. Give files of one {words}, or begin a new state with --state.")
 
 
 def _as_text(alerts: list[dict], columns: list[str], form: str) -> str:
@@ -140,7 +142,7 @@ class _Night:
         self.network, self.epochs = run.network, epochs
         self.threshold = threshold
         network = hashlib.sha256(f"{run.digest} {running.STATE.descr}".encode()).hexdigest()  # and the fit it reads
-        self.attrs = {"network": network, "run": run.name, "unit": epochs.unit, "band": epochs.band}
+        self.attrs = {"network": network, "run": run.name, **{what: getattr(epochs, what) for what in OF_THE_FILES}}
         unknown = np.zeros(1, STAR)
         for name in ("time", "fed", "start", "reference", "error", "alert"):
             unknown[name] = np.nan
@@ -160,7 +162,7 @@ class _Night:
         attrs = dict(self.attrs)
         if old is not None:
             last[: len(old)] = old.read("star", slice(None))["time"]
-            attrs |= {what: old.attrs[what] for what in ("unit", "band") if old.attrs[what]}
+            attrs |= {what: old.attrs[what] for what in OF_THE_FILES if old.attrs[what]}
         new = self._later(rows, last)
         self.counts["stars"], self.counts["new stars"] = len(names), len(names) - (len(old) if old is not None else 0)
         if not len(new):
@@ -184,6 +186,8 @@ class _Night:
         seen = np.bincount(epochs.star, minlength=len(epochs.names)) > 0
         known = np.array([], dtype=np.str_) if old is None else old.names
         names = np.concatenate([known, np.setdiff1d(epochs.names[seen], known)])
+        if not len(names):
+            return names, epochs.star
         order = np.argsort(names)
         place = order[np.minimum(np.searchsorted(names, epochs.names, sorter=order), len(names) - 1)]
         return names, place[epochs.star]
@@ -232,6 +236,7 @@ class _Night:
             (c["known already"], "epochs left out: they are not later than their star's last one"),
             *((n, f"rows left out {cause}") for cause, n in self.epochs.dropped.items()),
             (c["waiting"], f"stars wait for their first {N_REFERENCE} epochs, whose median is their reference flux"),
+            (c["no measurement"], "epochs left out: their flux is 0, or of nines alone, as where nothing was measured"),
             (c["poor"], f"epochs left out: their errors are over {POOR:g} times those of their star's first ones"),
             (c["without a reference flux"], "epochs of stars without a positive reference flux, which cannot be "
                                             "judged"),
@@ -272,7 +277,10 @@ class _Stars:
         judged = reference > 0
         other = judged & (np.abs(new["baseline"] - reference) > BASELINE_TOLERANCE * reference)
         counts["stars of another baseline"] += len(np.unique(new["star"][other]))
-        new, reference = new[judged], reference[judged]
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            none = no_measurement(new["flux"], new["flux"] / reference, new["error"] / reference) & judged
+        counts["no measurement"] += int(none.sum())
+        new, reference = new[judged & ~none], reference[judged & ~none]
         star = new["star"]
         number = known["n_counted"][star] + np.arange(len(star)) - _bounds(star, len(known))[0][star]
         known["n_counted"] += np.bincount(star, minlength=len(known))
