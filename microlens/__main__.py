@@ -259,7 +259,8 @@ def main(argv=None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        how = "with --resume auto the same command" if argv[0] == "train" else "the same command"
+        print(f"interrupted; {how} goes on where it stopped.", file=sys.stderr)
         return 130
 
 

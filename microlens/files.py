@@ -144,6 +144,7 @@ def lock(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # where that fails, filelock would wait as for another process
     with filelock.FileLock(path, timeout=-1 if wait else 0):
         yield
 

@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from astropy.io import fits
+from astropy.coordinates import SkyCoord
+from astropy.io import fits, votable
 from astropy.table import Table
+from astropy.time import Time
 
 from microlens.config import CLASSES, ClassifyConfig, ReadConfig, SimulateConfig
+from microlens.data.columns import known_names
 from microlens.data.format import open_dataset
 from microlens.data.lightcurve import CADENCE, MOST_EPOCHS, SPAN, LightCurve, seasons
 from microlens.data.nights import read_epochs
@@ -265,16 +268,147 @@ def test_a_folder_of_parquet_files_is_all_of_them(tmp_path):
     assert {curve.star for curve in read_light_curves(tmp_path)} == {"a", "b"}
     assert len(read_epochs([tmp_path], ReadConfig()).time) == 2 * N
     pq.write_table(pa.table({"star": ["c"], "time": [1.0], "mag": [18.0]}), tmp_path / "c.parquet")
-    with pytest.raises(LightCurveError, match=r"only one of a\.parquet and c\.parquet has error, flux, mag"):
+    with pytest.raises(LightCurveError, match=r"only one of a\.parquet and c\.parquet has error \(double\), flux"):
         read_light_curves(tmp_path)
+
+
+def parquet(folder, name, **columns):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"time": T, "flux": UJY, "error": UJY_ERR} | columns), path)
+    return path
+
+
+def test_folders_named_after_stars_name_them(tmp_path):
+    for star in ("007", "7"):
+        parquet(tmp_path, f"star={star}/part-0.parquet")
+    assert [curve.star for curve in read_light_curves(tmp_path)] == ["007", "7"]
+    assert list(read_epochs([tmp_path], ReadConfig()).names) == ["007", "7"]
+
+
+@pytest.mark.parametrize("other, message", [
+    ({"star": ["007"] * N}, r"a\.parquet and b\.parquet has star \(int64\), star \(text\)"),
+    ({"star": [8] * N, "time": T.astype(np.float32)}, r"has time \(double\), time \(float\)"),
+    (None, r"b\.parquet: cannot be read; it is damaged"),
+])
+def test_a_folder_of_files_that_do_not_fit_is_refused(tmp_path, other, message):
+    parquet(tmp_path, "a.parquet", star=[7] * N)
+    parquet(tmp_path, "._a.parquet").write_bytes(b"of a file system, not a table")
+    assert len(read_light_curves(tmp_path)) == 1
+    if other:
+        parquet(tmp_path, "b.parquet", **other)
+    else:
+        (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
+    for read in (read_light_curves, lambda path: read_epochs([path], ReadConfig())):
+        with pytest.raises(LightCurveError, match=message):
+            read(tmp_path)
+
+
+def test_a_folder_of_one_file_a_star_without_their_names_is_refused(tmp_path):
+    for name in "ab":
+        parquet(tmp_path, f"{name}.parquet")
+    with pytest.raises(LightCurveError, match="a folder of 2 Parquet files without a column that names the star"):
+        read_light_curves(tmp_path)
+
+
+def test_long_numbers_of_stars_stay_apart_beside_a_missing_one(tmp_path):
+    ids = [6021030432034834433] * N + [6021030432034834435] * N + [None] * 25
+    path = parquet(tmp_path, "a.parquet", star=pa.array(ids), time=[*T, *T, *T[:25]], flux=[*UJY, *UJY, *UJY[:25]],
+                   error=np.ones(2 * N + 25))
+    assert [curve.star for curve in read_light_curves(path)] == ["6021030432034834433", "6021030432034834435"]
+
+
+@pytest.mark.parametrize("path", ["a.csv", "a.parquet"])
+def test_the_column_that_tells_stars_apart_names_them(tmp_path, path):
+    columns = {"object": ["BLG512"] * 2 * N, "star": ["a"] * N + ["b"] * N, "time": [*T, *T], "mag": [*MAG, *MAG],
+               "error": [*ERR, *ERR]}
+    if path == "a.csv":
+        write(tmp_path, path, ",".join(columns) + "\n" + lines(*columns.values(), separator=","))
+    else:
+        pq.write_table(pa.table(columns), tmp_path / path)
+    assert [curve.star for curve in read_light_curves(tmp_path / path)] == ["a", "b"]
+
+
+def test_a_missing_date_is_left_out(tmp_path):
+    dates = Time(T, format="jd").isot
+    known = [date if k not in (0, 100) else "" for k, date in enumerate(dates)]
+    text = "time,mag,error\n" + lines(known, MAG, ERR, separator=",")
+    with_zone = text.replace(",19", "+00:00,19")
+    stamps = pa.array(Time(T, format="jd").datetime64.astype("M8[us]"), pa.timestamp("us", "UTC"))
+    stamps = pa.array([None if k in (0, 100) else stamp for k, stamp in enumerate(stamps)], stamps.type)
+    paths = [write(tmp_path, "a.csv", text), write(tmp_path, "b.csv", with_zone),
+             parquet(tmp_path, "c.parquet", time=stamps)]
+    for path in paths:
+        curve = read_light_curve(path)
+        assert "2 points with NaN or without a number dropped" in curve.notes
+        np.testing.assert_allclose(curve.time, np.delete(T, [0, 100]), rtol=0, atol=2e-8)
+
+
+def test_thousands_are_not_taken_for_decimals(tmp_path):
+    flux = np.round(950 * FLUX / FLUX[0] - 30).astype(int)
+    text = "time flux\n" + "".join(f"{t:.5f} {f:,}\n" for t, f in zip(T, flux, strict=True))
+    with pytest.raises(LightCurveError, match=r"commas that may separate thousands or decimals \(1,\d+ beside 9\d\d\)"):
+        read_light_curve(write(tmp_path, "a.dat", text))
+
+
+def test_a_last_line_of_whole_numbers_does_not_hide_decimal_commas(tmp_path):
+    text = "time;mag;error\n" + lines(T, MAG, ERR, separator=";").replace(".", ",") + "2461460;20;1\n"
+    assert len(read_light_curve(write(tmp_path, "a.csv", text)).time) == N + 1
+
+
+def test_headers_that_do_not_fit_are_refused(tmp_path):
+    text = "star time flux error\n" + lines(["OGLE"] * N, [5] * N, T, RELATIVE, RELATIVE_ERR)
+    with pytest.raises(LightCurveError, match=r"its header has 4 words \(star time flux error\), its lines 5 columns"):
+        read_light_curve(write(tmp_path, "a.dat", text))
+    text = "time,mag,error\n" + lines(T, MAG, ERR, separator=",")
+    with pytest.raises(LightCurveError, match=r"its header is repeated in another order \(time error mag\)"):
+        read_light_curve(write(tmp_path, "b.csv", text + text.replace("mag,error", "error,mag")))
+
+
+def test_a_word_among_numeric_flags_marks_no_epoch(tmp_path):
+    flags = ["NA" if k % 9 == 0 else "1" if k % 10 == 0 else "2" for k in range(N)]
+    text = "time,mag,magerr,catflags\n" + lines(T, MAG, ERR, flags, separator=",")
+    bits = known_names()["flags"]["catflags"]
+    marked = sum(word.isdigit() and int(word) & bits != 0 for word in flags)
+    curve = read_light_curve(write(tmp_path, "a.csv", text))
+    assert len(curve.time) == N - marked
+
+
+def test_tables_of_libraries_that_hold_more_than_a_light_curve(tmp_path):
+    one = Table({"time": T, "mag": MAG, "error": ERR})
+    sky = SkyCoord(np.full(N, 268.0), np.full(N, -29.0), unit="deg")
+    Table({**one, "place": sky}).write(tmp_path / "a.ecsv")
+    assert len(read_light_curve(tmp_path / "a.ecsv").time) == N
+    both = votable.tree.VOTableFile()
+    both.resources.append(votable.tree.Resource())
+    for _ in range(2):
+        both.resources[0].tables.append(votable.tree.TableElement.from_table(both, one))
+    both.to_xml(str(tmp_path / "b.xml"))
+    assert len(read_light_curves(tmp_path / "b.xml")) == 2
+    units = Table({"time": T, "mag": MAG, "error": 1000 * ERR})
+    units["error"].unit = "mmag"
+    units.write(tmp_path / "c.tbl", format="ascii.ipac")
+    np.testing.assert_allclose(read_light_curve(tmp_path / "c.tbl").error, ERR)
+
+
+def test_arrays_of_another_length_are_named(tmp_path):
+    time, flux, error = map(list, (T, UJY, UJY_ERR))
+    rows = {"star": ["a", "b"], "time": [time, time], "flux": [flux, flux], "error": [error, error[:-1]]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    with pytest.raises(LightCurveError, match=f"in row 2 the column error has {N - 1} numbers and time {N}"):
+        read_light_curves(tmp_path / "a.parquet")
+    rows = {"star": ["a", "b"], "time": [None, time], "flux": [None, flux]}
+    pq.write_table(pa.table(rows), tmp_path / "b.parquet")
+    assert [curve.star for curve in read_light_curves(tmp_path / "b.parquet")] == ["b"]
 
 
 def test_names_in_parquet_stay_whole_beside_a_missing_one(tmp_path):
     names = ["star 1"] * N + ["star 2"] * N + [None] * 30
     table = pa.table({"star": names, "time": [*T, *T, *T[:30]], "flux": [*UJY, *UJY, *UJY[:30]]})
     pq.write_table(table, tmp_path / "a.parquet")
-    found = {curve.star: len(curve.time) for curve in read_light_curves(tmp_path / "a.parquet")}
-    assert found == {"star 1": N, "star 2": N, "": 30}
+    curves = read_light_curves(tmp_path / "a.parquet")
+    assert {curve.star: len(curve.time) for curve in curves} == {"star 1": N, "star 2": N}
+    assert "30 rows without a star's name left out" in curves[0].notes
 
 
 def test_gaia_alerts_have_no_errors_and_say_so(tmp_path):

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from astropy.io import fits
+from astropy.table import Table
 
 from microlens import files
 from microlens.__main__ import main
@@ -418,7 +420,7 @@ def test_rows_without_a_band_and_of_other_bands_are_counted(season, place):
         assert epochs.dropped == {"without a band": 10, "of other bands": 5}
     none = written(night, "none.csv")
     for both in (["a.csv", none], [none, "a.csv"]):
-        with pytest.raises(ValueError, match=r"have a column of bands and others do not: .*none \(none.csv\)"):
+        with pytest.raises(ValueError, match=r"some files state bands and others do not: .*none \(none.csv\)"):
             read_epochs(both, StreamConfig())
 
 
@@ -434,6 +436,74 @@ def test_a_flux_that_stands_for_no_measurement_is_left_out(run, season, place, v
         streamed(run, [written(table[~bad], "good.parquet", columns)], f"good_{k}.h5")
         p = [f"p_{name}" for name in CLASSES]
         assert read_stars(f"bad_{k}.h5")[p].equals(read_stars(f"good_{k}.h5")[p])
+
+
+def test_a_magnitude_that_stands_for_no_measurement_is_left_out(run, season, place):
+    night = season[season.night == 0].reset_index(drop=True)
+    night = night.assign(mag=15 - 2.5 * np.log10(night.flux / night.baseline), error=0.01)
+    columns, bad = ["star", "time", "mag", "error"], np.arange(len(night)) % 50 == 7
+    for value in (9.999, 0.0):
+        file = written(night.assign(mag=night.mag.mask(bad, value)), "a.csv", columns)
+        _, counts = streamed(run, [file], f"{value}.h5")
+        assert (counts["epochs"], counts["no measurement"]) == (len(night), bad.sum())
+
+
+@pytest.mark.parametrize("value", [9999.0, 0.0, -1.0])
+def test_a_time_that_stands_for_none_does_not_silence_its_star(run, season, place, value):
+    night = season[season.night == 0].assign(time=lambda table: table.time - 2457000).reset_index(drop=True)
+    file = written(night.assign(time=night.time.mask(night.index == 9, value)), "a.csv")
+    epochs = read_epochs([file], StreamConfig())
+    assert len(epochs.time) == len(night) - 1 and epochs.dropped == {"without a time": 1}
+
+
+def test_bands_in_the_extensions_of_a_fits_file_and_in_several_columns(season, place):
+    night = season[season.night == 0][COLUMNS]
+    parts = [fits.BinTableHDU(Table.from_pandas(night.assign(flux=flux)), name=band)
+             for band, flux in (("F146", night.flux), ("F087", 0.1 * night.flux))]
+    fits.HDUList([fits.PrimaryHDU(), *parts]).writeto("a.fits")
+    epochs = read_epochs(["a.fits"], StreamConfig())
+    assert epochs.band == "F146" and np.array_equal(epochs.flux, night.flux)
+    both = pd.concat([night.assign(filter="W", telescope=which) for which in "AB"])
+    for path in ("b.csv", "b.parquet"):
+        file = written(both, path, [*COLUMNS, "filter", "telescope"])
+        with pytest.raises(ValueError, match="hold the bands A, B; say with --band"):
+            read_epochs([file], StreamConfig())
+        assert len(read_epochs([file], StreamConfig(band="B")).time) == len(night)
+
+
+@pytest.mark.parametrize("path", ["a.csv", "a.parquet"])
+def test_the_column_that_tells_stars_apart_names_them(season, place, path):
+    night = season[season.night == 0].assign(object="BLG512")
+    epochs = read_epochs([written(night, path, [*COLUMNS, "object"])], StreamConfig())
+    assert set(epochs.names) == set(NAMES)
+
+
+def test_stars_that_are_numbers_in_fits(season, place):
+    night = season[season.night == 0].assign(star=lambda table: table.star.str[5:].astype(int))
+    Table.from_pandas(night[COLUMNS]).write("a.fits")
+    assert set(read_epochs(["a.fits"], StreamConfig()).names) == {name[5:] for name in NAMES}
+
+
+def test_two_values_of_one_star_and_time_are_told(run, season, place):
+    night = season[season.night == 0]
+    file = written(pd.concat([night, night.assign(flux=2 * night.flux)]), "a.csv")
+    _, counts = streamed(run, [file])
+    assert counts["contradicted"] == counts["known already"] == counts["epochs"] == len(night)
+
+
+def test_lines_of_another_length_are_counted(season, place):
+    night = season[season.night == 0][COLUMNS].assign(remark="x")
+    lines = night.to_csv(index=False).splitlines()
+    lines[5], lines[6] = lines[5].rsplit(",", 1)[0], lines[6].rsplit(",", 3)[0]  # the last cell, and three
+    (place / "a.csv").write_text("\n".join(lines))
+    epochs = read_epochs(["a.csv"], StreamConfig())
+    assert len(epochs.time) == len(night) - 1 and epochs.dropped == {"in lines with another number of columns": 1}
+
+
+def test_arrays_of_epochs_are_refused_in_words(season, place):
+    pd.DataFrame({"star": ["a"], "time": [[1.0, 2.0]], "flux": [[1.0, 1.0]]}).to_parquet("a.parquet")
+    with pytest.raises(ValueError, match="its column time holds arrays, a row a star; expected a row an epoch"):
+        read_epochs(["a.parquet"], StreamConfig())
 
 
 def test_times_that_count_from_another_day_are_refused(run, season, place):

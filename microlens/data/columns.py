@@ -17,12 +17,11 @@ import numpy as np
 import yaml
 
 from microlens.config import ReadConfig
-from microlens.data.tables import LightCurveError, is_number, named, numbers
+from microlens.data.tables import OFFSET, LightCurveError, is_number, named, numbers, plain_name
 
 OWN_NAMES = "MICROLENS_COLUMNS"  # environment variable: a YAML file of names that go before those of the package
 MAGNITUDES = 5.0, 30.0  # a magnitude of a star in these files; a relative one is known by its name only
 TYPICAL_MAGNITUDES = 8.0, 30.0  # the median of a column without a name that is read as magnitudes
-OFFSET = re.compile(r"\s*[-–_]\s*(24\d{5}(?:\.\d+)?)")  # of "HJD - 2450000"
 WHOLE = re.compile(r"(\d+\.0)?")  # a number that a library wrote as 7.0, or an empty cell
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 SYSTEM = re.compile(r"\b(BJD|HJD|MJD|JD|BTJD|BKJD)(?:[ _]?\(?(TDB|UTC|TCB|TT|TAI)\)?)?\b", re.IGNORECASE)
@@ -78,12 +77,6 @@ def column_names(own: str | None = None) -> dict:
 def known_names() -> dict:
     """The table of names, with those of the file that MICROLENS_COLUMNS names."""
     return column_names(os.environ.get(OWN_NAMES))
-
-
-def plain_name(title: str) -> str:
-    """A column's name as the table of names has it: 'Flux Err [e-/s]' -> 'flux_err', 'HJD-2450000' -> 'hjd'."""
-    without_unit = re.sub(r"[\[(].*", "", OFFSET.sub("", title)).strip() or title
-    return re.sub(r"[^a-z0-9]+", "_", without_unit.lower()).strip("_")
 
 
 def bracketed(title: str) -> str:

@@ -269,7 +269,7 @@ def _groups_to_join(time, ratio):
     the error is better than they are.
     """
     step = np.diff(time)
-    goes_on = np.append(step <= LONGEST_JOINED_STEP * np.median(step), False)
+    goes_on = np.append(step <= LONGEST_JOINED_STEP * np.median(step), False) if len(step) else [False]
     stop = 0
     for start in np.flatnonzero(ratio > LARGE):
         if start < stop:

@@ -8,6 +8,7 @@ A file has one row an epoch, with a column that names the star. The columns are 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,11 +28,13 @@ from microlens.data.readers import (
     julian_date_of_zero,
     marked_bad,
     measured,
+    no_time,
     sifted,
 )
 from microlens.data.tables import (
     LightCurveError,
     is_parquet,
+    names_as_text,
     naming,
     needs_epochs,
     numbers,
@@ -84,12 +87,12 @@ def read_epochs(files, options: ReadConfig) -> Epochs:
                 parts.append(_part(table, columns, stars.numbers(names), bands, dropped))
                 units["mag" if columns.is_mag else columns.unit] = path
                 zeros[julian_date_of_zero(columns.time_system, parts[-1][TIME])] = path
-                with_bands["a column of bands" if columns.bands else "none"] = path
+                with_bands["bands" if columns.bands or table.meta.get("band") else "none"] = path
     zeros.pop("", None)
     _check_one(units, "the brightness of the files is in different units",
                "Give files of one unit, or say with --value which columns are meant")
     _check_one(zeros, "the times of the files count from different Julian dates", "Bring all to one")
-    _check_one(with_bands, "some files have a column of bands and others do not", "Give the ones without their others")
+    _check_one(with_bands, "some files state bands and others do not", "Give the ones without the others")
     if not parts:
         raise LightCurveError("no file holds a row.")
     band, *whole = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -117,13 +120,15 @@ def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
     known = known_names()
     if not is_parquet(path):
         for table in read_tables(path, None, known["star"], known["time"]):
-            columns = _columns(table, options)
+            columns = _telling_columns(_columns(table, options), lambda title, t=table: _differ([_arrow(t[title])]))
             yield table, columns, _arrow(table[columns.stars[0]])
         return
     source = parquet_source(path)
     head = table_of_parquet(path, source.head(SAMPLE), known["time"])
-    columns = _columns(head, options)
-    needed = {columns.time, columns.value, columns.error, *columns.stars[:1], *columns.bands[:1], *columns.flags,
+    columns = _telling_columns(
+        _columns(head, options),
+        lambda title: _differ(batch.column(0) for batch in source.to_batches(columns=[title])))
+    needed = {columns.time, columns.value, columns.error, *columns.stars, *columns.bands, *columns.flags,
               _baseline_column(head, columns)}
     if needs_epochs({n.lower() for n in source.schema.names}, known["time"]):
         needed |= {n for n in source.schema.names if n.lower() == "epoch_id"}
@@ -134,6 +139,28 @@ def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
         table = table_of_parquet(path, rows.drop_columns([star]), known["time"])
         table.meta["unit words"] = head.meta["unit words"]
         yield table, columns, rows.column(star).combine_chunks()
+
+
+def _telling_columns(columns: Columns, differ) -> Columns:
+    """The columns with one of names of stars, the first that tells several apart, and those of bands that tell several
+    apart, or the first where none does.
+
+    differ : whether the column of a title has several values.
+    """
+    star = next((t for t in columns.stars if differ(t)), columns.stars[0]) if columns.stars[1:] else columns.stars[0]
+    bands = [t for t in columns.bands if differ(t)] if columns.bands[1:] else columns.bands
+    return dataclasses.replace(columns, stars=[star], bands=bands or columns.bands[:1])
+
+
+def _differ(parts) -> bool:
+    """Whether some of the names in arrays of them differ; missing ones do not count."""
+    first = None
+    for part in parts:
+        for name in names_as_text(part).unique().drop_null().to_pylist():
+            if name and first not in (None, name):
+                return True
+            first = name or first
+    return False
 
 
 def _joined(batches) -> Iterator[pyarrow.Table]:
@@ -154,6 +181,9 @@ def _columns(table, options: ReadConfig) -> Columns:
     if not columns.stars:
         raise LightCurveError(f"no column is known to name the star. Columns: {', '.join(table.colnames)[:400]}. Call "
                               "one 'star', or add its name to the file of MICROLENS_COLUMNS.")
+    arrays = [t for t in (columns.time, columns.value) if table[t].ndim > 1 or table[t].dtype == object]
+    if arrays:
+        raise LightCurveError(f"its column {arrays[0]} holds arrays, a row a star; expected a row an epoch.")
     if columns.unit == "difference":
         raise LightCurveError(f"its brightness, {columns.value}, is a difference flux. Add the reference flux, or say "
                               "--value with a column of magnitudes or of whole fluxes.")
@@ -169,7 +199,8 @@ def _baseline_column(table, columns: Columns) -> str | None:
 def _arrow(column) -> pyarrow.Array:
     """A column of a table as a pyarrow array; what is masked is null."""
     mask = np.ma.getmaskarray(np.ma.asarray(column))
-    return pyarrow.array(np.ma.getdata(column), mask=mask)
+    values = np.ma.getdata(column)
+    return pyarrow.array(values.astype(values.dtype.newbyteorder("=")), mask=mask)
 
 
 class _Labels:
@@ -184,13 +215,7 @@ class _Labels:
 
     def numbers(self, labels: pyarrow.Array) -> np.ndarray:
         """The numbers (n,) of labels, text or numbers (12 and 12.0 are both '12'), -1 for none; new ones get theirs."""
-        if pyarrow.types.is_dictionary(labels.type):
-            labels = labels.dictionary_decode()
-        if pyarrow.types.is_floating(labels.type):
-            labels = pyarrow.compute.if_else(pyarrow.compute.is_nan(labels), None, labels)
-            whole = pyarrow.compute.all(pyarrow.compute.equal(labels, pyarrow.compute.trunc(labels)))
-            labels = labels.cast(pyarrow.int64()) if whole.as_py() else labels
-        words = pyarrow.compute.utf8_trim_whitespace(labels.cast(pyarrow.string()))
+        words = names_as_text(labels)
         new = words.filter(pyarrow.compute.is_null(pyarrow.compute.index_in(words, self._known))).unique()
         new = new.filter(pyarrow.compute.not_equal(new, ""))  # nulls go, too
         self._known = pyarrow.concat_arrays([self._known, new])
@@ -206,6 +231,7 @@ def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> tu
     time, flux, error, limits, _ = measured(table, columns)
     causes = {
         "without a star's name": star < 0,
+        "without a time": no_time(time),
         "that are upper limits": limits,
         **{f"marked by {title}": marked_bad(table[title], bits) for title, bits in columns.flags.items()},
         "without a number": ~np.isfinite([time, flux, error]).all(axis=0),
@@ -214,16 +240,24 @@ def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> tu
         causes["that are no magnitudes"] = (flux >= FAINTEST) | (flux <= BRIGHTEST_RELATIVE) | (error > LARGEST_ERROR)
     good, counts = sifted(causes)
     dropped.update(counts)
+    if table.meta.get("skipped"):
+        dropped["in lines with another number of columns"] += table.meta["skipped"]
     baseline = _baselines(table, columns)
     if columns.is_mag:  # fluxes relative to that of a star of magnitude 0
         flux, baseline = 10 ** (-0.4 * flux), 10 ** (-0.4 * baseline)
         error = flux * error / MAG_PER_RELATIVE_FLUX
     if not columns.error:
         error = np.full(len(table), np.nan)
-    band = np.zeros(len(table), np.int16)
-    if columns.bands:
-        band = bands.numbers(_arrow(table[columns.bands[0]])).astype(np.int16)
+    band = bands.numbers(_bands(table, columns)).astype(np.int32)
     return tuple(array[good] for array in (band, star, time, flux, error, baseline))
+
+
+def _bands(table, columns: Columns) -> pyarrow.Array:
+    """The bands (n,) of the rows: the words of all columns of bands joined by '/', that of the table, or none."""
+    if not columns.bands:
+        return pyarrow.array([table.meta.get("band") or None] * len(table), pyarrow.string())
+    words = [names_as_text(_arrow(table[title])) for title in columns.bands]
+    return pyarrow.compute.binary_join_element_wise(*words, "/")
 
 
 def _baselines(table, columns: Columns) -> np.ndarray:

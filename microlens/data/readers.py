@@ -25,10 +25,12 @@ DEFAULT_BANDS = ("F146", "W146", "W149")  # Roman's wide band, under the names i
 FAINTEST, LARGEST_ERROR = 35.0, 5.0  # mag; nothing beyond is a measurement, it is a sentinel such as 99.999
 BRIGHTEST, BRIGHTEST_RELATIVE = 1.0, -15.0  # mag of a star; of a magnitude relative to a reference
 RELATIVE = 5.0  # a curve whose median magnitude is below this is relative to a reference
-BRIGHT, BEYOND = 100.0, 1e6  # F/F_base of few lenses, and of none
+BRIGHT, BEYOND = 3.0, 1e6  # F/F_base that few stars reach, and none
 FAR = 10.0  # robust standard deviations from every other number, beyond which a number of nines is a sentinel
 LEAST_ERROR = 0.1  # of the running median of the errors in flux; an error below has a cause of its own
 ERROR_WINDOW = 51  # epochs of that running median
+NOON_OF_2000, JD_OF_2000 = pd.Timestamp("2000-01-01 12:00"), 2451545.0
+LATE = 1000.0  # d; times whose median is later do not begin at 0
 LONGEST_STEP, LONGEST_SPAN = 100.0, 50_000.0  # d; longer ones, in the median and in all, are not days
 NINES = re.compile(r"9{2,}0*|9+\.9+|9\.9+e\+\d+|1e\+\d\d")  # digits of 99.99, 999, 9.9e9, 1e30 ...
 MOST_PIECES = 10  # of a file of several curves, one behind the other; more pieces are lines in disorder
@@ -95,12 +97,19 @@ def _with_times(path: Path, table, options: ReadConfig):
 
 def _exploded(table):
     """A table in which one row is one epoch, where one row was one star with arrays of epochs."""
-    long = [c for c in table.colnames if table[c].ndim > 1 or (table[c].dtype == object and np.ndim(table[c][0]) == 1)]
+    long = [c for c in table.colnames
+            if table[c].ndim > 1 or (table[c].dtype == object and any(np.ndim(row) == 1 for row in table[c]))]
     if not long:
         return table
-    lengths = [len(row) for row in table[long[0]]]
-    same = [c for c in long if [len(row) for row in table[c]] == lengths]
-    out = type(table)({c: np.concatenate(list(table[c])) if c in same else np.repeat(table[c], lengths)
+    arrays = {c: [[] if row is None else row for row in table[c]] for c in long}
+    lengths = [len(row) for row in arrays[long[0]]]
+    for c, rows in arrays.items():
+        k = next((k for k, row in enumerate(rows) if len(row) not in (0, lengths[k])), None)
+        if k is not None:
+            raise LightCurveError(f"in row {k + 1} the column {c} has {len(rows[k])} numbers and {long[0]} "
+                                  f"{lengths[k]}; expected one for each epoch.")
+    same = [c for c in long if [len(row) for row in arrays[c]] == lengths]
+    out = type(table)({c: np.concatenate(arrays[c]) if c in same else np.repeat(table[c], lengths)
                        for c in table.colnames if c in same or c not in long}, meta=table.meta)
     if len(table) > 1 and not {plain_name(c) for c in table.colnames} & set(known_names()["star"]):
         out["star"] = np.repeat(np.arange(1, len(table) + 1), lengths)
@@ -118,15 +127,24 @@ def _labels(table, titles: list[str]) -> np.ndarray:
     return out
 
 
+def names_of_stars(table, titles: list[str]) -> np.ndarray:
+    """Names (n,) of the stars of the rows, of the first column of names that tells several apart, else the first."""
+    words = [np.char.strip(np.ma.filled(table[t].astype(str), "")) for t in titles]
+    several = [w for w in words if 1 < len(np.unique(w)) <= len(w) / 2]
+    different = [w for w in words if len(np.unique(w)) > 1]
+    stated = [w for w in words if (w != "").any()]
+    return (several or stated[:1] or different or [np.full(len(table), "")])[0]
+
+
 def _parts(path: Path, table, options: ReadConfig) -> list[tuple]:
     """(table, columns, star, band, rows) of each star and band in a table."""
     table = _exploded(_with_times(path, table, options))
     columns = choose_columns(table, options)
-    stars, bands = _labels(table, columns.stars[:1]), _labels(table, columns.bands)
+    stars, bands = names_of_stars(table, columns.stars), _labels(table, columns.bands)
     wanted = options.event
     for title in columns.stars if wanted is not None else ():
         labels = _labels(table, [title])
-        if (labels == wanted).any() or len(np.unique(labels)) > 1:
+        if (labels == wanted).any():
             stars = labels
             break
     if wanted is not None and not table.meta.get("truth"):
@@ -134,9 +152,12 @@ def _parts(path: Path, table, options: ReadConfig) -> list[tuple]:
             named = ", ".join(np.unique(stars)[:20])
             raise LightCurveError(f"holds no event {wanted!r}; it has {named or 'no column of names'}.")
     every = wanted is None or bool(table.meta.get("truth"))
+    nameless = stars == ""
+    if nameless.any() and not nameless.all():
+        table.meta["notes"].append(f"{nameless.sum()} rows without a star's name left out")
     groups = pd.DataFrame({"star": stars, "band": bands}).groupby(["star", "band"], sort=False)
     return [(table, columns, star, band or table.meta.get("band", ""), rows.index.to_numpy())
-            for (star, band), rows in groups if every or star == wanted]
+            for (star, band), rows in groups if (every or star == wanted) and (star or nameless.all())]
 
 
 def _chosen_band(parts: list, options: ReadConfig) -> list:
@@ -161,15 +182,15 @@ def _chosen_band(parts: list, options: ReadConfig) -> list:
 
 def times_of(column) -> tuple[np.ndarray, str]:
     """Times (n,) of a column, and the time system of calendar dates ('' for numbers)."""
-    from astropy.time import Time
-
     if column.dtype.kind == "M":
-        return Time(np.asarray(column), format="datetime64").jd, "JD UTC (from dates)"
-    if column.dtype.kind not in "US" or not DATE.match(str(column[0]).strip()):
+        dates = pd.Series(np.ma.filled(np.ma.asarray(column), np.datetime64("NaT")))
+    elif column.dtype.kind in "US" and any(DATE.match(str(word).strip()) for word in column):
+        words = pd.Series(np.ma.filled(np.ma.asarray(column), "").astype(str))
+        dates = pd.to_datetime(words, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+    else:
         return numbers(column)[0], ""
-    words = [str(w).strip().rstrip("Z").replace("T", " ") for w in column]
-    times = Time(words, format="iso", scale="utc").jd
-    if len(np.unique(times)) < len(times) and ((times - 0.5) % 1 == 0).all():
+    times = ((dates - NOON_OF_2000) / pd.Timedelta(days=1)).to_numpy(dtype=float, na_value=np.nan) + JD_OF_2000
+    if column.dtype.kind != "M" and len(np.unique(times)) < len(times) and ((times - 0.5) % 1 == 0).all():
         raise LightCurveError(f"its times, in column {column.name}, are dates without the time of day, and several "
                               "epochs share one; expected times as JD, or dates with hours and minutes.")
     return times, "JD UTC (from dates)"
@@ -196,8 +217,8 @@ def marked_bad(column, bits: int) -> np.ndarray:
     """Which epochs (n,) a flag column marks as bad."""
     if column.dtype.kind == "b":
         return np.ma.filled(column, False)
-    if column.dtype.kind in "iuf":
-        values = np.ma.filled(column.astype(float), 0)
+    values = numbers(column)[0]
+    if column.dtype.kind in "iuf" or np.isfinite(values).mean() > 0.5:  # a few words among numbers say nothing
         return (np.where(np.isfinite(values), values, 0).astype(np.int64) & bits) != 0
     return ~np.isin([str(w).strip().lower() for w in column], known_names()["good_words"])
 
@@ -241,16 +262,23 @@ def julian_date_of_zero(system: str, time) -> str:
     return "2400000.5" if system.startswith("MJD") and 4e4 < first < 8e4 else ""
 
 
+def no_time(time) -> np.ndarray:
+    """Which times (n,) stand for "no time": nines alone, or 0 and less where the others count from another day."""
+    known = time[np.isfinite(time)]
+    return sentinels(time) | ((time <= 0) & (len(known) > 0 and np.median(known) > LATE))
+
+
 def no_measurement(value, flux, error) -> np.ndarray:
     """Which fluxes (n,) of stars with known baselines stand for "no measurement": 0, nines alone (-999, 9.9e9 ...) that
     no star reaches, and what is beyond every lens.
 
-    value : as in the file.   flux, error : F/F_base, NaN for unknown errors.
+    value : as in the file, fluxes or magnitudes.   flux, error : F/F_base, NaN for unknown errors.
     """
     far = np.abs(flux - 1) > FAR * np.nan_to_num(error)
-    impossible = (value < 0) | (flux > BRIGHT)
+    impossible = (flux < 0) | (flux > BRIGHT)
     impossible[impossible] = [NINES.fullmatch(f"{abs(v):.10g}") is not None for v in value[impossible]]
-    return far & (impossible | (value == 0) | (flux > BEYOND))
+    zero = (value == 0) & ((flux == 0) | (flux > BRIGHT))
+    return far & (impossible | zero | (flux > BEYOND))
 
 
 def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> LightCurve:
@@ -270,7 +298,7 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
         **{f"epochs marked by {title}": marked_bad(table[title], bits) for title, bits in columns.flags.items()},
         "points with NaN or without a number": ~np.isfinite([time, value, error]).all(axis=0),
         "points with an error <= 0": error <= 0,
-        "sentinels": _no_measurement(value, error, columns) | sentinels(time)})
+        "sentinels": _no_measurement(value, error, columns) | no_time(time)})
     notes += [f"{n} {what} dropped" for what, n in counts.items()]
     if good.sum() < MIN_POINTS:
         raise LightCurveError(f"{good.sum()} usable points ({'; '.join(notes) or 'too few lines'}); at least "

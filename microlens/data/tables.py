@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.parquet
 
@@ -39,7 +40,11 @@ SAMPLE = 300  # lines from which the separator is told
 COMMENT_SIGNS = "#%!"
 SEPARATORS = (",", ";", "\t", "|", None)  # None: any white space
 NUMBER = re.compile(r"[<>]?\s*[+-]?((\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?|nan|inf)", re.IGNORECASE)
+OFFSET = re.compile(r"\s*[-–_]\s*(24\d{5}(?:\.\d+)?)")  # of "HJD - 2450000"
 DECIMAL_COMMA = re.compile(r"[<>]?\s*[+-]?\d+,\d+([eEdD][+-]?\d+)?")
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")  # 1,234 may be one thousand or about one
+MIXED_THOUSANDS = 0.05  # share of a column's numbers without a comma above which those with one are thousands
+TEXT = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_binary, pyarrow.types.is_dictionary)
 PACKINGS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 FOREIGN = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image",
            b"%PDF": "a PDF document", b"PK\x03\x04": "a ZIP archive; unpack it first", b"\x89HDF": "an HDF5 file",
@@ -73,7 +78,7 @@ def _tables(path: Path, event, star_names, time_names) -> list[Table]:
     for magic, what in FOREIGN.items():
         if raw.startswith(magic):
             raise LightCurveError(f"is {what}; expected a table of time, brightness and its error.")
-    return _fits_tables(raw) if raw.startswith(b"SIMPLE  =") else [_text_table(_decoded(raw))]
+    return _fits_tables(raw) if raw.startswith(b"SIMPLE  =") else _text_tables(_decoded(raw))
 
 
 @contextlib.contextmanager
@@ -157,6 +162,7 @@ def _from_library(table: Table) -> Table:
         reduced = "MJD" if table[name].format == "mjd" else "JD"
         words[name] = f"{reduced} {table[name].scale.upper()}"
         table[name] = getattr(table[name], reduced.lower())
+    table.remove_columns([n for n in table.colnames if not hasattr(table[n], "dtype")])  # places in the sky
     keywords = dict(table.meta.get("keywords", table.meta))
     keywords = {k.lower(): v["value"] if isinstance(v, dict) and "value" in v else v for k, v in keywords.items()}
     comments = [str(c) for c in table.meta.get("comments", [])]
@@ -164,10 +170,9 @@ def _from_library(table: Table) -> Table:
     return table
 
 
-def _text_table(text: str) -> Table:
-    """The table of a text: one that states its format, or lines of separated columns."""
-    from astropy.io import ascii
-    from astropy.table import Table
+def _text_tables(text: str) -> list[Table]:
+    """The tables of a text: of one that states its format, or lines of separated columns."""
+    from astropy.io import ascii, votable
 
     start = text.lstrip()[:2000].lower()
     if not start:
@@ -175,17 +180,17 @@ def _text_table(text: str) -> Table:
     if start.startswith("<!doctype html") or "<html" in start:
         raise LightCurveError("is a web page (HTML), not a light curve; download the data file itself.")
     if "<votable" in start:
-        return _from_library(Table.read(io.BytesIO(text.encode()), format="votable"))
+        return [_from_library(table.to_table()) for table in votable.parse(io.BytesIO(text.encode())).iter_tables()]
     if text.startswith(("\\", "|")) and re.search(r"^\|.*\|\s*$", text, re.MULTILINE):
-        return _ipac_table(text)
+        return [_ipac_table(text)]
     if "Byte-by-byte Description" in text:
-        return _from_library(ascii.read(text, format="mrt", guess=False))
+        return [_from_library(ascii.read(text, format="mrt", guess=False))]
     if text.startswith("# %ECSV"):
         try:
-            return _from_library(ascii.read(text, format="ecsv", guess=False))
+            return [_from_library(ascii.read(text, format="ecsv", guess=False))]
         except ValueError:
             pass  # a time format that only lightkurve knows: the columns are read as those of any CSV file
-    return _separated_columns(text)
+    return [_separated_columns(text)]
 
 
 def _ipac_table(text: str) -> Table:
@@ -194,7 +199,8 @@ def _ipac_table(text: str) -> Table:
     """
     lines = [line for line in text.splitlines() if line.strip()]
     keywords = dict(m.groups() for line in lines if (m := re.match(r"""\\\s*(\w+)\s*=\s*['"]?(.*?)['"]?\s*$""", line)))
-    header = [[w.strip() for w in line.strip("| \t").split("|")] for line in lines if line.startswith("|")]
+    bare = [line.strip().removeprefix("|").removesuffix("|") for line in lines if line.startswith("|")]
+    header = [[word.strip() for word in line.split("|")] for line in bare]
     body = [line for line in lines if line[0] not in "\\|"]
     if any(len(line.split()) != len(header[0]) for line in body):
         from astropy.io import ascii
@@ -205,6 +211,12 @@ def _ipac_table(text: str) -> Table:
     table.meta["keywords"] = {k.lower(): v for k, v in keywords.items()}
     table.meta["unit words"] = dict(zip(table.colnames, units, strict=False))
     return table
+
+
+def plain_name(title: str) -> str:
+    """A column's name as the table of names has it: 'Flux Err [e-/s]' -> 'flux_err', 'HJD-2450000' -> 'hjd'."""
+    without_unit = re.sub(r"[\[(].*", "", OFFSET.sub("", title)).strip() or title
+    return re.sub(r"[^a-z0-9]+", "_", without_unit.lower()).strip("_")
 
 
 def is_number(word: str) -> bool:
@@ -253,11 +265,16 @@ def _separated_columns(text: str) -> Table:
         raise LightCurveError(f"no lines of numbers in columns; it begins with {lines[0][:60]!r}. "
                               "Expected time, brightness and its error.")
     cells = [_split(line, separator) for line in lines]
-    decimal_comma = separator != "," and any(DECIMAL_COMMA.fullmatch(w) for w in cells[-1])
+    commas = separator != "," and any("," in line for line in lines)
+    decimal_comma = commas and any(DECIMAL_COMMA.fullmatch(w) for row in cells for w in row)
     if decimal_comma:
+        _check_decimal_commas([row for row in cells if len(row) == n_columns])
         cells = [[w.replace(",", ".") if DECIMAL_COMMA.fullmatch(w) else w for w in row] for row in cells]
     head = list(itertools.takewhile(lambda row: not any(map(is_number, row)), cells))
-    body = [row for row in cells[len(head) :] if len(row) == n_columns]
+    blank = [[""] if separator and any(len(row) == n_columns for row in head) and len(row) == n_columns - 1 else []
+             for row in cells[len(head) :]]  # the last cell of a line is left out where it is empty
+    body = [row + cell for row, cell in zip(cells[len(head) :], blank, strict=True) if len(row + cell) == n_columns]
+    _check_one_header(head, body)
     skipped = len(cells) - len(head) - len(body)
     if skipped > len(body):
         raise LightCurveError(f"{len(body)} lines of {n_columns} columns and {skipped} others; expected one table.")
@@ -266,11 +283,33 @@ def _separated_columns(text: str) -> Table:
     table = Table({name: _numbers_or_words(column) for name, column in words.items()})
     table.meta = {"named": False, "comments": comments, "notes": [], "keywords": {}, "separator": separator,
                   "words": words}
+    table.meta["skipped"] = skipped
     if skipped:
         table.meta["notes"].append(f"{skipped} unreadable lines skipped")
     if decimal_comma:
         table.meta["notes"].append("decimal commas read as points")
     return _with_names(table, titles)
+
+
+def _check_decimal_commas(cells: list[list[str]]):
+    """Raise LightCurveError where the commas of a column of lines of cells separate thousands, as in 905 and 1,234."""
+    for column in zip(*cells, strict=True):
+        commas = [word for word in column if DECIMAL_COMMA.fullmatch(word)]
+        whole = sum(word.isdigit() for word in column)
+        if commas and all(map(THOUSANDS.fullmatch, commas)) and whole > MIXED_THOUSANDS * len(column):
+            whole_number = next(word for word in column if word.isdigit())
+            raise LightCurveError(f"its numbers have commas that may separate thousands or decimals ({commas[0]} "
+                                  f"beside {whole_number}). Write them without.")
+
+
+def _check_one_header(head: list[list[str]], body: list[list[str]]):
+    """Raise LightCurveError where a line of the body is a header with the words of `head` in another order."""
+    for names in head:
+        known = set(names)
+        for row in body:
+            if known.issuperset(row) and row != names and sorted(row) == sorted(names):
+                raise LightCurveError(f"its header is repeated in another order ({' '.join(row)[:120]}). Split the "
+                                      "file there.")
 
 
 def _numbers_or_words(words: tuple[str, ...]) -> np.ndarray:
@@ -302,6 +341,10 @@ def _with_names(table: Table, titles: list[list[str]]) -> Table:
                               "--error 3.")
     if len(names) == n - 1 and _counts_rows(table["1"]):
         names = ["row", *names]
+    if len(names) < n and table.meta["separator"] is None:
+        raise LightCurveError(f"its header has {len(names)} words ({' '.join(names)[:120]}), its lines {n} columns. "
+                              "Separate the columns with commas, or remove the header and say --time 1 --value 2 "
+                              "--error 3.")
     table = named(table, names)
     rest = titles[titles.index(names) + 1 :] if names in titles else []
     if rest and len(rest[0]) == n:
@@ -397,8 +440,11 @@ def _parquet_table(path: Path, event, star_names, time_names) -> Table:
     and name gives the event's number and truth.
     """
     source = parquet_source(path)
-    names = {n.lower(): n for n in source.schema.names}
+    names = {plain_name(n): n for n in source.schema.names}
     star = next((names[n] for n in star_names if n in names), None)
+    if star is None and len(source.files) > 1:
+        raise LightCurveError(f"is a folder of {len(source.files)} Parquet files without a column that names the star; "
+                              "give them one by one.")
     truth, chosen = {}, None
     if event is not None:
         if star is None:
@@ -413,9 +459,22 @@ def _parquet_table(path: Path, event, star_names, time_names) -> Table:
     if event is not None and not found.num_rows:
         first = source.head(1).column(star)[0].as_py()
         raise LightCurveError(f"holds no event {event!r}; the first one there is {first}.")
+    for name in {names[n] for n in star_names if n in names}:
+        found = found.set_column(found.column_names.index(name), name, names_as_text(found.column(name)))
     table = table_of_parquet(path, found, time_names)
     table.meta["truth"] = truth
     return table
+
+
+def names_as_text(labels):
+    """Names, a pyarrow array of text or numbers (12 and 12.0 are both '12'), as text without blanks around."""
+    if pyarrow.types.is_dictionary(labels.type):
+        labels = labels.cast(labels.type.value_type)
+    if pyarrow.types.is_floating(labels.type):
+        labels = pyarrow.compute.if_else(pyarrow.compute.is_nan(labels), None, labels)
+        whole = pyarrow.compute.all(pyarrow.compute.equal(labels, pyarrow.compute.trunc(labels)))
+        labels = labels.cast(pyarrow.int64()) if whole.as_py() else labels
+    return pyarrow.compute.utf8_trim_whitespace(labels.cast(pyarrow.string()))
 
 
 def table_of_parquet(path: Path, rows, time_names) -> Table:
@@ -441,8 +500,10 @@ def needs_epochs(names, time_names) -> bool:
 
 def _plain_array(series) -> np.ndarray:
     """A pandas column as numbers, text ('' where it is missing), or an array of arrays."""
+    if getattr(series.dtype, "tz", None) is not None:
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     values = series.to_numpy()
-    vectors = values.dtype == object and len(values) and np.ndim(values[0]) == 1
+    vectors = values.dtype == object and any(np.ndim(value) == 1 for value in values)
     if vectors or values.dtype.kind in "iufbM":
         return values
     return np.array(["" if missing else str(word) for word, missing in zip(values, series.isna(), strict=True)])
@@ -451,16 +512,19 @@ def _plain_array(series) -> np.ndarray:
 def parquet_source(path: Path):
     """The Parquet file, or all files of observations in a folder, as pyarrow sees them.
 
-    Raises LightCurveError for a folder without any, and where two of them have different columns.
+    A folder named star=501 gives its files a column `star` of the words '501'. Raises LightCurveError for a folder
+    without any, and where two of them differ in their columns, or in the type or unit of one.
     """
     if path.is_file():
         return pyarrow.dataset.dataset(path, format="parquet")
     columns = {}
-    for file in sorted(path.rglob("*.parquet")):
-        names = pyarrow.parquet.read_schema(file).names
-        lower = [n.lower() for n in names]
-        if "sim_label" not in lower and any("flux" in n or "mag" in n for n in lower):
-            columns[file] = set(names)
+    for file in sorted(file for file in path.rglob("*.parquet") if file.name[0] not in "._"):
+        with naming(file.relative_to(path)):
+            part = pyarrow.parquet.ParquetFile(file)
+        lower = [n.lower() for n in part.schema_arrow.names]
+        if part.metadata.num_rows and "sim_label" not in lower and any("flux" in n or "mag" in n for n in lower):
+            columns[file] = {_described(field) for field in part.schema_arrow}
+            columns[file] |= {f"{key} (of the folder)" for key in _keys_of_folders(file.relative_to(path))}
     if not columns:
         raise LightCurveError("none of the Parquet files in this folder has a column of fluxes or magnitudes.")
     first, *others = columns
@@ -469,7 +533,21 @@ def parquet_source(path: Path):
         different = ", ".join(sorted(columns[first] ^ columns[other]))
         raise LightCurveError(f"holds tables with different columns: only one of {first.relative_to(path)} and "
                               f"{other.relative_to(path)} has {different}. Give the files of one kind, one by one.")
-    return pyarrow.dataset.dataset([str(file) for file in columns], format="parquet")
+    keys = pyarrow.schema([(key, pyarrow.string()) for key in _keys_of_folders(first.relative_to(path))])
+    return pyarrow.dataset.dataset([str(file) for file in columns], format="parquet", partition_base_dir=str(path),
+                                   partitioning=pyarrow.dataset.partitioning(keys, flavor="hive") if keys else None)
+
+
+def _keys_of_folders(file: Path) -> list[str]:
+    """The keys of the folders above a file that are named as in star=501/part-0.parquet."""
+    return [part.split("=")[0] for part in file.parts[:-1] if "=" in part]
+
+
+def _described(field) -> str:
+    """Name, type and unit of a column of a Parquet file; text is text, however it is stored."""
+    kind = "text" if any(is_text(field.type) for is_text in TEXT) else str(field.type)
+    unit = (field.metadata or {}).get(b"unit", b"").decode()
+    return " ".join(word for word in (field.name, f"({kind})", unit) if word)
 
 
 def _beside(path: Path, *columns: str):

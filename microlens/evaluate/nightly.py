@@ -118,7 +118,7 @@ def _check_same(old: States, attrs: dict):
                          f"cannot go on with {attrs['run']} ({attrs['network'][:8]}). Name that one with "
                          "--experiment-name, or begin a new state with --state.")
     for what, words in OF_THE_FILES.items():
-        if theirs[what] != attrs[what] and theirs[what] and attrs[what]:
+        if theirs[what].lower() != attrs[what].lower() and theirs[what] and attrs[what]:
             raise ValueError(f"{old.path}: its epochs had the {words} {theirs[what]}, those of the new files have "
                              f"{attrs[what]}. Give files of one {words}, or begin a new state with --state.")
 
@@ -208,6 +208,7 @@ class _Night:
         later = _is_first(new["star"]) | (np.diff(new["time"], prepend=-np.inf) > 0)
         kept = later & ~(new["time"] <= last[new["star"]])
         self.counts["epochs"], self.counts["known already"] = int(kept.sum()), int((~kept).sum())
+        self.counts["contradicted"] = int((~later & (np.diff(new["flux"], prepend=np.nan) != 0)).sum())
         return new if kept.all() else new[kept]
 
     def _piece(self, old: States | None, piece: slice) -> dict[str, np.ndarray]:
@@ -234,9 +235,12 @@ class _Night:
         lines = [f"{c['stars']} stars ({c['new stars']} new), {c['epochs']} epochs counted, {c['alerts']} new alerts"]
         found = [
             (c["known already"], "epochs left out: they are not later than their star's last one"),
+            (c["contradicted"], "of these have another brightness than the epoch of the same star and time that was "
+                                "counted: are several bands or apertures mixed?"),
             *((n, f"rows left out {cause}") for cause, n in self.epochs.dropped.items()),
             (c["waiting"], f"stars wait for their first {N_REFERENCE} epochs, whose median is their reference flux"),
-            (c["no measurement"], "epochs left out: their flux is 0, or of nines alone, as where nothing was measured"),
+            (c["no measurement"], "epochs left out: their brightness is 0 or of nines alone, as where nothing was "
+                                  "measured"),
             (c["poor"], f"epochs left out: their errors are over {POOR:g} times those of their star's first ones"),
             (c["without a reference flux"], "epochs of stars without a positive reference flux, which cannot be "
                                             "judged"),
@@ -278,7 +282,9 @@ class _Stars:
         other = judged & (np.abs(new["baseline"] - reference) > BASELINE_TOLERANCE * reference)
         counts["stars of another baseline"] += len(np.unique(new["star"][other]))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            none = no_measurement(new["flux"], new["flux"] / reference, new["error"] / reference) & judged
+            in_magnitudes = self.night.attrs["unit"] == "mag"
+            as_in_file = -2.5 * np.log10(new["flux"]) if in_magnitudes else new["flux"]
+            none = no_measurement(as_in_file, new["flux"] / reference, new["error"] / reference) & judged
         counts["no measurement"] += int(none.sum())
         new, reference = new[judged & ~none], reference[judged & ~none]
         star = new["star"]
