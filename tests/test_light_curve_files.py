@@ -318,6 +318,18 @@ def test_long_numbers_of_stars_stay_apart_beside_a_missing_one(tmp_path):
     assert [curve.star for curve in read_light_curves(path)] == ["6021030432034834433", "6021030432034834435"]
 
 
+def test_numbers_of_stars_have_one_name_in_every_format(tmp_path):
+    table = Table({"star": np.repeat([501.0, 502.0], N), "time": [*T, *T], "mag": [*MAG, *MAG], "error": [*ERR, *ERR]})
+    table.write(tmp_path / "a.fits")
+    table.write(tmp_path / "b.ecsv")
+    pq.write_table(pa.table({name: np.asarray(table[name]) for name in table.colnames}), tmp_path / "c.parquet")
+    table.write(tmp_path / "d.csv")
+    for name in ("a.fits", "b.ecsv", "c.parquet", "d.csv"):
+        curve = read_light_curve(tmp_path / name, ReadConfig(event="502"))
+        assert (curve.star, len(curve.time)) == ("502", N)
+        assert list(read_epochs([tmp_path / name], ReadConfig()).names) == ["501", "502"]
+
+
 @pytest.mark.parametrize("path", ["a.csv", "a.parquet"])
 def test_the_column_that_tells_stars_apart_names_them(tmp_path, path):
     columns = {"object": ["BLG512"] * 2 * N, "star": ["a"] * N + ["b"] * N, "time": [*T, *T], "mag": [*MAG, *MAG],

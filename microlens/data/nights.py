@@ -33,6 +33,7 @@ from microlens.data.readers import (
 )
 from microlens.data.tables import (
     LightCurveError,
+    as_arrow,
     is_parquet,
     names_as_text,
     naming,
@@ -120,8 +121,8 @@ def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
     known = known_names()
     if not is_parquet(path):
         for table in read_tables(path, None, known["star"], known["time"]):
-            columns = _telling_columns(_columns(table, options), lambda title, t=table: _differ([_arrow(t[title])]))
-            yield table, columns, _arrow(table[columns.stars[0]])
+            columns = _telling_columns(_columns(table, options), lambda title, t=table: _differ([as_arrow(t[title])]))
+            yield table, columns, as_arrow(table[columns.stars[0]])
         return
     source = parquet_source(path)
     head = table_of_parquet(path, source.head(SAMPLE), known["time"])
@@ -196,13 +197,6 @@ def _baseline_column(table, columns: Columns) -> str | None:
     return next(iter(named_as(known_names()["baseline"], {t: plain_name(t) for t in others})), None)
 
 
-def _arrow(column) -> pyarrow.Array:
-    """A column of a table as a pyarrow array; what is masked is null."""
-    mask = np.ma.getmaskarray(np.ma.asarray(column))
-    values = np.ma.getdata(column)
-    return pyarrow.array(values.astype(values.dtype.newbyteorder("=")), mask=mask)
-
-
 class _Labels:
     """Names of stars or bands, and a number for each."""
 
@@ -256,7 +250,7 @@ def _bands(table, columns: Columns) -> pyarrow.Array:
     """The bands (n,) of the rows: the words of all columns of bands joined by '/', that of the table, or none."""
     if not columns.bands:
         return pyarrow.array([table.meta.get("band") or None] * len(table), pyarrow.string())
-    words = [names_as_text(_arrow(table[title])) for title in columns.bands]
+    words = [names_as_text(as_arrow(table[title])) for title in columns.bands]
     return pyarrow.compute.binary_join_element_wise(*words, "/")
 
 

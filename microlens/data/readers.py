@@ -19,7 +19,7 @@ from scipy.ndimage import median_filter
 from microlens.config import ReadConfig
 from microlens.data.columns import DATE, ZERO_POINTS, Columns, choose_columns, known_names, plain_name
 from microlens.data.lightcurve import MIN_POINTS, LightCurve, neighbour_scatter, to_flux
-from microlens.data.tables import LightCurveError, numbers, read_tables, times_beside
+from microlens.data.tables import LightCurveError, as_arrow, names_as_text, numbers, read_tables, times_beside
 
 DEFAULT_BANDS = ("F146", "W146", "W149")  # Roman's wide band, under the names it has had
 FAINTEST, LARGEST_ERROR = 35.0, 5.0  # mag; nothing beyond is a measurement, it is a sentinel such as 99.999
@@ -116,9 +116,14 @@ def _exploded(table):
     return out
 
 
+def _words(table, title: str) -> np.ndarray:
+    """The names (n,) in a column, '' where there is none."""
+    return np.array(names_as_text(as_arrow(table[title])).fill_null("").to_pylist(), dtype=np.str_)
+
+
 def _labels(table, titles: list[str]) -> np.ndarray:
     """Labels (n,) of the rows by columns of names: those that change join with '/', the first alone where none does."""
-    words = [np.char.strip(np.ma.filled(table[t].astype(str), "")) for t in titles]
+    words = [_words(table, title) for title in titles]
     changing = [w for w in words if 1 < len(np.unique(w)) <= len(w) / 2]
     constant = [w for w in words if len(np.unique(w)) == 1]
     out = (changing or constant or [np.full(len(table), "")])[0]
@@ -129,7 +134,7 @@ def _labels(table, titles: list[str]) -> np.ndarray:
 
 def names_of_stars(table, titles: list[str]) -> np.ndarray:
     """Names (n,) of the stars of the rows, of the first column of names that tells several apart, else the first."""
-    words = [np.char.strip(np.ma.filled(table[t].astype(str), "")) for t in titles]
+    words = [_words(table, title) for title in titles]
     several = [w for w in words if 1 < len(np.unique(w)) <= len(w) / 2]
     different = [w for w in words if len(np.unique(w)) > 1]
     stated = [w for w in words if (w != "").any()]

@@ -466,6 +466,13 @@ def _parquet_table(path: Path, event, star_names, time_names) -> Table:
     return table
 
 
+def as_arrow(column) -> pyarrow.Array:
+    """A column of a table as a pyarrow array; what is masked is null."""
+    mask = np.ma.getmaskarray(np.ma.asarray(column))
+    values = np.ma.getdata(column)
+    return pyarrow.array(values.astype(values.dtype.newbyteorder("=")), mask=mask)
+
+
 def names_as_text(labels):
     """Names, a pyarrow array of text or numbers (12 and 12.0 are both '12'), as text without blanks around."""
     if pyarrow.types.is_dictionary(labels.type):
