@@ -195,7 +195,8 @@ def times_of(column) -> tuple[np.ndarray, str]:
     else:
         return numbers(column)[0], ""
     times = ((dates - NOON_OF_2000) / pd.Timedelta(days=1)).to_numpy(dtype=float, na_value=np.nan) + JD_OF_2000
-    if column.dtype.kind != "M" and len(np.unique(times)) < len(times) and ((times - 0.5) % 1 == 0).all():
+    known = times[np.isfinite(times)]
+    if column.dtype.kind != "M" and len(np.unique(known)) < len(known) and ((known - 0.5) % 1 == 0).all():
         raise LightCurveError(f"its times, in column {column.name}, are dates without the time of day, and several "
                               "epochs share one; expected times as JD, or dates with hours and minutes.")
     return times, "JD UTC (from dates)"

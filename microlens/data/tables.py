@@ -5,7 +5,8 @@
 A table's `meta` says: `named`, whether the file names its columns (else they are called 1, 2, 3 ...); `comments`, its
 comment lines; `notes`, what was done on reading; `band`, where a whole table has one; `keywords`, those of a FITS or
 IPAC header; `words`, the words of each column of a text that does not state its format, until choose_columns has told
-which of them are names of stars and bands: these stay text.
+which of them are names of stars and bands: these stay text; `skipped`, how many of its lines have another number of
+columns.
 
 astropy is imported where it is needed: it takes a second, which most commands need not spend.
 """
@@ -271,9 +272,9 @@ def _separated_columns(text: str) -> Table:
         _check_decimal_commas([row for row in cells if len(row) == n_columns])
         cells = [[w.replace(",", ".") if DECIMAL_COMMA.fullmatch(w) else w for w in row] for row in cells]
     head = list(itertools.takewhile(lambda row: not any(map(is_number, row)), cells))
-    blank = [[""] if separator and any(len(row) == n_columns for row in head) and len(row) == n_columns - 1 else []
-             for row in cells[len(head) :]]  # the last cell of a line is left out where it is empty
-    body = [row + cell for row, cell in zip(cells[len(head) :], blank, strict=True) if len(row + cell) == n_columns]
+    may_be_short = separator is not None and any(len(row) == n_columns for row in head)
+    shortest = n_columns - 1 if may_be_short else n_columns  # of a line that leaves out its last cell, an empty one
+    body = [row + [""] * (n_columns - len(row)) for row in cells[len(head) :] if shortest <= len(row) <= n_columns]
     _check_one_header(head, body)
     skipped = len(cells) - len(head) - len(body)
     if skipped > len(body):
@@ -282,8 +283,7 @@ def _separated_columns(text: str) -> Table:
     words = {str(i + 1): column for i, column in enumerate(zip(*body, strict=True))}
     table = Table({name: _numbers_or_words(column) for name, column in words.items()})
     table.meta = {"named": False, "comments": comments, "notes": [], "keywords": {}, "separator": separator,
-                  "words": words}
-    table.meta["skipped"] = skipped
+                  "words": words, "skipped": skipped}
     if skipped:
         table.meta["notes"].append(f"{skipped} unreadable lines skipped")
     if decimal_comma:
