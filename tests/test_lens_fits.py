@@ -145,7 +145,7 @@ def nearest(found, truth):
     return found.solutions[int(np.argmin(errors))], min(errors)
 
 
-@pytest.mark.parametrize("step", [8, pytest.param(2, marks=pytest.mark.validate)])
+@pytest.mark.parametrize("step", [4, pytest.param(2, marks=pytest.mark.validate)])
 def test_a_search_finds_a_pair_of_stars_between_false_minima(step):
     epochs = [values[::step] for values in light_curve(PAIR, f_s=1.0, sigma=0.02)]
     solution, error = nearest(fit.fit_light_curve(*epochs, "binary"), PAIR)

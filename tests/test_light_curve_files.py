@@ -20,7 +20,7 @@ from microlens.data.format import open_dataset
 from microlens.data.lightcurve import CADENCE, MOST_EPOCHS, SPAN, LightCurve, seasons
 from microlens.data.nights import read_epochs
 from microlens.data.parquet import export_parquet
-from microlens.data.readers import read_light_curve, read_light_curves
+from microlens.data.readers import no_time, read_light_curve, read_light_curves
 from microlens.data.simulation import simulate
 from microlens.data.tables import LightCurveError, read_tables
 from microlens.evaluate import light_curves
@@ -316,6 +316,44 @@ def test_long_numbers_of_stars_stay_apart_beside_a_missing_one(tmp_path):
     path = parquet(tmp_path, "a.parquet", star=pa.array(ids), time=[*T, *T, *T[:25]], flux=[*UJY, *UJY, *UJY[:25]],
                    error=np.ones(2 * N + 25))
     assert [curve.star for curve in read_light_curves(path)] == ["6021030432034834433", "6021030432034834435"]
+
+
+def test_a_column_that_counts_rows_names_no_star(tmp_path):
+    text = "id,time,mag,error\n" + lines(range(1, N + 1), T, MAG, ERR, separator=",")
+    curve = read_light_curve(write(tmp_path, "a.csv", text))
+    assert curve.star == "" and len(curve.time) == N
+
+
+def test_a_name_that_stands_once_is_that_of_all_rows(tmp_path):
+    text = "name,time,mag,error\n" + lines(["OB06", *[""] * (N - 1)], T, MAG, ERR, separator=",")
+    curve = read_light_curve(write(tmp_path, "a.csv", text))
+    assert curve.star == "OB06" and len(curve.time) == N
+
+
+def test_real_times_are_no_sentinels():
+    for real in (np.linspace(-1000, 6000, 600), np.linspace(0, 7300, 600), np.repeat([98.0, 99.0], 300),
+                 np.repeat([9998.5, 9999.9], 300)):
+        assert not no_time(real).any()
+    found = no_time(np.array([2500.0, 9999.0, 2501.0, 0.0, -999.0, 2502.0]))
+    assert list(np.flatnonzero(found)) == [1, 3, 4]
+
+
+def test_a_catalogue_beside_the_light_curves_is_no_obstacle(tmp_path):
+    parquet(tmp_path, "lightcurves.parquet", star=["a"] * N)
+    pq.write_table(pa.table({"star": ["a"], "mag": [18.0]}), tmp_path / "sources.parquet")
+    pq.write_table(pa.table({"image_id": [1], "time": [1.0]}), tmp_path / "visits.parquet")
+    assert len(read_light_curve(tmp_path).time) == N
+    parquet(tmp_path, "more.parquet", star=["b"] * N, error=pa.nulls(N))
+    assert [curve.star for curve in read_light_curves(tmp_path)] == ["a"]  # the other has no errors
+    folder = tmp_path / "other"
+    parquet(folder, "star=501/a.parquet", star=[501] * N)
+    assert read_light_curve(folder).star == "501"
+
+
+def test_dates_in_another_form_are_refused_with_one_of_them(tmp_path):
+    text = "time,mag,error\n" + lines([f"2027-02-14.{k:04d}" for k in range(N)], MAG, ERR, separator=",")
+    with pytest.raises(LightCurveError, match=r"its times, '2027-02-14\.0000' for example, are no dates in ISO form"):
+        read_light_curve(write(tmp_path, "a.csv", text))
 
 
 def test_numbers_of_stars_have_one_name_in_every_format(tmp_path):

@@ -466,7 +466,7 @@ def test_bands_in_the_extensions_of_a_fits_file_and_in_several_columns(season, p
     both = pd.concat([night.assign(filter="W", telescope=which) for which in "AB"])
     for path in ("b.csv", "b.parquet"):
         file = written(both, path, [*COLUMNS, "filter", "telescope"])
-        with pytest.raises(ValueError, match="hold the bands A, B; say with --band"):
+        with pytest.raises(ValueError, match="hold the bands W/A, W/B; say with --band"):
             read_epochs([file], StreamConfig())
         assert len(read_epochs([file], StreamConfig(band="B")).time) == len(night)
 

@@ -124,7 +124,7 @@ def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
             columns = _telling_columns(_columns(table, options), lambda title, t=table: _differ([as_arrow(t[title])]))
             yield table, columns, as_arrow(table[columns.stars[0]])
         return
-    source = parquet_source(path)
+    source = parquet_source(path, known["time"])
     head = table_of_parquet(path, source.head(SAMPLE), known["time"])
     columns = _telling_columns(
         _columns(head, options),
@@ -143,14 +143,12 @@ def _tables(path: Path, options: ReadConfig) -> Iterator[tuple]:
 
 
 def _telling_columns(columns: Columns, differ) -> Columns:
-    """The columns with one of names of stars, the first that tells several apart, and those of bands that tell several
-    apart, or the first where none does.
+    """The columns with one of names of stars: the first that tells several apart, or the first where none does.
 
     differ : whether the column of a title has several values.
     """
     star = next((t for t in columns.stars if differ(t)), columns.stars[0]) if columns.stars[1:] else columns.stars[0]
-    bands = [t for t in columns.bands if differ(t)] if columns.bands[1:] else columns.bands
-    return dataclasses.replace(columns, stars=[star], bands=bands or columns.bands[:1])
+    return dataclasses.replace(columns, stars=[star])
 
 
 def _differ(parts) -> bool:
@@ -247,11 +245,19 @@ def _part(table, columns: Columns, star, bands: _Labels, dropped: Counter) -> tu
 
 
 def _bands(table, columns: Columns) -> pyarrow.Array:
-    """The bands (n,) of the rows: the words of all columns of bands joined by '/', that of the table, or none."""
+    """The bands (n,) of the rows: the words of all columns of bands joined by '/', that of the table, or none.
+
+    All columns are joined, whether their words differ or not, so that a band has the same name every night.
+    """
     if not columns.bands:
         return pyarrow.array([table.meta.get("band") or None] * len(table), pyarrow.string())
     words = [names_as_text(as_arrow(table[title])) for title in columns.bands]
-    return pyarrow.compute.binary_join_element_wise(*words, "/")
+    words = [pyarrow.compute.if_else(pyarrow.compute.equal(part, ""), None, part) for part in words]
+    joined = words[0]
+    for part in words[1:]:
+        both = pyarrow.compute.binary_join_element_wise(joined, part, "/")
+        joined = pyarrow.compute.coalesce(both, joined, part)
+    return joined
 
 
 def _baselines(table, columns: Columns) -> np.ndarray:
@@ -280,13 +286,13 @@ def _in_band(band, names: list[str], options: ReadConfig) -> tuple[np.ndarray, s
     band (n,) : numbers in `names`. Raises LightCurveError where there are several others.
     """
     if options.band is not None:
-        wanted = [name for name in names if name.lower() == options.band.lower()]
+        wanted = [name for name in names if options.band.lower() in (name.lower(), *name.lower().split("/"))]
     else:
-        wanted = [name for name in names if name.upper() in DEFAULT_BANDS] or names
+        wanted = [name for name in names if {*name.upper().split("/")} & {*DEFAULT_BANDS}] or names
     if options.band is not None and not wanted:
         raise LightCurveError(f"no file holds a band {options.band!r}; they have {', '.join(names) or 'none by name'}.")
     if len(wanted) > 1:
-        raise LightCurveError(f"the files hold the bands {', '.join(names)}; say with --band which one is meant.")
+        raise LightCurveError(f"the files hold the bands {', '.join(wanted)}; say with --band which one is meant.")
     if not wanted:
         return np.ones(len(band), dtype=bool), ""
     return band == names.index(wanted[0]), wanted[0]

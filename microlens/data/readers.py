@@ -30,7 +30,7 @@ FAR = 10.0  # robust standard deviations from every other number, beyond which a
 LEAST_ERROR = 0.1  # of the running median of the errors in flux; an error below has a cause of its own
 ERROR_WINDOW = 51  # epochs of that running median
 NOON_OF_2000, JD_OF_2000 = pd.Timestamp("2000-01-01 12:00"), 2451545.0
-LATE = 1000.0  # d; times whose median is later do not begin at 0
+LATE = 1000.0  # d; times that are all later, but for some of 0 or less, do not begin there
 LONGEST_STEP, LONGEST_SPAN = 100.0, 50_000.0  # d; longer ones, in the median and in all, are not days
 NINES = re.compile(r"9{2,}0*|9+\.9+|9\.9+e\+\d+|1e\+\d\d")  # digits of 99.99, 999, 9.9e9, 1e30 ...
 MOST_PIECES = 10  # of a file of several curves, one behind the other; more pieces are lines in disorder
@@ -105,12 +105,13 @@ def _exploded(table):
     lengths = [len(row) for row in arrays[long[0]]]
     for c, rows in arrays.items():
         k = next((k for k, row in enumerate(rows) if len(row) not in (0, lengths[k])), None)
-        if k is not None:
+        if k is not None and any(0 < len(row) == length for row, length in zip(rows, lengths, strict=True)):
             raise LightCurveError(f"in row {k + 1} the column {c} has {len(rows[k])} numbers and {long[0]} "
                                   f"{lengths[k]}; expected one for each epoch.")
     same = [c for c in long if [len(row) for row in arrays[c]] == lengths]
-    out = type(table)({c: np.concatenate(arrays[c]) if c in same else np.repeat(table[c], lengths)
-                       for c in table.colnames if c in same or c not in long}, meta=table.meta)
+    columns = {c: np.concatenate([row for row in arrays[c] if len(row)] or [[]]) for c in same}
+    columns |= {c: np.repeat(table[c], lengths) for c in table.colnames if c not in long}
+    out = type(table)({c: columns[c] for c in table.colnames if c in columns}, meta=table.meta)
     if len(table) > 1 and not {plain_name(c) for c in table.colnames} & set(known_names()["star"]):
         out["star"] = np.repeat(np.arange(1, len(table) + 1), lengths)
     return out
@@ -133,12 +134,16 @@ def _labels(table, titles: list[str]) -> np.ndarray:
 
 
 def names_of_stars(table, titles: list[str]) -> np.ndarray:
-    """Names (n,) of the stars of the rows, of the first column of names that tells several apart, else the first."""
+    """Names (n,) of the stars of the rows, of the first column of names that tells several apart, else the first.
+
+    A column that differs in every row counts them and names no star. A name that stands once for all is that of all.
+    """
     words = [_words(table, title) for title in titles]
     several = [w for w in words if 1 < len(np.unique(w)) <= len(w) / 2]
-    different = [w for w in words if len(np.unique(w)) > 1]
-    stated = [w for w in words if (w != "").any()]
-    return (several or stated[:1] or different or [np.full(len(table), "")])[0]
+    constant = [w for w in words if len(np.unique(w[w != ""])) == 1]
+    names = (several or constant or [np.full(len(table), "")])[0]
+    stated = names[names != ""]
+    return np.full(len(names), stated[0]) if len(stated) == 1 else names
 
 
 def _parts(path: Path, table, options: ReadConfig) -> list[tuple]:
@@ -192,6 +197,10 @@ def times_of(column) -> tuple[np.ndarray, str]:
     elif column.dtype.kind in "US" and any(DATE.match(str(word).strip()) for word in column):
         words = pd.Series(np.ma.filled(np.ma.asarray(column), "").astype(str))
         dates = pd.to_datetime(words, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+        strange = words[dates.isna() & (words.str.strip() != "")]
+        if len(strange) > len(words) / 2:
+            raise LightCurveError(f"its times, {strange.iloc[0]!r} for example, are no dates in ISO form, such as "
+                                  "2027-02-14 or 2027-02-14T03:30:15.5.")
     else:
         return numbers(column)[0], ""
     times = ((dates - NOON_OF_2000) / pd.Timedelta(days=1)).to_numpy(dtype=float, na_value=np.nan) + JD_OF_2000
@@ -223,10 +232,11 @@ def marked_bad(column, bits: int) -> np.ndarray:
     """Which epochs (n,) a flag column marks as bad."""
     if column.dtype.kind == "b":
         return np.ma.filled(column, False)
-    values = numbers(column)[0]
+    known, place = np.unique(np.ma.filled(column.astype(str), ""), return_inverse=True)
+    values = numbers(column)[0] if column.dtype.kind in "iuf" else numbers(known)[0][place]
     if column.dtype.kind in "iuf" or np.isfinite(values).mean() > 0.5:  # a few words among numbers say nothing
         return (np.where(np.isfinite(values), values, 0).astype(np.int64) & bits) != 0
-    return ~np.isin([str(w).strip().lower() for w in column], known_names()["good_words"])
+    return ~np.isin([word.strip().lower() for word in known], known_names()["good_words"])[place]
 
 
 def measured(table, columns: Columns):
@@ -270,8 +280,13 @@ def julian_date_of_zero(system: str, time) -> str:
 
 def no_time(time) -> np.ndarray:
     """Which times (n,) stand for "no time": nines alone, or 0 and less where the others count from another day."""
-    known = time[np.isfinite(time)]
-    return sentinels(time) | ((time <= 0) & (len(known) > 0 and np.median(known) > LATE))
+    found, positive = sentinels(time), time[time > 0]
+    if found.any():
+        others = np.sort(time[~found & np.isfinite(time)])
+        at = np.clip(np.searchsorted(others, time), 1, max(len(others) - 1, 1))
+        nearest = np.minimum(np.abs(time - others[at - 1]), np.abs(time - others[np.minimum(at, len(others) - 1)]))
+        found &= nearest > LONGEST_STEP  # a night may be at day 9999.9
+    return found | ((time <= 0) & (len(positive) > 0 and positive.min() > LATE))
 
 
 def no_measurement(value, flux, error) -> np.ndarray:
@@ -334,7 +349,8 @@ def _error_factor(columns: Columns) -> float:
 
 def _no_measurement(value, error, columns: Columns) -> np.ndarray:
     """Which values (n,) or errors are none; raises LightCurveError where most numbers cannot be magnitudes."""
-    bad = sentinels(value) | (sentinels(error) & (error > FAR * np.nanmedian(error)))
+    typical = np.median(error[np.isfinite(error)]) if np.isfinite(error).any() else np.inf
+    bad = sentinels(value) | (sentinels(error) & (error > FAR * typical))
     if not columns.is_mag:
         known = value[np.isfinite(value)]
         noise = neighbour_scatter(known) if columns.error is None and len(known) >= MIN_POINTS else error

@@ -267,14 +267,15 @@ def _separated_columns(text: str) -> Table:
                               "Expected time, brightness and its error.")
     cells = [_split(line, separator) for line in lines]
     commas = separator != "," and any("," in line for line in lines)
-    decimal_comma = commas and any(DECIMAL_COMMA.fullmatch(w) for row in cells for w in row)
+    decimal_comma = _columns_with_decimal_commas([row for row in cells if len(row) == n_columns]) if commas else []
     if decimal_comma:
-        _check_decimal_commas([row for row in cells if len(row) == n_columns])
-        cells = [[w.replace(",", ".") if DECIMAL_COMMA.fullmatch(w) else w for w in row] for row in cells]
+        cells = [[w.replace(",", ".") if i in decimal_comma and DECIMAL_COMMA.fullmatch(w) else w
+                  for i, w in enumerate(row)] for row in cells]
     head = list(itertools.takewhile(lambda row: not any(map(is_number, row)), cells))
     may_be_short = separator is not None and any(len(row) == n_columns for row in head)
     shortest = n_columns - 1 if may_be_short else n_columns  # of a line that leaves out its last cell, an empty one
-    body = [row + [""] * (n_columns - len(row)) for row in cells[len(head) :] if shortest <= len(row) <= n_columns]
+    body = [row if len(row) == n_columns else [*row, ""] for row in cells[len(head) :]
+            if shortest <= len(row) <= n_columns]
     _check_one_header(head, body)
     skipped = len(cells) - len(head) - len(body)
     if skipped > len(body):
@@ -291,15 +292,22 @@ def _separated_columns(text: str) -> Table:
     return _with_names(table, titles)
 
 
-def _check_decimal_commas(cells: list[list[str]]):
-    """Raise LightCurveError where the commas of a column of lines of cells separate thousands, as in 905 and 1,234."""
-    for column in zip(*cells, strict=True):
+def _columns_with_decimal_commas(cells: list[list[str]]) -> list[int]:
+    """The places of columns of numbers, in lines of cells, with commas for points.
+
+    Raises LightCurveError where the commas of a column separate thousands, as in 905 and 1,234.
+    """
+    found = []
+    for place, column in enumerate(zip(*cells, strict=True)):
         commas = [word for word in column if DECIMAL_COMMA.fullmatch(word)]
+        if len(commas) + sum(map(is_number, column)) > len(column) / 2 and commas:
+            found.append(place)
         whole = sum(word.isdigit() for word in column)
         if commas and all(map(THOUSANDS.fullmatch, commas)) and whole > MIXED_THOUSANDS * len(column):
             whole_number = next(word for word in column if word.isdigit())
             raise LightCurveError(f"its numbers have commas that may separate thousands or decimals ({commas[0]} "
                                   f"beside {whole_number}). Write them without.")
+    return found
 
 
 def _check_one_header(head: list[list[str]], body: list[list[str]]):
@@ -439,7 +447,7 @@ def _parquet_table(path: Path, event, star_names, time_names) -> Table:
     Where the rows have no times but `epoch_id`, the table of epochs beside gives them; a table beside with event_id
     and name gives the event's number and truth.
     """
-    source = parquet_source(path)
+    source = parquet_source(path, time_names)
     names = {plain_name(n): n for n in source.schema.names}
     star = next((names[n] for n in star_names if n in names), None)
     if star is None and len(source.files) > 1:
@@ -510,44 +518,69 @@ def _plain_array(series) -> np.ndarray:
     if getattr(series.dtype, "tz", None) is not None:
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     values = series.to_numpy()
-    vectors = values.dtype == object and any(np.ndim(value) == 1 for value in values)
+    first = next((value for value in values if value is not None), None) if values.dtype == object else None
+    vectors = np.ndim(first) == 1
     if vectors or values.dtype.kind in "iufbM":
         return values
-    return np.array(["" if missing else str(word) for word, missing in zip(values, series.isna(), strict=True)])
+    return series.astype(object).where(series.notna(), "").astype(str).to_numpy(dtype=str)
 
 
-def parquet_source(path: Path):
+def parquet_source(path: Path, time_names):
     """The Parquet file, or all files of observations in a folder, as pyarrow sees them.
 
-    A folder named star=501 gives its files a column `star` of the words '501'. Raises LightCurveError for a folder
-    without any, and where two of them differ in their columns, or in the type or unit of one.
+    A folder named star=501 gives its files a column `star` of the words '501'.   time_names : as in read_tables.
+    Raises LightCurveError for a folder without any, and where two of them differ in their columns, or in the type or
+    unit of one.
     """
     if path.is_file():
         return pyarrow.dataset.dataset(path, format="parquet")
-    columns = {}
+    schemas = {}
     for file in sorted(file for file in path.rglob("*.parquet") if file.name[0] not in "._"):
         with naming(file.relative_to(path)):
             part = pyarrow.parquet.ParquetFile(file)
-        lower = [n.lower() for n in part.schema_arrow.names]
-        if part.metadata.num_rows and "sim_label" not in lower and any("flux" in n or "mag" in n for n in lower):
-            columns[file] = {_described(field) for field in part.schema_arrow}
-            columns[file] |= {f"{key} (of the folder)" for key in _keys_of_folders(file.relative_to(path))}
+        if part.metadata.num_rows and _has_brightness(part.schema_arrow.names):
+            schemas[file] = part.schema_arrow
+    timed = {file: schema for file, schema in schemas.items() if _has_times(schema.names, time_names)}
+    schemas = timed or schemas  # a catalogue of the stars beside has no times
+    columns = {file: {_described(field) for field in schema if not pyarrow.types.is_null(field.type)}
+               | {f"{key} (of the folder)" for key in _keys_of_folders(file.relative_to(path), schema.names)}
+               for file, schema in schemas.items()}
     if not columns:
         raise LightCurveError("none of the Parquet files in this folder has a column of fluxes or magnitudes.")
-    first, *others = columns
-    other = next((file for file in others if columns[file] != columns[first]), None)
+    first = max(columns, key=lambda file: len(columns[file]))  # a column without any number has no type
+    known = {column.split(" (")[0] for column in columns[first]}
+    other = next((file for file, own in columns.items()
+                  if not own <= columns[first] or not known <= {*schemas[file].names, *_words_of_keys(own)}), None)
     if other is not None:
         different = ", ".join(sorted(columns[first] ^ columns[other]))
         raise LightCurveError(f"holds tables with different columns: only one of {first.relative_to(path)} and "
                               f"{other.relative_to(path)} has {different}. Give the files of one kind, one by one.")
-    keys = pyarrow.schema([(key, pyarrow.string()) for key in _keys_of_folders(first.relative_to(path))])
-    return pyarrow.dataset.dataset([str(file) for file in columns], format="parquet", partition_base_dir=str(path),
+    keys = pyarrow.schema([(key, pyarrow.string())
+                           for key in _keys_of_folders(first.relative_to(path), schemas[first].names)])
+    ordered = [first, *(file for file in columns if file != first)]  # the first one's types are those of all
+    return pyarrow.dataset.dataset([str(file) for file in ordered], format="parquet", partition_base_dir=str(path),
                                    partitioning=pyarrow.dataset.partitioning(keys, flavor="hive") if keys else None)
 
 
-def _keys_of_folders(file: Path) -> list[str]:
-    """The keys of the folders above a file that are named as in star=501/part-0.parquet."""
-    return [part.split("=")[0] for part in file.parts[:-1] if "=" in part]
+def _has_brightness(names) -> bool:
+    """Whether some of the names of a Parquet file's columns are those of fluxes or magnitudes of observations."""
+    plain = [plain_name(name) for name in names]
+    return "sim_label" not in plain and any("flux" in n or re.search(r"(?<![a-z])mag|mag$", n) for n in plain)
+
+
+def _has_times(names, time_names) -> bool:
+    """Whether a Parquet file with columns of these names has times, or the numbers of epochs in a table beside."""
+    return bool({plain_name(name) for name in names} & {*time_names, "epoch_id"})
+
+
+def _words_of_keys(columns: set[str]) -> set[str]:
+    """The keys of folders among descriptions of columns."""
+    return {column.split(" (")[0] for column in columns if column.endswith(" (of the folder)")}
+
+
+def _keys_of_folders(file: Path, names) -> list[str]:
+    """The keys of the folders above a file that are named as in star=501/part-0.parquet, but for the columns it has."""
+    return [key for part in file.parts[:-1] if "=" in part and (key := part.split("=")[0]) not in names]
 
 
 def _described(field) -> str:
