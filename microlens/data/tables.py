@@ -1,4 +1,4 @@
-"""A light-curve file -> tables of columns, by astropy (text, IPAC, ECSV, CDS, VOTable, FITS) and pyarrow (Parquet).
+"""A light-curve file -> tables of columns: text line by line, Parquet by pyarrow, and the other formats by astropy.
 
     for table in read_tables("event.dat"): table.colnames, table.meta["named"], table.meta["notes"]
 
@@ -34,7 +34,7 @@ import pyarrow.parquet
 if TYPE_CHECKING:
     from astropy.table import Table
 
-MAX_BYTES = 2**27  # of text, unpacked: some three million epochs, which need about a gigabyte of memory
+MAX_BYTES = 2**27  # of text, unpacked: some three million epochs, which need about three gigabytes of memory
 MAX_ROWS = 2_000_000  # of a Parquet table that is read whole
 IN_ORDER = 0.9  # share of steps that are forward, above which a column without a name may be the time
 SAMPLE = 300  # lines from which the separator is told
