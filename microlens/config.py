@@ -431,7 +431,7 @@ class ReadConfig(Config):
     time: str | None = option(None, "Column of times: its name, or its number from 1, with its unit in brackets if "
                               "need be: 't [s]'.")
     value: str | None = option(None, "Column of brightness, named in the same way: '4', 'I', 'flux [uJy]'; or the unit "
-                               "alone: '[mag]'. Units are mag, mmag, flux, uJy and mJy.")
+                               "alone: '[mag]'. Units are mag, mmag, flux, nJy, uJy and mJy.")
     error: str | None = option(None, "Column of the brightness' error, named in the same way.")
     band: str | None = option(None, "Band, telescope or camera to read of a file with several. Unset means F146 where "
                               "there is one, else each on its own.")

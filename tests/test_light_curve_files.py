@@ -344,7 +344,8 @@ def test_a_catalogue_beside_the_light_curves_is_no_obstacle(tmp_path):
     pq.write_table(pa.table({"image_id": [1], "time": [1.0]}), tmp_path / "visits.parquet")
     assert len(read_light_curve(tmp_path).time) == N
     parquet(tmp_path, "more.parquet", star=["b"] * N, error=pa.nulls(N))
-    assert [curve.star for curve in read_light_curves(tmp_path)] == ["a"]  # the other has no errors
+    a, b = read_light_curves(tmp_path)
+    assert (a.star, b.star) == ("a", "b") and any("no errors in the file" in note for note in b.notes)
     folder = tmp_path / "other"
     parquet(folder, "star=501/a.parquet", star=[501] * N)
     assert read_light_curve(folder).star == "501"
@@ -500,6 +501,12 @@ FLUXES = {  # text whose brightness is a flux: (text, flux, error, zero point)
         UJY / 1000,
         UJY_ERR / 1000,
         16.4,
+    ),
+    "nanojansky": (
+        "JD,flux [nJy],flux_err [uJy]\n" + lines(T, UJY * 1000, UJY_ERR, separator=","),
+        UJY * 1000,
+        UJY_ERR * 1000,
+        31.4,
     ),
     "error_in_other_unit": (
         "JD,flux [mJy],flux_err [uJy]\n" + lines(T, UJY / 1000, UJY_ERR, separator=","),

@@ -26,18 +26,19 @@ WHOLE = re.compile(r"(\d+\.0)?")  # a number that a library wrote as 7.0, or an 
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 SYSTEM = re.compile(r"\b(BJD|HJD|MJD|JD|BTJD|BKJD)(?:[ _]?\(?(TDB|UTC|TCB|TT|TAI)\)?)?\b", re.IGNORECASE)
 UNIT_WORDS = {**dict.fromkeys(("mag", "mags", "magnitude", "ab", "mag ab", "vega"), "mag"), "mmag": "mmag",
+              **dict.fromkeys(("njy", "nanojansky"), "nJy"),
               **dict.fromkeys(("ujy", "µjy", "microjy", "microjansky"), "uJy"),
               **dict.fromkeys(("mjy", "millijansky"), "mJy"), "jy": "Jy", "flux": "flux"}
 NO_BRIGHTNESS = ("deg", "degree", "degrees", "rad", "arcsec", "d", "day", "days", "s", "sec")
 LINEAR = re.compile(r"e-|electron|adu|count|ct|erg|nmgy|relative|norm", re.IGNORECASE)  # units of some flux
-ZERO_POINTS = {"uJy": 23.9, "mJy": 16.4, "Jy": 8.9}  # AB magnitude of flux 1
+ZERO_POINTS = {"nJy": 31.4, "uJy": 23.9, "mJy": 16.4, "Jy": 8.9}  # AB magnitude of flux 1
 
 
 @dataclass(frozen=True)
 class Columns:
     """Names of the columns of a table, and what their numbers are.
 
-    error : None where the file has none.   unit : 'mag', 'mmag', 'flux', 'uJy', 'mJy', 'Jy' or 'difference'.
+    error : None where the file has none.   unit : 'mag', 'mmag', 'flux', 'nJy', 'uJy', 'mJy', 'Jy' or 'difference'.
     days : length of the time column's unit in days.   time_system : as stated, 'HJD - 2450000' say; '' where not.
     stars, bands : columns that tell stars and bands apart.   flags : {column: bits that mark a bad epoch}.
     """
@@ -252,7 +253,7 @@ class _Chooser:
     def _unit(self, title: str, given: str) -> str:
         """Unit of a brightness as an option (`given`) or a header states it, see Columns.unit; '' where none does."""
         if given and given.lower() not in UNIT_WORDS:
-            raise self.error(f"the unit [{given}] is unknown; expected mag, mmag, flux, uJy or mJy")
+            raise self.error(f"the unit [{given}] is unknown; expected mag, mmag, flux, nJy, uJy or mJy")
         stated = self.table.meta.get("unit words", {}).get(title) or self.table[title].unit
         for word in (given, stated, bracketed(title)):
             word = " ".join(str(word or "").split())

@@ -9,6 +9,7 @@ docs/light_curve_files.md lists the formats and the rules.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -309,6 +310,8 @@ def _light_curve(path: Path, table, columns: Columns, star: str, band: str) -> L
                               "network needs. Add the reference flux, or say --value with a column of magnitudes or of "
                               "whole fluxes.")
     notes = list(table.meta["notes"])
+    if columns.error and np.isnan(numbers(table[columns.error])[0]).all():
+        columns = dataclasses.replace(columns, error=None)  # a column without any number
     time, value, error, limits, date_system = measured(table, columns)
     if not (np.isfinite(value) & np.isfinite(time)).any():
         raise LightCurveError(f"0 usable points: no line has numbers in columns {columns.time} and {columns.value}.")
