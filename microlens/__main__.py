@@ -264,5 +264,16 @@ def main(argv=None) -> int:
         return 130
 
 
+def end(status: int):
+    """End this process. A rank of torchrun ends without the interpreter's own clearing up: threads of gloo may outlive
+    it, and then abort a rank whose work is done (pytorch/pytorch, pull request 179291).
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,13 @@ def test_an_interrupt_that_python_drops_is_heard_all_the_same():
 def test_wrong_input_is_one_line_that_names_it(command, arguments, message):
     status, _, error = command(*arguments)
     assert status != 0 and message in error.splitlines()[-1] and error.splitlines()[-1].startswith("error: ")
+
+
+def test_a_rank_ends_with_its_status_and_all_that_it_printed():
+    """Without the interpreter's clearing up, in which a thread of gloo may abort it."""
+    arguments = [sys.executable, "-m", "microlens"]
+    run = subprocess.run(arguments, env={**os.environ, "WORLD_SIZE": "2"}, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stdout == subprocess.run(arguments, capture_output=True, text=True).stdout != ""
 
 
 def test_output_that_nobody_reads_is_one_clear_error():
