@@ -112,12 +112,17 @@ def stream(args):
     stream_nights(given.files, config, _print_alerts)
 
 
+def _discard_output():
+    """Let what is left to print go nowhere when Python ends, where nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _print_alerts(text: str):
     """Print the lines of alerts. Raises ValueError where nobody takes them, a closed pipe say."""
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere when Python ends
+        _discard_output()
         raise ValueError(f"the alerts could not be printed ({error.strerror}), so the state stays as it was; the same "
                          "command prints them again.") from error
 
@@ -252,7 +257,7 @@ def main(argv=None) -> int:
             sys.stdout.flush()
             return status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere when Python ends
+        _discard_output()
         print("error: nobody reads the output any more (a closed pipe), so its rest was not printed.", file=sys.stderr)
         return 1
     except (ValueError, FloatingPointError, RuntimeError, OSError) as error:

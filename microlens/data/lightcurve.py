@@ -82,7 +82,6 @@ class LightCurve:
         """Name of the curve in its file: star and band, or the file's name."""
         return " ".join(w for w in (self.star, self.band) if w) or self.name
 
-
     @property
     def title(self) -> str:
         """Name of the file, with the star and band in it where there are several."""

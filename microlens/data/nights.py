@@ -147,7 +147,8 @@ def _telling_columns(columns: Columns, differ) -> Columns:
 
     differ : whether the column of a title has several values.
     """
-    star = next((t for t in columns.stars if differ(t)), columns.stars[0]) if columns.stars[1:] else columns.stars[0]
+    candidates = columns.stars if len(columns.stars) > 1 else []  # one column alone need not be looked through
+    star = next((title for title in candidates if differ(title)), columns.stars[0])
     return dataclasses.replace(columns, stars=[star])
 
 

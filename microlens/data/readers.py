@@ -223,21 +223,32 @@ def sentinels(values) -> np.ndarray:
     if not nines.any() or not len(others):
         return nines & False
     spread = max(1.4826 * np.median(np.abs(others - np.median(others))), 1e-9 * abs(np.median(others)), 1e-12)
+    return nines & (_distances(values, others) > FAR * spread)
+
+
+def _distances(values, others) -> np.ndarray:
+    """How far each value (n,) is from the nearest of others (m,), m >= 1, which are in order."""
     at = np.searchsorted(others, values)
     below, above = others[np.maximum(at - 1, 0)], others[np.minimum(at, len(others) - 1)]
-    nearest = np.minimum(np.abs(values - below), np.abs(values - above))
-    return nines & (nearest > FAR * spread)
+    return np.minimum(np.abs(values - below), np.abs(values - above))
 
 
 def marked_bad(column, bits: int) -> np.ndarray:
     """Which epochs (n,) a flag column marks as bad."""
     if column.dtype.kind == "b":
         return np.ma.filled(column, False)
-    known, place = np.unique(np.ma.filled(column.astype(str), ""), return_inverse=True)
-    values = numbers(column)[0] if column.dtype.kind in "iuf" else numbers(known)[0][place]
-    if column.dtype.kind in "iuf" or np.isfinite(values).mean() > 0.5:  # a few words among numbers say nothing
-        return (np.where(np.isfinite(values), values, 0).astype(np.int64) & bits) != 0
-    return ~np.isin([word.strip().lower() for word in known], known_names()["good_words"])[place]
+    if column.dtype.kind in "iuf":
+        return _has_bits(numbers(column)[0], bits)
+    words, place = np.unique(np.ma.filled(column.astype(str), ""), return_inverse=True)
+    values = numbers(words)[0][place]
+    if np.isfinite(values).mean() > 0.5:  # a few words among numbers say nothing
+        return _has_bits(values, bits)
+    return ~np.isin([word.strip().lower() for word in words], known_names()["good_words"])[place]
+
+
+def _has_bits(values, bits: int) -> np.ndarray:
+    """Which numbers (n,) have one of the bits; NaN has none."""
+    return (np.where(np.isfinite(values), values, 0).astype(np.int64) & bits) != 0
 
 
 def measured(table, columns: Columns):
@@ -284,9 +295,7 @@ def no_time(time) -> np.ndarray:
     found, positive = sentinels(time), time[time > 0]
     if found.any():
         others = np.sort(time[~found & np.isfinite(time)])
-        at = np.clip(np.searchsorted(others, time), 1, max(len(others) - 1, 1))
-        nearest = np.minimum(np.abs(time - others[at - 1]), np.abs(time - others[np.minimum(at, len(others) - 1)]))
-        found &= nearest > LONGEST_STEP  # a night may be at day 9999.9
+        found &= _distances(time, others) > LONGEST_STEP  # a night may be at day 9999.9
     return found | ((time <= 0) & (len(positive) > 0 and positive.min() > LATE))
 
 

@@ -45,6 +45,7 @@ OFFSET = re.compile(r"\s*[-–_]\s*(24\d{5}(?:\.\d+)?)")  # of "HJD - 2450000"
 DECIMAL_COMMA = re.compile(r"[<>]?\s*[+-]?\d+,\d+([eEdD][+-]?\d+)?")
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")  # 1,234 may be one thousand or about one
 MIXED_THOUSANDS = 0.05  # share of a column's numbers without a comma above which those with one are thousands
+OF_THE_FOLDER = "(of the folder)"  # in place of the type of a column that folders named as in star=501 give
 TEXT = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_binary, pyarrow.types.is_dictionary)
 PACKINGS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 FOREIGN = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image",
@@ -534,32 +535,36 @@ def parquet_source(path: Path, time_names):
     """
     if path.is_file():
         return pyarrow.dataset.dataset(path, format="parquet")
-    schemas = {}
-    for file in sorted(file for file in path.rglob("*.parquet") if file.name[0] not in "._"):
-        with naming(file.relative_to(path)):
-            part = pyarrow.parquet.ParquetFile(file)
-        if part.metadata.num_rows and _has_brightness(part.schema_arrow.names):
-            schemas[file] = part.schema_arrow
-    timed = {file: schema for file, schema in schemas.items() if _has_times(schema.names, time_names)}
-    schemas = timed or schemas  # a catalogue of the stars beside has no times
-    columns = {file: {_described(field) for field in schema if not pyarrow.types.is_null(field.type)}
-               | {f"{key} (of the folder)" for key in _keys_of_folders(file.relative_to(path), schema.names)}
-               for file, schema in schemas.items()}
-    if not columns:
-        raise LightCurveError("none of the Parquet files in this folder has a column of fluxes or magnitudes.")
-    first = max(columns, key=lambda file: len(columns[file]))  # a column without any number has no type
-    known = {column.split(" (")[0] for column in columns[first]}
-    other = next((file for file, own in columns.items()
-                  if not own <= columns[first] or not known <= {*schemas[file].names, *_words_of_keys(own)}), None)
-    if other is not None:
-        different = ", ".join(sorted(columns[first] ^ columns[other]))
-        raise LightCurveError(f"holds tables with different columns: only one of {first.relative_to(path)} and "
-                              f"{other.relative_to(path)} has {different}. Give the files of one kind, one by one.")
-    keys = pyarrow.schema([(key, pyarrow.string())
-                           for key in _keys_of_folders(first.relative_to(path), schemas[first].names)])
-    ordered = [first, *(file for file in columns if file != first)]  # the first one's types are those of all
+    schemas = _schemas_of_observations(path, time_names)
+    columns = {file: _described(file.relative_to(path), schema) for file, schema in schemas.items()}
+    first = max(columns, key=lambda file: sum(map(bool, columns[file].values())))  # its types are those of all
+    for file, own in columns.items():
+        different = _differences(columns[first], own)
+        if different:
+            raise LightCurveError(f"holds tables with different columns: only one of {first.relative_to(path)} and "
+                                  f"{file.relative_to(path)} has {', '.join(different)}. Give the files of one kind, "
+                                  "one by one.")
+    keys = pyarrow.schema([(key, pyarrow.string()) for key, kind in columns[first].items() if kind == OF_THE_FOLDER])
+    ordered = [first, *(file for file in columns if file != first)]
     return pyarrow.dataset.dataset([str(file) for file in ordered], format="parquet", partition_base_dir=str(path),
                                    partitioning=pyarrow.dataset.partitioning(keys, flavor="hive") if keys else None)
+
+
+def _schemas_of_observations(folder: Path, time_names) -> dict:
+    """The schemas {path: schema} of the Parquet files in a folder that hold observations.
+
+    Raises LightCurveError where there is none, or where a file is damaged.
+    """
+    found = {}
+    for file in sorted(file for file in folder.rglob("*.parquet") if file.name[0] not in "._"):
+        with naming(file.relative_to(folder)):
+            part = pyarrow.parquet.ParquetFile(file)
+        if part.metadata.num_rows and _has_brightness(part.schema_arrow.names):
+            found[file] = part.schema_arrow
+    if not found:
+        raise LightCurveError("none of the Parquet files in this folder has a column of fluxes or magnitudes.")
+    timed = {file: schema for file, schema in found.items() if _has_times(schema.names, time_names)}
+    return timed or found  # a catalogue of the stars beside has no times
 
 
 def _has_brightness(names) -> bool:
@@ -573,21 +578,25 @@ def _has_times(names, time_names) -> bool:
     return bool({plain_name(name) for name in names} & {*time_names, "epoch_id"})
 
 
-def _words_of_keys(columns: set[str]) -> set[str]:
-    """The keys of folders among descriptions of columns."""
-    return {column.split(" (")[0] for column in columns if column.endswith(" (of the folder)")}
+def _described(file: Path, schema) -> dict[str, str]:
+    """The columns of a Parquet file as {name: type and unit}, '' for one without any number.
+
+    Text is text, however it is stored. The folders above that are named as in star=501 give columns, too.
+    """
+    found = {}
+    for field in schema:
+        kind = "text" if any(is_text(field.type) for is_text in TEXT) else str(field.type)
+        unit = (field.metadata or {}).get(b"unit", b"").decode()
+        found[field.name] = "" if pyarrow.types.is_null(field.type) else f"({kind}) {unit}".strip()
+    keys = [part.split("=")[0] for part in file.parts[:-1] if "=" in part]
+    return found | {key: OF_THE_FOLDER for key in keys if key not in found}
 
 
-def _keys_of_folders(file: Path, names) -> list[str]:
-    """The keys of the folders above a file that are named as in star=501/part-0.parquet, but for the columns it has."""
-    return [key for part in file.parts[:-1] if "=" in part and (key := part.split("=")[0]) not in names]
-
-
-def _described(field) -> str:
-    """Name, type and unit of a column of a Parquet file; text is text, however it is stored."""
-    kind = "text" if any(is_text(field.type) for is_text in TEXT) else str(field.type)
-    unit = (field.metadata or {}).get(b"unit", b"").decode()
-    return " ".join(word for word in (field.name, f"({kind})", unit) if word)
+def _differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    """Names with type and unit of the columns that two files, as _described gives them, do not have alike."""
+    names = [name for name in sorted({**one, **other}) if one.get(name) != other.get(name)
+             and not (name in one and name in other and "" in (one[name], other[name]))]
+    return sorted(f"{name} {columns[name]}" for name in names for columns in (one, other) if name in columns)
 
 
 def _beside(path: Path, *columns: str):
